@@ -1,0 +1,2 @@
+//! The biga program.
+fn main() {}

@@ -1,0 +1,428 @@
+//! Defaults and rules of an instance's spec.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::kind::{FieldError, is_resource_name};
+use crate::object::Object;
+use crate::{ContainerSpec, Instance, InstanceSpec, Isolation, NetworkMode, Reference};
+
+pub(super) fn set_defaults(o: &mut Object<Instance>) {
+    let spec = &mut o.spec;
+    if spec.isolation != Isolation::Vm && spec.containers.is_empty() {
+        spec.containers.push(ContainerSpec::default());
+    }
+    if spec.isolation == Isolation::Vm && spec.machine.is_none() {
+        spec.machine = Some(Default::default());
+    }
+    let single = spec.containers.len() == 1;
+    for c in &mut spec.containers {
+        if c.name.is_empty() && single {
+            c.name = "main".into();
+        }
+    }
+}
+
+pub(super) fn validate(o: &Object<Instance>, old: Option<&Object<Instance>>) -> Vec<FieldError> {
+    let mut e = Errors(Vec::new());
+    image(&o.spec, &mut e);
+    containers(&o.spec, &mut e);
+    networks(&o.spec, &mut e);
+    ports(&o.spec, &mut e);
+    volumes(&o.spec, &mut e);
+    rest(&o.spec, &mut e);
+    if let Some(old) = old {
+        changes(o, old, &mut e);
+    }
+    e.0
+}
+
+struct Errors(Vec<FieldError>);
+
+impl Errors {
+    fn add(&mut self, path: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(FieldError::new(path, reason));
+    }
+}
+
+fn image(spec: &InstanceSpec, e: &mut Errors) {
+    if spec.image.is_empty() {
+        e.add("spec.image", "is required: the image to run, as in busybox:latest");
+    } else if let Err(why) = spec.image.parse::<Reference>()
+        && !is_image_id(&spec.image)
+    {
+        e.add("spec.image", why);
+    }
+}
+
+/// `sha256:` and 64 digits, which names an image by its id.
+fn is_image_id(s: &str) -> bool {
+    s.strip_prefix("sha256:")
+        .is_some_and(|h| h.len() == 64 && h.bytes().all(|c| c.is_ascii_hexdigit()))
+}
+
+fn containers(spec: &InstanceSpec, e: &mut Errors) {
+    if spec.isolation == Isolation::Vm {
+        if !spec.containers.is_empty() {
+            e.add(
+                "spec.containers",
+                "must be empty with isolation vm: a machine runs what is on its disk",
+            );
+        }
+        return;
+    }
+    if spec.machine.is_some() {
+        e.add(
+            "spec.machine",
+            format!("is only for isolation vm, not {}", spec.isolation),
+        );
+    }
+    if spec.containers.len() > 1 {
+        e.add(
+            "spec.containers",
+            "more than one container in an instance is not supported yet",
+        );
+    }
+    let mut names = BTreeSet::new();
+    let volumes: BTreeSet<&str> = spec.volumes.iter().map(|v| v.name.as_str()).collect();
+    for (i, c) in spec.containers.iter().enumerate() {
+        let at = format!("spec.containers[{i}]");
+        if !is_resource_name(&c.name) {
+            e.add(format!("{at}.name"), format!("{:?} is no valid name", c.name));
+        }
+        if !names.insert(&c.name) {
+            e.add(format!("{at}.name"), format!("{:?} is there twice", c.name));
+        }
+        container(c, &at, &volumes, spec.isolation, e);
+    }
+}
+
+fn container(c: &ContainerSpec, at: &str, volumes: &BTreeSet<&str>, isolation: Isolation, e: &mut Errors) {
+    for (i, v) in c.env.iter().enumerate() {
+        if v.name.is_empty() || v.name.contains(['=', '\0']) || v.value.contains('\0') {
+            e.add(
+                format!("{at}.env[{i}].name"),
+                "must not be empty, nor hold '=' or a zero byte",
+            );
+        }
+    }
+    for (field, list) in [("command", &c.command), ("args", &c.args)] {
+        for (i, w) in list.iter().flatten().enumerate() {
+            if w.contains('\0') {
+                e.add(format!("{at}.{field}[{i}]"), "must not hold a zero byte");
+            }
+        }
+    }
+    if let Some(d) = &c.working_dir
+        && !is_clean_absolute(d)
+    {
+        e.add(format!("{at}.workingDir"), "must be an absolute path without '..'");
+    }
+    for (i, m) in c.volume_mounts.iter().enumerate() {
+        if !volumes.contains(m.name.as_str()) {
+            e.add(
+                format!("{at}.volumeMounts[{i}].name"),
+                format!("{:?} is not in spec.volumes", m.name),
+            );
+        }
+        if !is_clean_absolute(&m.mount_path) || m.mount_path == "/" {
+            e.add(
+                format!("{at}.volumeMounts[{i}].mountPath"),
+                "must be an absolute path other than '/', without '..'",
+            );
+        }
+        if m.sub_path
+            .as_deref()
+            .is_some_and(|p| p.starts_with('/') || p.split('/').any(|s| s == ".."))
+        {
+            e.add(
+                format!("{at}.volumeMounts[{i}].subPath"),
+                "must be relative and stay below the volume",
+            );
+        }
+    }
+    if !matches!(c.security.seccomp.as_str(), "" | "default" | "unconfined") {
+        e.add(format!("{at}.security.seccomp"), "is 'default' or 'unconfined'");
+    }
+    for (field, caps) in [("capAdd", &c.security.cap_add), ("capDrop", &c.security.cap_drop)] {
+        for (i, cap) in caps.iter().enumerate() {
+            if !cap
+                .bytes()
+                .all(|b| b.is_ascii_alphabetic() || b == b'_' || b.is_ascii_digit())
+                || cap.is_empty()
+            {
+                e.add(
+                    format!("{at}.security.{field}[{i}]"),
+                    format!("{cap:?} is no capability name, as in NET_ADMIN"),
+                );
+            }
+        }
+    }
+    if isolation == Isolation::Microvm && !c.devices.is_empty() {
+        e.add(
+            format!("{at}.devices"),
+            "device nodes of the host cannot be given to a microvm: it has a kernel of its own",
+        );
+    }
+    if let Some(u) = &c.umask
+        && u32::from_str_radix(u, 8).map_or(true, |m| m > 0o777)
+    {
+        e.add(format!("{at}.umask"), "is an octal number up to 0777");
+    }
+}
+
+/// Absolute, no `..`, no zero byte.
+fn is_clean_absolute(p: &str) -> bool {
+    p.starts_with('/') && !p.contains('\0') && p.split('/').all(|s| s != "..")
+}
+
+fn networks(spec: &InstanceSpec, e: &mut Errors) {
+    if spec.network_mode != NetworkMode::Bridge && !spec.networks.is_empty() {
+        e.add("spec.networks", "only with networkMode bridge");
+    }
+    if spec.network_mode == NetworkMode::Host && spec.isolation != Isolation::Container {
+        e.add(
+            "spec.networkMode",
+            format!(
+                "host is only for isolation container: a {} has a network stack of its own",
+                spec.isolation
+            ),
+        );
+    }
+    let mut seen = BTreeSet::new();
+    for (i, n) in spec.networks.iter().enumerate() {
+        let at = format!("spec.networks[{i}]");
+        if !is_resource_name(&n.network) {
+            e.add(format!("{at}.network"), "is required: the name of a Network");
+        }
+        if !seen.insert(&n.network) {
+            e.add(format!("{at}.network"), format!("{:?} is there twice", n.network));
+        }
+        if n.address.as_deref().is_some_and(|a| a.parse::<IpAddr>().is_err()) {
+            e.add(format!("{at}.address"), "is no IP address");
+        }
+        if n.mac.as_deref().is_some_and(|m| !is_mac(m)) {
+            e.add(
+                format!("{at}.mac"),
+                "is no unicast hardware address, as in 52:54:00:12:34:56",
+            );
+        }
+        for (j, a) in n.aliases.iter().enumerate() {
+            if !is_resource_name(a) {
+                e.add(format!("{at}.aliases[{j}]"), format!("{a:?} is no valid name"));
+            }
+        }
+    }
+    for (i, s) in spec.dns.servers.iter().enumerate() {
+        if s.parse::<IpAddr>().is_err() {
+            e.add(format!("spec.dns.servers[{i}]"), "is no IP address");
+        }
+    }
+    for (i, h) in spec.extra_hosts.iter().enumerate() {
+        if h.ip.parse::<IpAddr>().is_err() {
+            e.add(format!("spec.extraHosts[{i}].ip"), "is no IP address");
+        }
+        if h.hostnames
+            .iter()
+            .any(|n| n.is_empty() || n.contains(|c: char| c.is_whitespace() || c.is_control()))
+        {
+            e.add(format!("spec.extraHosts[{i}].hostnames"), "must be host names");
+        }
+    }
+}
+
+fn is_mac(m: &str) -> bool {
+    let parts: Vec<_> = m
+        .split(':')
+        .map(|p| (p.len() == 2).then(|| u8::from_str_radix(p, 16).ok()).flatten())
+        .collect();
+    parts.len() == 6 && parts.iter().all(Option::is_some) && parts[0].is_some_and(|b| b & 1 == 0)
+}
+
+fn ports(spec: &InstanceSpec, e: &mut Errors) {
+    if !spec.ports.is_empty() && spec.network_mode != NetworkMode::Bridge {
+        e.add("spec.ports", "only with networkMode bridge");
+    }
+    let mut seen = BTreeSet::new();
+    for (i, p) in spec.ports.iter().enumerate() {
+        let at = format!("spec.ports[{i}]");
+        if p.port == 0 {
+            e.add(format!("{at}.port"), "is 1 to 65535");
+        }
+        if p.host_port == Some(0) {
+            e.add(format!("{at}.hostPort"), "is 1 to 65535; leave it out for a free one");
+        }
+        if p.host_ip.as_deref().is_some_and(|a| a.parse::<IpAddr>().is_err()) {
+            e.add(format!("{at}.hostIp"), "is no IP address");
+        }
+        if let Some(h) = p.host_port
+            && !seen.insert((p.host_ip.clone(), h, p.protocol.as_str()))
+        {
+            e.add(format!("{at}.hostPort"), format!("{h} is there twice"));
+        }
+    }
+}
+
+fn volumes(spec: &InstanceSpec, e: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for (i, v) in spec.volumes.iter().enumerate() {
+        let at = format!("spec.volumes[{i}]");
+        if !is_resource_name(&v.name) {
+            e.add(format!("{at}.name"), format!("{:?} is no valid name", v.name));
+        }
+        if !seen.insert(&v.name) {
+            e.add(format!("{at}.name"), format!("{:?} is there twice", v.name));
+        }
+        let sources = [v.volume.is_some(), v.host_path.is_some(), v.tmpfs.is_some()];
+        if sources.iter().filter(|s| **s).count() != 1 {
+            e.add(&at, "give exactly one of volume, hostPath, tmpfs");
+        }
+        if v.volume.as_deref().is_some_and(|n| !is_resource_name(n)) {
+            e.add(format!("{at}.volume"), "is no valid name of a Volume");
+        }
+        if v.host_path.as_deref().is_some_and(|p| !is_clean_absolute(p)) {
+            e.add(format!("{at}.hostPath"), "must be an absolute path without '..'");
+        }
+        if spec.isolation == Isolation::Vm && v.volume.is_none() {
+            e.add(&at, "a machine takes only volumes of mode block");
+        }
+    }
+}
+
+fn rest(spec: &InstanceSpec, e: &mut Errors) {
+    let r = &spec.resources;
+    if r.memory.is_some_and(|m| m.bytes() < 6 << 20) {
+        e.add("spec.resources.memory", "must be at least 6Mi");
+    }
+    if let (Some(m), Some(s)) = (r.memory, r.memory_swap)
+        && s < m
+    {
+        e.add(
+            "spec.resources.memorySwap",
+            "is memory and swap together: not less than memory",
+        );
+    }
+    if r.memory_swap.is_some() && r.memory.is_none() {
+        e.add("spec.resources.memorySwap", "needs spec.resources.memory");
+    }
+    if r.cpu_shares.is_some_and(|s| !(2..=262_144).contains(&s)) {
+        e.add("spec.resources.cpuShares", "is 2 to 262144");
+    }
+    if r.oom_score_adj.is_some_and(|s| !(-1000..=1000).contains(&s)) {
+        e.add("spec.resources.oomScoreAdj", "is -1000 to 1000");
+    }
+    if r.pids_limit == Some(0) {
+        e.add("spec.resources.pidsLimit", "is at least 1; leave it out for no limit");
+    }
+    if let Some(h) = &spec.hostname
+        && (h.is_empty()
+            || h.len() > 64
+            || h.contains(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))))
+    {
+        e.add("spec.hostname", "is up to 64 letters, digits, '-', '.'");
+    }
+    if spec.log.max_files == Some(0) {
+        e.add("spec.log.maxFiles", "is at least 1");
+    }
+    if spec.log.max_size.is_some_and(|m| m.bytes() < 4096) {
+        e.add("spec.log.maxSize", "is at least 4Ki");
+    }
+    if spec.auto_remove && spec.restart_policy.policy != crate::RestartWhen::No {
+        e.add("spec.autoRemove", "cannot be together with a restart policy");
+    }
+    for k in spec.sysctls.keys() {
+        let own = ["net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
+            .iter()
+            .any(|p| k.starts_with(p));
+        if !own || k.contains('/') || k.contains("..") {
+            e.add(
+                format!("spec.sysctls[{k}]"),
+                "is not a parameter of the instance's own namespaces",
+            );
+        }
+        if k.starts_with("net.") && spec.network_mode == NetworkMode::Host {
+            e.add(
+                format!("spec.sysctls[{k}]"),
+                "belongs to the host with networkMode host",
+            );
+        }
+    }
+}
+
+fn changes(o: &Object<Instance>, old: &Object<Instance>, e: &mut Errors) {
+    let vm = |i: Isolation| i == Isolation::Vm;
+    if vm(o.spec.isolation) != vm(old.spec.isolation) {
+        e.add(
+            "spec.isolation",
+            "an OCI image and a machine's disk are different things: only container and microvm can be exchanged",
+        );
+    } else if o.spec.isolation != old.spec.isolation && old.status_or_default().phase.is_live() {
+        e.add("spec.isolation", "can be changed only while the instance is stopped");
+    }
+    if old.spec.node_name.is_some() && o.spec.node_name != old.spec.node_name {
+        e.add("spec.nodeName", "cannot be changed once set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::*;
+
+    fn spec(json: serde_json::Value) -> Vec<String> {
+        let mut o: Object<Instance> = Object::new("x", serde_json::from_value(json).unwrap());
+        Instance::set_defaults(&mut o);
+        Instance::validate(&o, None).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_plain_instance_is_fine() {
+        assert_eq!(spec(serde_json::json!({"image": "busybox"})), Vec::<String>::new());
+        assert_eq!(
+            spec(serde_json::json!({"image": "debian-disk", "isolation": "vm"})),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn each_error_names_its_field() {
+        let errors = spec(serde_json::json!({
+            "image": "b",
+            "isolation": "microvm",
+            "networkMode": "host",
+            "containers": [{"workingDir": "../x", "env": [{"name": "a=b"}], "volumeMounts": [{"name": "v", "mountPath": "/"}]}],
+            "ports": [{"port": 0}],
+            "resources": {"memory": "1Ki"},
+        }));
+        let paths: Vec<_> = errors.iter().map(|e| e.split(':').next().unwrap()).collect();
+        for p in [
+            "spec.containers[0].env[0].name",
+            "spec.containers[0].workingDir",
+            "spec.containers[0].volumeMounts[0].name",
+            "spec.containers[0].volumeMounts[0].mountPath",
+            "spec.networkMode",
+            "spec.ports",
+            "spec.ports[0].port",
+            "spec.resources.memory",
+        ] {
+            assert!(paths.contains(&p), "{p} is not in {paths:?}");
+        }
+    }
+
+    #[test]
+    fn the_dial_turns_only_while_stopped_and_never_to_a_machine() {
+        let mut old: Object<Instance> =
+            Object::new("x", serde_json::from_value(serde_json::json!({"image": "b"})).unwrap());
+        Instance::set_defaults(&mut old);
+        let mut new = old.clone();
+        new.spec.isolation = Isolation::Microvm;
+        assert!(Instance::validate(&new, Some(&old)).is_empty());
+        old.status = Some(InstanceStatus {
+            phase: Phase::Running,
+            ..Default::default()
+        });
+        assert_eq!(Instance::validate(&new, Some(&old)).len(), 1);
+        new.spec.isolation = Isolation::Vm;
+        assert!(!Instance::validate(&new, Some(&old)).is_empty());
+    }
+}

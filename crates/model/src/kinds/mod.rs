@@ -1,0 +1,10 @@
+//! One file a kind. See `CONTRIBUTING.md`, "Adding a kind".
+
+pub mod event;
+pub mod image;
+pub mod instance;
+mod instance_table;
+mod instance_validate;
+pub mod network;
+pub mod node;
+pub mod volume;

@@ -1,0 +1,309 @@
+//! What a shim is told to run: resolved, absolute, with nothing left to look up.
+//!
+//! The agent writes it as `shim.json` into the instance's run directory and starts the shim with
+//! that path as its one argument.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimConfig {
+    /// Identity on disk and in the kernel.
+    pub uid: String,
+    /// For people, in messages and process titles.
+    pub name: String,
+    /// Its directory under the run root: socket `shim.sock`, `exit.json`, `shim.pid`. Exists.
+    pub run_dir: PathBuf,
+    /// Its directory under the state root: `upper`, `work`, `rw.img`, `disk.qcow2`. Exists.
+    pub state_dir: PathBuf,
+    /// Where its output is kept.
+    pub log: Log,
+    /// Start the entrypoint at once, without waiting for [`crate::shim::Request::Start`].
+    pub start: bool,
+    /// Hold output until the first client attached, at most so many milliseconds; 0 does not hold.
+    pub wait_attach_ms: u64,
+    /// Path of its control group below each hierarchy's root, as `biga/9f0c…`.
+    pub cgroup: String,
+    /// Limits.
+    pub limits: Limits,
+    /// What runs.
+    pub workload: Workload,
+}
+
+/// Where output is kept: lines `<RFC 3339 UTC with nanoseconds> <stdout|stderr> <F|P> <text>`, where `P`
+/// marks a line that the next one continues (the format of the Kubernetes CRI).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Log {
+    /// The current file; older ones are `PATH.1`, `PATH.2`, …. No log where unset.
+    pub path: Option<PathBuf>,
+    /// Start a new file at this size in bytes.
+    pub max_size: u64,
+    /// Keep so many files.
+    pub max_files: u32,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Workload {
+    /// A process in namespaces.
+    Container(Box<Container>),
+    /// An OCI image under a kernel of its own.
+    Microvm(Box<Microvm>),
+    /// A machine.
+    Machine(Box<Machine>),
+}
+
+/// Limits; `None` means none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Relative weight in cgroup v1's scale (1024 is usual).
+    pub cpu_shares: Option<u64>,
+    /// As `0-3,7`.
+    pub cpuset_cpus: Option<String>,
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<u64>,
+    /// Bytes, soft.
+    pub memory_reservation: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Added to the badness score.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// The main process, with the image's wishes already merged in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// Program and arguments; the program is looked up in the environment's PATH inside.
+    pub args: Vec<String>,
+    /// `NAME=value`, complete.
+    pub env: Vec<String>,
+    /// Working directory inside; made if it does not exist.
+    pub cwd: String,
+    /// `user[:group]` by name or number, resolved against the image's own `/etc/passwd` and `/etc/group`.
+    pub user: String,
+    /// More groups, by name or number.
+    pub additional_groups: Vec<String>,
+    /// Give it a terminal.
+    pub tty: bool,
+    /// Keep its standard input open.
+    pub stdin: bool,
+    /// Close standard input after the first client left.
+    pub stdin_once: bool,
+    /// Resource limits by the lower-case name: soft and hard, -1 is unlimited.
+    pub rlimits: BTreeMap<String, (i64, i64)>,
+    /// Octal mask.
+    pub umask: Option<u32>,
+    /// Run a small init as PID 1.
+    pub init: bool,
+}
+
+/// An image layer: one EROFS file, and where the agent mounted it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// The EROFS file.
+    pub file: PathBuf,
+    /// Its mount point on the host, for containers.
+    pub mount: Option<PathBuf>,
+}
+
+/// A process in namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// The main process.
+    pub process: Process,
+    /// Lowest first; each has `mount` set. `upper` and `work` are in the state directory.
+    pub layers: Vec<Layer>,
+    /// In order, over the root file system.
+    pub mounts: Vec<Mount>,
+    /// Path of a network namespace to join; a new, empty one where unset and not `host_network`.
+    pub netns: Option<PathBuf>,
+    /// Stay in the host's network namespace.
+    pub host_network: bool,
+    /// Host name inside.
+    pub hostname: String,
+    /// NIS domain name inside.
+    pub domainname: Option<String>,
+    /// Content of `/etc/hosts`.
+    pub hosts: String,
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: u64,
+    /// Names of capabilities without `CAP_`, already merged from the defaults and the wishes.
+    pub capabilities: Vec<String>,
+    /// All the host has: devices, writable `/sys` and `/proc`, every capability.
+    pub privileged: bool,
+    /// Mount the root read-only.
+    pub read_only_root: bool,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+    /// Whether the default system call filter applies.
+    pub seccomp: bool,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+    /// Device nodes beyond the usual ones.
+    pub devices: Vec<Device>,
+}
+
+/// A device node of the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// On the host.
+    pub host_path: PathBuf,
+    /// Inside.
+    pub path: String,
+    /// Any of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+/// Something mounted into a container, or shared into a microvm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// What.
+    pub source: MountSource,
+    /// Absolute path inside, resolved beneath the root by the kernel.
+    pub target: String,
+    /// Read-only.
+    pub read_only: bool,
+    /// Copy what the image has at `target` into the source before mounting, if the source is empty.
+    pub copy_up: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum MountSource {
+    /// A directory or file of the host, resolved already.
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// A volume's directory is shared into microvms; so is any other bind.
+        sub_path: Option<String>,
+    },
+    /// A raw image file with an ext4 file system on it (a block volume).
+    Block {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Bytes at most.
+        size: Option<u64>,
+        /// Mode of the root.
+        mode: u32,
+    },
+}
+
+/// What QEMU needs for either kind of machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hypervisor {
+    /// The program, as `/usr/bin/qemu-system-x86_64`.
+    pub qemu: PathBuf,
+    /// Its version: major, minor.
+    pub version: (u32, u32),
+    /// Whether KVM was seen running a guest; TCG otherwise.
+    pub kvm: bool,
+    /// The virtiofs daemon, where there is one.
+    pub virtiofsd: Option<PathBuf>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// A network card.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Nic {
+    /// A persistent tap interface of the host, made and put on its bridge by the agent.
+    pub tap: String,
+    /// Hardware address.
+    pub mac: String,
+    /// Name inside a microvm, as `eth0`.
+    pub interface: String,
+    /// Address with prefix length, as `10.88.0.5/24`.
+    pub address: String,
+    /// Default router; empty for none.
+    pub gateway: String,
+    /// Largest packet.
+    pub mtu: u32,
+    /// Name servers, for machines' cloud-init.
+    pub dns: Vec<String>,
+}
+
+/// An OCI image under a kernel of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Microvm {
+    /// QEMU.
+    pub hypervisor: Hypervisor,
+    /// Guest kernel, an uncompressed ELF `vmlinux`.
+    pub kernel: PathBuf,
+    /// Initramfs: modules and our init.
+    pub initrd: PathBuf,
+    /// The main process.
+    pub process: Process,
+    /// Lowest first. Attached read-only.
+    pub layers: Vec<Layer>,
+    /// Bytes of the writable layer, a sparse file `rw.img` in the state directory; made at first start.
+    pub rw_size: u64,
+    /// Shared directories and block volumes.
+    pub mounts: Vec<Mount>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
+    /// Host name inside.
+    pub hostname: String,
+    /// NIS domain name inside.
+    pub domainname: Option<String>,
+    /// Content of `/etc/hosts`.
+    pub hosts: String,
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: u64,
+    /// As for containers: the guest's init applies them inside.
+    pub capabilities: Vec<String>,
+    /// Every capability, inside the guest.
+    pub privileged: bool,
+    /// Mount the root read-only.
+    pub read_only_root: bool,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+    /// Kernel parameters of the guest.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// QEMU.
+    pub hypervisor: Hypervisor,
+    /// First disk: a qcow2 overlay in the state directory, made by the agent.
+    pub disk: PathBuf,
+    /// More disks, raw files of block volumes.
+    pub disks: Vec<PathBuf>,
+    /// NoCloud seed image, read-only.
+    pub seed: Option<PathBuf>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
+    /// UEFI firmware code and this machine's copy of its variables; BIOS where unset.
+    pub uefi: Option<(PathBuf, PathBuf)>,
+}
