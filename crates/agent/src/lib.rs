@@ -1,1 +1,189 @@
-//! See ARCHITECTURE.md.
+//! The node loop: takes what is wanted from the store, makes it so on this host, and writes down what it sees.
+//!
+//! ```text
+//!            store ──objects──► manager ──► one task an instance ──steps──► engine ──► image, volume, network
+//!              ▲                                  │                           │
+//!              └────────────status────────────────┘                      runtime ──► shim ──► process or QEMU
+//! ```
+//!
+//! - [`instance`]: plan, task and manager of instances
+//! - [`prepare`]: the one place where isolations part
+//! - [`engine`]: everything on the node, put together
+//! - [`images`], [`volumes`], [`networks`]: what instances stand on, each following its own kind
+//! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
+//! - [`streams`], [`logs`]: the way round the store
+//! - [`node`], [`probe`]: what this host offers
+//! - [`events`]: telling people
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use biga_image::{ImageStore, LayerMounts};
+use biga_model::{Instance, Object};
+use biga_net::Net;
+use biga_store::Store;
+use biga_store::typed::Objects;
+use tokio::task::JoinSet;
+
+pub mod engine;
+pub mod events;
+pub mod hypervisor;
+pub mod images;
+pub mod instance;
+pub mod logs;
+pub mod networks;
+pub mod node;
+pub mod prepare;
+pub mod probe;
+pub mod streams;
+pub mod volumes;
+
+use engine::{Engine, Layout};
+use events::Recorder;
+use images::Images;
+use instance::Host;
+use instance::manager::Manager;
+use networks::Networks;
+use streams::Streams;
+use volumes::Volumes;
+
+/// What an agent is started with.
+pub struct Options {
+    /// Name of this node.
+    pub node: String,
+    /// Where things are.
+    pub layout: Layout,
+    /// The shim's program, an open file.
+    pub shim: Arc<OwnedFd>,
+    /// The guest's init program.
+    pub guest: &'static [u8],
+    /// How images are fetched.
+    pub images: biga_image::Options,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory of its own.
+    #[error("{0}")]
+    State(#[from] instance::Failure),
+    /// The image store.
+    #[error("cannot open the images: {0}")]
+    Images(#[from] biga_image::Error),
+    /// The layer mounts.
+    #[error("cannot mount layers: {0}")]
+    Mounts(#[source] biga_image::mounts::Error),
+    /// The network side.
+    #[error("cannot set up networks: {0}")]
+    Net(#[from] biga_net::Error),
+    /// The store.
+    #[error("cannot read the store: {0}")]
+    Store(#[from] biga_store::typed::Error),
+}
+
+/// A running agent. Dropping it stops its tasks and nothing else: instances live on.
+pub struct Agent {
+    engine: Arc<Engine>,
+    streams: Streams,
+    _tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Takes over what runs, sweeps what nobody owns, and follows the store from then on.
+    pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Agent, Error> {
+        let layout = options.layout;
+        for dir in [&layout.state, &layout.run, &layout.run_instances(), &layout.state.join("instances")] {
+            engine::private_dir(dir)?;
+        }
+        let node = node::Writer::new(options.node.clone(), store.clone());
+        let status = node::first_status();
+        node.write(&status).await?;
+
+        let mut tasks = JoinSet::new();
+        let (events, recording) = Recorder::new(store.clone());
+        tasks.spawn(recording);
+        let files = ImageStore::open(&layout.state.join("images"), options.images)?;
+        let images = Images::new(files, store.clone(), events.clone());
+        let mounts = LayerMounts::new(&layout.run).map_err(Error::Mounts)?;
+        let net = Net::new(biga_net::Config::new(&layout.prefix, &layout.run))?;
+        let networks = Networks::new(net, store.clone(), events.clone());
+        let volumes = Volumes::new(layout.state.join("volumes"), store.clone(), events.clone());
+        let engine = Arc::new(Engine::new(layout, images, mounts, networks, volumes, events, options.shim));
+        take_over(&engine, &store).await?;
+
+        tasks.spawn(engine.images.clone().run());
+        tasks.spawn(engine.volumes.clone().run());
+        tasks.spawn(engine.networks.clone().run());
+        tasks.spawn(Manager::new(options.node, engine.clone(), store.clone()).run());
+        tasks.spawn(look_around(engine.clone(), node, status, options.guest));
+        let streams = Streams::new(engine.clone(), store);
+        Ok(Agent { engine, streams, _tasks: tasks })
+    }
+
+    /// The streaming path.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+}
+
+/// What runs gets back what it needs; what nobody owns goes.
+async fn take_over(engine: &Arc<Engine>, store: &Arc<dyn Store>) -> Result<(), Error> {
+    engine.networks.start().await?;
+    let instances: Vec<Object<Instance>> = Objects::new(store.clone()).list(None).await?.items;
+    let uids: HashSet<String> = instances.iter().map(|o| o.metadata.uid.clone()).collect();
+    for o in instances.iter().filter(|o| o.status_or_default().phase.is_live()) {
+        if let Err(f) = prepare::readopt(engine, o).await {
+            tracing::warn!(instance = %o.metadata.name, "not all of it could be taken over: {f}");
+        }
+    }
+    for dir in [engine.layout.run_instances(), engine.layout.state.join("instances")] {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if !uids.contains(&uid) {
+                tracing::info!(uid, "nobody owns this instance any more: it is removed");
+                let runtime = engine.runtime(biga_model::Isolation::Container);
+                if let Err(e) = runtime.delete(&uid).await {
+                    tracing::warn!(uid, "its shim stays: {e}");
+                }
+                engine.remove(&uid).await;
+            }
+        }
+    }
+    let live: Vec<&str> = uids.iter().map(String::as_str).collect();
+    if let Err(e) = biga_container::sweep(&engine.layout.prefix, &live) {
+        tracing::warn!("leftovers of control groups stay: {e}");
+    }
+    if let Err(e) = engine.networks.net().sweep(&uids).await {
+        tracing::warn!("leftovers of networks stay: {e}");
+    }
+    if let Err(e) = engine.mounts.sweep() {
+        tracing::warn!("leftovers of layers stay mounted: {e}");
+    }
+    Ok(())
+}
+
+/// Tries the host's abilities once, behind everything else.
+async fn look_around(
+    engine: Arc<Engine>,
+    writer: node::Writer,
+    status: biga_model::NodeStatus,
+    guest: &'static [u8],
+) {
+    engine.hypervisors.refresh_initrd(engine.layout.kernel(), guest).await;
+    let (state, hypervisors) = (engine.layout.state.clone(), engine.hypervisors.clone());
+    let trial = tokio::task::spawn_blocking(move || node::abilities(state, || hypervisors.try_kvm()));
+    match trial.await {
+        Ok(found) => {
+            if let Err(e) = writer.write(&node::with_abilities(status, found)).await {
+                tracing::warn!("the node's abilities were not written: {e}");
+            }
+        }
+        Err(e) => tracing::error!("the trials of this host crashed: {e}"),
+    }
+}

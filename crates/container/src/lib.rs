@@ -1,1 +1,40 @@
-//! See ARCHITECTURE.md.
+//! Containers: processes of an image in namespaces of their own, without a daemon and without threads.
+//!
+//! ```text
+//!  shim ── Workload ──► ContainerWorkload ─ fork into namespaces ─► setup: control groups, rootfs, devices, pivot
+//!                          │                                          │ confine: user, capabilities, seccomp
+//!                          │ pidfd, pipes, pty master                 ▼ exec
+//!                          └──────────────────────────────────────► the entrypoint
+//! ```
+//!
+//! - [`workload`]: the [`biga_wire::workload::Workload`] that a shim holds
+//! - [`cgroup`]: limits, freezing, counting, killing, on both versions of control groups
+//! - [`setup`]: what the forked child does before the entrypoint
+//! - [`rootfs`], [`mounts`], [`devices`]: the file system it sees
+//! - [`confine`]: user, capabilities, limits, filter, exec
+//! - [`seccomp`], [`caps`], [`user`]: the parts of that
+//!
+//! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
+//! on the host: it ends with the last process.
+
+pub mod caps;
+pub mod cgroup;
+pub mod confine;
+pub mod devices;
+pub mod mounts;
+pub mod rootfs;
+pub mod seccomp;
+pub mod setup;
+pub mod user;
+pub mod workload;
+
+mod beneath;
+mod control;
+mod copy;
+mod error;
+mod init;
+mod stream;
+
+pub use cgroup::sweep;
+pub use error::Error;
+pub use workload::ContainerWorkload;

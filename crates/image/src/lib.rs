@@ -1,1 +1,34 @@
-//! See ARCHITECTURE.md.
+//! Images: fetched from registries and archives, kept once on disk, ready to run.
+//!
+//! - [`store`]: [`ImageStore`], what is here and what may go
+//! - [`registry`]: the distribution protocol: names, logins, blobs
+//! - [`layer`]: one streaming pass from a compressed tar to a layer file
+//! - [`erofs`]: writes that layer file, which the kernel mounts as it stands
+//! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
+//! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
+//! - [`disk`]: disk images: formats and checks
+//!
+//! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
+//! arrives, so a pull costs little more than its decompression.
+
+pub mod disk;
+pub mod erofs;
+pub mod layer;
+pub mod mounts;
+pub mod registry;
+pub mod store;
+pub mod tarstream;
+
+mod digest;
+mod error;
+mod platform;
+mod record;
+
+pub use error::Error;
+pub use mounts::LayerMounts;
+pub use platform::Platform;
+pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord};
+pub use registry::Auth;
+pub use store::{
+    ArchiveFormat, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions, Pushed,
+};

@@ -9,6 +9,7 @@
 //! - [`kinds`]: `Instance`, `Image`, `Volume`, `Network`, `Node`, `Event`
 //! - [`quantity`]: memory and CPU amounts
 //! - [`reference`]: image references as users type them
+//! - [`signal`]: signals by name
 //! - [`phase`]: the states of an instance and the legal moves between them
 
 pub mod kind;
@@ -17,6 +18,7 @@ pub mod object;
 pub mod phase;
 pub mod quantity;
 pub mod reference;
+pub mod signal;
 
 pub use kind::{Column, ColumnType, FieldError, Kind};
 pub use kinds::event::{Event, EventSpec, EventStatus, EventType, ObjectRef};
@@ -29,6 +31,7 @@ pub use object::{Condition, Object, ObjectMeta, OwnerReference, Timestamp};
 pub use phase::Phase;
 pub use quantity::{Cpus, Memory};
 pub use reference::Reference;
+pub use signal::{parse_signal, signal_name};
 
 /// The API group of Biga's own kinds.
 pub const GROUP: &str = "biga.dev";

@@ -1,2 +1,24 @@
-//! See lib.rs.
-fn main() {}
+//! The shim as a program; see the library.
+
+use std::io::Write;
+use std::path::Path;
+
+use biga_wire::shim::Reply;
+
+fn main() {
+    let Some(path) = std::env::args_os().nth(1) else {
+        eprintln!("biga-shim is started by the biga daemon with the path of an instance's shim.json");
+        std::process::exit(64);
+    };
+    if let Err(fault) = biga_shim::run(Path::new(&path)) {
+        let reply = Reply::Error {
+            code: fault.code,
+            message: fault.message,
+        };
+        let mut line = serde_json::to_vec(&reply).unwrap_or_default();
+        line.push(b'\n');
+        // Without a reader there is nobody to tell.
+        let _ = std::io::stdout().write_all(&line);
+        std::process::exit(1);
+    }
+}

@@ -4,12 +4,26 @@
 //! JSON. One revision counts all writes of the store; each entry carries the revision of its last write and of its creation.
 //!
 //! - [`api`]: the [`Store`] trait and its types
-//! - `embedded`: the engine on one redb file
-//! - `memory`: the same semantics without a file, for tests of others
-//! - `typed`: [`Kind`](biga_model::Kind) objects over a store; separate handles for spec and status
+//! - [`embedded`]: the engine on one redb file
+//! - [`memory`]: the same semantics without a file, for tests of others
+//! - [`typed`]: [`Kind`](biga_model::Kind) objects over a store; separate handles for spec and status
+//! - [`suite`]: the tests every engine must pass
+//!
+//! Inside, `engine` holds what the two engines share: the cache that serves reads and watches, and the
+//! writer thread; `batch` is the pure part of a commit; `disk` is the redb file.
 
 pub mod api;
+mod batch;
+mod disk;
+pub mod embedded;
+mod engine;
+pub mod memory;
+pub mod suite;
+pub mod typed;
 
 pub use api::{
     Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, Store, WatchEvent, WatchEventKind, WatchStream,
 };
+pub use embedded::EmbeddedStore;
+pub use memory::MemoryStore;
+pub use typed::{Objects, SpecWriter, StatusWriter};

@@ -14,6 +14,8 @@
 //! - [`frame`]: the framing, blocking read and write, and an incremental decoder
 //! - [`shim`]: what agent and shim say to each other
 //! - [`config`]: what a shim is told to run
+//! - [`guest`]: what shim and the init inside a microvm say to each other
+//! - [`workload`]: what a shim holds, behind one interface
 //!
 //! A connection begins with one [`shim::Request`] in a `Request` frame and is answered by one
 //! [`shim::Reply`] in a `Reply` frame. After `Exec`, `Attach` and `Console` it carries a stream, after `Watch`
@@ -21,6 +23,9 @@
 
 pub mod config;
 pub mod frame;
+pub mod guest;
+pub mod http;
 pub mod shim;
+pub mod workload;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind, MAX_CONTROL, MAX_DATA};

@@ -321,6 +321,9 @@ fn rest(spec: &InstanceSpec, e: &mut Errors) {
     {
         e.add("spec.hostname", "is up to 64 letters, digits, '-', '.'");
     }
+    if let Some(Err(why)) = spec.stop.signal.as_deref().map(crate::parse_signal) {
+        e.add("spec.stop.signal", why);
+    }
     if spec.log.max_files == Some(0) {
         e.add("spec.log.maxFiles", "is at least 1");
     }

@@ -1,0 +1,56 @@
+# The whole of it: `make run` on a fresh Debian 12, `make test`, `make check`. `make help` lists the rest.
+
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run stop test doctest check fmt bench install uninstall clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and running needs (Debian packages, Rust, nextest)
+	@scripts/setup
+
+build: setup ## Build the program: target/release/biga
+	cargo build --release --package biga
+
+run: build ## Start a container, a microvm and a machine on one network, and show them
+	@scripts/tour
+
+stop: ## Stop what `make run` started and leave the host as it was
+	@scripts/tour-stop
+
+test: setup doctest ## Run all tests (as root: they make containers, networks and guests)
+	cargo nextest run --workspace
+
+doctest:
+	@scripts/doctests
+
+check: setup ## Formatting, lints, and the repository's own rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask check
+
+fmt: ## Format the source
+	cargo fmt --all
+
+bench: build ## Measure beside a floor program and what runtimes are installed
+	@scripts/bench
+
+install: build ## Install to PREFIX (/usr/local): program, systemd unit, bash completion
+	install -D -m 755 target/release/biga $(DESTDIR)$(PREFIX)/bin/biga
+	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	sed 's|@PREFIX@|$(PREFIX)|g' dist/biga.service >$(DESTDIR)/etc/systemd/system/biga.service
+	chmod 644 $(DESTDIR)/etc/systemd/system/biga.service
+	target/release/biga completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/biga
+	@echo "Installed. Start it: systemctl daemon-reload && systemctl enable --now biga; fetch the kernel of microvms: biga setup"
+
+uninstall: ## Remove what `make install` installed; state in /var/lib/biga stays
+	rm -f $(DESTDIR)$(PREFIX)/bin/biga $(DESTDIR)/etc/systemd/system/biga.service
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/biga
+
+clean: ## Remove everything built
+	cargo clean

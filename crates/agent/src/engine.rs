@@ -1,0 +1,192 @@
+//! Everything on one node under the agent: images, volumes, networks, runtimes; and how they come together in a run.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use biga_image::{ImageRecord, LayerMounts};
+use biga_model::{Instance, InstanceStatus, Isolation, Object, parse_signal};
+use biga_runtime::{Runtime, shim_client};
+use biga_wire::config::ShimConfig;
+use biga_wire::shim::Exit;
+
+use crate::events::Recorder;
+use crate::hypervisor::Hypervisors;
+use crate::images::Images;
+use crate::instance::{Failure, Host};
+use crate::networks::Networks;
+use crate::volumes::Volumes;
+
+/// Where things are and what they are called on this node.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// What outlives a reboot, as `/var/lib/biga`.
+    pub state: PathBuf,
+    /// What does not, as `/run/biga`.
+    pub run: PathBuf,
+    /// Begins every name in the kernel: bridges, control groups, nft tables.
+    pub prefix: String,
+}
+
+impl Layout {
+    /// An instance's directory that outlives a reboot.
+    pub fn state_dir(&self, uid: &str) -> PathBuf {
+        self.state.join("instances").join(uid)
+    }
+
+    /// Directories of the shims of all instances.
+    pub fn run_instances(&self) -> PathBuf {
+        self.run.join("instances")
+    }
+
+    /// An instance's directory with its shim's socket.
+    pub fn run_dir(&self, uid: &str) -> PathBuf {
+        self.run_instances().join(uid)
+    }
+
+    /// An instance's current log file.
+    pub fn log(&self, uid: &str) -> PathBuf {
+        self.state_dir(uid).join("log")
+    }
+
+    /// The guest kernel of microvms.
+    pub fn kernel(&self) -> PathBuf {
+        self.state.join("kernel")
+    }
+}
+
+/// The engine.
+pub struct Engine {
+    /// Where things are.
+    pub layout: Layout,
+    /// Images.
+    pub images: Images,
+    /// Layers mounted for containers.
+    pub mounts: Arc<LayerMounts>,
+    /// Networks.
+    pub networks: Networks,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// QEMU and what belongs to it.
+    pub hypervisors: Hypervisors,
+    /// Tells people.
+    pub events: Recorder,
+    runtimes: HashMap<Isolation, Arc<dyn Runtime>>,
+}
+
+impl Engine {
+    /// Puts the parts together; `shim` is an open file with the shim's program.
+    pub fn new(
+        layout: Layout,
+        images: Images,
+        mounts: Arc<LayerMounts>,
+        networks: Networks,
+        volumes: Volumes,
+        events: Recorder,
+        shim: Arc<OwnedFd>,
+    ) -> Engine {
+        let runtime = |i: Isolation| -> Arc<dyn Runtime> {
+            Arc::new(shim_client::ShimRuntime::new(i, layout.run_instances(), shim.clone()))
+        };
+        let runtimes = Isolation::ALL.into_iter().map(|i| (i, runtime(i))).collect();
+        let hypervisors = Hypervisors::new(layout.state.clone());
+        Engine { layout, images, mounts, networks, volumes, hypervisors, events, runtimes }
+    }
+
+    /// The image of an instance: what its status remembers while that is here, what its spec names otherwise.
+    async fn image(&self, object: &Object<Instance>) -> Result<ImageRecord, Failure> {
+        let s = &object.spec;
+        self.images.resolve(&s.image, s.image_pull_policy, s.isolation).await
+    }
+
+    /// The image that an instance was last run from.
+    pub fn image_of(&self, status: &InstanceStatus) -> Result<ImageRecord, Failure> {
+        let missing = |e: biga_image::Error| Failure::new("ImageNotPresent", e.to_string());
+        self.images.files().get(&status.image_id.parse().map_err(missing)?).map_err(missing)
+    }
+
+    fn make_dirs(&self, uid: &str) -> Result<(), Failure> {
+        for dir in [self.layout.state_dir(uid), self.layout.run_dir(uid)] {
+            private_dir(&dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a directory that only root may look into.
+pub fn private_dir(dir: &Path) -> Result<(), Failure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Failure::new("StateFailed", format!("cannot make {}: {e}", dir.display())))
+}
+
+#[async_trait]
+impl Host for Engine {
+    async fn fetch(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<(), Failure> {
+        let record = self.image(object).await?;
+        status.image_id = record.image_id.to_string();
+        for v in &object.spec.volumes {
+            if let Some(name) = &v.volume {
+                let ns = object.metadata.namespace.as_deref().unwrap_or_default();
+                self.volumes.resolve(ns, name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<ShimConfig, Failure> {
+        let record = self.image(object).await?;
+        status.image_id = record.image_id.to_string();
+        status.accelerator = String::new();
+        self.make_dirs(object.uid())?;
+        let result = crate::prepare::run(self, object, status, &record).await;
+        if result.is_err() {
+            self.after_run(object.uid()).await;
+        }
+        result
+    }
+
+    async fn after_run(&self, uid: &str) {
+        self.networks.disconnect(uid).await;
+        if let Err(e) = self.mounts.release(uid) {
+            tracing::warn!(uid, "layers stay mounted: {e}");
+        }
+    }
+
+    async fn remove(&self, uid: &str) {
+        self.networks.release(uid).await;
+        if let Err(e) = self.mounts.release(uid) {
+            tracing::warn!(uid, "layers stay mounted: {e}");
+        }
+        for dir in [self.layout.run_dir(uid), self.layout.state_dir(uid)] {
+            if let Err(e) = std::fs::remove_dir_all(&dir)
+                && e.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(uid, "{} stays: {e}", dir.display());
+            }
+        }
+    }
+
+    fn last_exit(&self, uid: &str) -> Option<Exit> {
+        shim_client::read_exit(&self.layout.run_dir(uid))
+    }
+
+    fn stop_signal(&self, object: &Object<Instance>, status: &InstanceStatus) -> i32 {
+        let wished = object.spec.stop.signal.clone();
+        let image = || self.image_of(status).ok()?.config.stop_signal;
+        wished.or_else(image).and_then(|s| parse_signal(&s).ok()).unwrap_or(15)
+    }
+
+    fn runtime(&self, isolation: Isolation) -> Arc<dyn Runtime> {
+        self.runtimes[&isolation].clone()
+    }
+
+    fn event(&self, object: &Object<Instance>, warning: bool, reason: &str, message: &str) {
+        self.events.record(object, warning, reason, message);
+    }
+}

@@ -1,0 +1,337 @@
+//! Networks on this node: makes what `Network` objects ask for, and connects instances to it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use biga_model::kinds::network::DEFAULT_NETWORK;
+use biga_model::{
+    AGENT_FINALIZER, Condition, Instance, InstanceStatus, Network, NetworkAttachment, NetworkEndpoint, NetworkSpec,
+    NetworkStatus, Object, Timestamp,
+};
+use biga_net::{Endpoint, Net};
+use biga_store::Store;
+use biga_store::typed::{Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
+use futures_util::StreamExt;
+
+use crate::events::Recorder;
+use crate::instance::Failure;
+
+/// The networks of this node. A cheap handle.
+#[derive(Clone)]
+pub struct Networks {
+    net: Net,
+    objects: Objects<Network>,
+    instances: Objects<Instance>,
+    specs: SpecWriter<Network>,
+    statuses: StatusWriter<Network>,
+    events: Recorder,
+}
+
+/// An instance's end on a network, with what the rest of the agent needs of that network.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The end.
+    pub endpoint: Endpoint,
+    /// The network's name.
+    pub network: String,
+    /// The node's address on it: router and name server.
+    pub gateway: Ipv4Addr,
+    /// More names for DNS.
+    pub aliases: Vec<String>,
+}
+
+fn failure(reason: &'static str, e: impl std::fmt::Display) -> Failure {
+    Failure::new(reason, e.to_string())
+}
+
+impl Networks {
+    /// Over the kernel's side and the objects of the store.
+    pub fn new(net: Net, store: Arc<dyn Store>, events: Recorder) -> Networks {
+        Networks {
+            net,
+            objects: Objects::new(store.clone()),
+            instances: Objects::new(store.clone()),
+            specs: SpecWriter::new(store.clone()),
+            statuses: StatusWriter::new(store),
+            events,
+        }
+    }
+
+    /// The kernel's side.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// At the start of the daemon: the default network exists, every network is up, and every instance has its
+    /// addresses back.
+    pub async fn start(&self) -> Result<(), StoreError> {
+        if self.objects.find("", DEFAULT_NETWORK).await?.is_none() {
+            let object = Object::new(DEFAULT_NETWORK, NetworkSpec::default());
+            match self.specs.create(object).await {
+                Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let networks = self.objects.list(None).await?.items;
+        let mut uids = BTreeMap::new();
+        for o in &networks {
+            uids.insert(o.metadata.name.clone(), o.metadata.uid.clone());
+            if !o.is_deleting()
+                && let Err(f) = self.ensure(o).await
+            {
+                tracing::error!(network = %o.metadata.name, "{f}");
+            }
+        }
+        for instance in self.instances.list(None).await?.items {
+            for e in instance.status_or_default().networks {
+                if let (Some(uid), Some(address)) = (uids.get(&e.network), address_of(&e))
+                    && let Err(err) = self.net.restore(uid, &instance.metadata.uid, address)
+                {
+                    tracing::warn!(instance = %instance.metadata.name, "address {address} not restored: {err}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows `Network` objects until the task is dropped.
+    pub async fn run(self) {
+        loop {
+            if let Err(e) = self.follow().await {
+                tracing::warn!("the watch on networks broke, listing again: {e}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<(), StoreError> {
+        let list = self.objects.list(None).await?;
+        let mut waiting = false;
+        for o in &list.items {
+            waiting |= !self.look(o).await;
+        }
+        let mut events = self.objects.watch(None, Some(list.revision)).await?;
+        // A network in use goes when its last instance went.
+        let mut instances = self.instances.watch(None, Some(list.revision)).await?;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(ObjectEvent::Put { object, .. })) => waiting |= !self.look(&object).await,
+                    Some(Ok(ObjectEvent::Deleted { .. })) => {}
+                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
+                    Some(Err(e)) => tracing::error!("a network object cannot be read: {e}"),
+                    None => return Ok(()),
+                },
+                event = instances.next() => match event {
+                    Some(Ok(ObjectEvent::Deleted { .. })) if waiting => {
+                        waiting = false;
+                        for o in &self.objects.list(None).await?.items {
+                            waiting |= !self.look(o).await;
+                        }
+                    }
+                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
+                    Some(_) => {}
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// False where a removal has to wait.
+    async fn look(&self, o: &Object<Network>) -> bool {
+        if o.is_deleting() {
+            return self.remove(o).await;
+        }
+        if o.status_or_default().observed_generation != o.metadata.generation
+            && let Err(f) = self.ensure(o).await
+        {
+            self.events.record(o, true, f.reason, &f.message);
+        }
+        true
+    }
+
+    async fn ensure(&self, o: &Object<Network>) -> Result<NetworkStatus, Failure> {
+        let m = &o.metadata;
+        let result = self.net.ensure_network(&m.uid, &m.name, &o.spec, o.status.as_ref()).await;
+        let now = Timestamp::now();
+        let made = match &result {
+            Ok(s) => s.clone(),
+            Err(e) => NetworkStatus { message: e.to_string(), ..o.status_or_default() },
+        };
+        let ok = result.is_ok();
+        let set = |s: &mut NetworkStatus| {
+            let conditions = std::mem::take(&mut s.conditions);
+            *s = NetworkStatus { conditions, ready: ok, observed_generation: m.generation, ..made.clone() };
+            let reason = if ok { "Up" } else { "NetworkFailed" };
+            Condition::set(&mut s.conditions, "Ready", ok, reason, &made.message, now);
+        };
+        if let Err(e) = self.statuses.modify_status("", &m.name, &m.uid, set).await {
+            tracing::debug!(network = %m.name, "status not written: {e}");
+        }
+        result.map_err(|e| Failure::new("NetworkFailed", format!("cannot bring up network {}: {e}", m.name)))
+    }
+
+    async fn remove(&self, o: &Object<Network>) -> bool {
+        let m = &o.metadata;
+        let users = match self.instances.list(None).await {
+            Ok(l) => l.items,
+            Err(_) => return false,
+        };
+        let uses = |i: &Object<Instance>| i.status_or_default().networks.iter().any(|e| e.network == m.name);
+        if let Some(user) = users.iter().find(|i| uses(i)) {
+            let message = format!("it goes when instance {} is removed, which is connected to it", user.metadata.name);
+            self.events.record(o, true, "NetworkInUse", &message);
+            return false;
+        }
+        if let Err(e) = self.net.remove_network(&m.uid).await {
+            self.events.record(o, true, "NetworkFailed", &format!("cannot be removed: {e}"));
+            return false;
+        }
+        match self.statuses.remove_finalizer("", &m.name, &m.uid, AGENT_FINALIZER).await {
+            Ok(_) => true,
+            Err(e) => e.is_not_found(),
+        }
+    }
+
+    /// The ends of an instance on its networks, addresses allocated; nothing in the kernel yet. What its status
+    /// remembers stays as it is.
+    pub async fn connections(
+        &self,
+        object: &Object<Instance>,
+        status: &InstanceStatus,
+    ) -> Result<Vec<Connection>, Failure> {
+        let default = [NetworkAttachment { network: DEFAULT_NETWORK.into(), ..NetworkAttachment::default() }];
+        let wanted = if object.spec.networks.is_empty() { &default[..] } else { &object.spec.networks };
+        let mut all = Vec::with_capacity(wanted.len());
+        for (i, a) in wanted.iter().enumerate() {
+            all.push(self.connection(object, status, i, a).await?);
+        }
+        Ok(all)
+    }
+
+    async fn connection(
+        &self,
+        object: &Object<Instance>,
+        status: &InstanceStatus,
+        index: usize,
+        a: &NetworkAttachment,
+    ) -> Result<Connection, Failure> {
+        let missing = || {
+            let message = format!("network {} does not exist: `biga network create {}`", a.network, a.network);
+            Failure::new("NetworkNotFound", message)
+        };
+        let network =
+            self.objects.find("", &a.network).await.map_err(|e| failure("StoreFailed", e))?.ok_or_else(missing)?;
+        if network.is_deleting() {
+            return Err(Failure::new("NetworkRemoved", format!("network {} is being removed", a.network)));
+        }
+        let up = network.status_or_default();
+        let up = if up.ready { up } else { self.ensure(&network).await? };
+        let remembered = status.networks.iter().find(|e| e.network == a.network);
+        let address = match &a.address {
+            Some(text) => Some(text.parse().map_err(|_| {
+                Failure::new("BadAddress", format!("{text}: only IPv4 addresses can be chosen on {}", a.network))
+            })?),
+            None => remembered.and_then(address_of),
+        };
+        let mac = match &a.mac {
+            Some(m) => Some(m.parse().map_err(|e| failure("BadAddress", e))?),
+            None => None,
+        };
+        let uid = &object.metadata.uid;
+        let mut endpoint = self
+            .net
+            .endpoint(&network.metadata.uid, uid, &format!("eth{index}"), address, mac)
+            .map_err(|e| Failure::new("AddressFailed", format!("no address on network {}: {e}", a.network)))?;
+        endpoint.hostname = Some(object.metadata.name.clone());
+        let gateway = up.gateway.parse().map_err(|e| failure("NetworkFailed", e))?;
+        Ok(Connection { endpoint, network: a.network.clone(), gateway, aliases: a.aliases.clone() })
+    }
+
+    /// Publishes the instance's ports and names, and says what stands in its status.
+    pub async fn announce(
+        &self,
+        object: &Object<Instance>,
+        connections: &[Connection],
+        status: &mut InstanceStatus,
+    ) -> Result<(), Failure> {
+        let uid = &object.metadata.uid;
+        status.networks = connections.iter().map(endpoint_status).collect();
+        for c in connections {
+            let mut names = vec![object.metadata.name.clone()];
+            names.extend(object.spec.hostname.clone());
+            names.extend(c.aliases.iter().cloned());
+            names.dedup();
+            self.net
+                .add_names(&c.endpoint.network_uid, uid, &names, c.endpoint.address)
+                .map_err(|e| failure("NetworkFailed", e))?;
+        }
+        status.ports = Vec::new();
+        if let (Some(first), false) = (connections.first(), object.spec.ports.is_empty()) {
+            status.ports = self
+                .net
+                .publish(uid, first.endpoint.address, &object.spec.ports)
+                .await
+                .map_err(|e| failure("PortFailed", e))?;
+        }
+        Ok(())
+    }
+
+    /// As [`Networks::announce`] for a run that goes on: the ports stay those of its status.
+    pub async fn announce_again(
+        &self,
+        object: &Object<Instance>,
+        connections: &[Connection],
+        status: &mut InstanceStatus,
+    ) -> Result<(), Failure> {
+        let mut same = object.clone();
+        same.spec.ports.clone_from(&status.ports);
+        self.announce(&same, connections, status).await
+    }
+
+    /// A network namespace for a container.
+    pub async fn namespace(&self, uid: &str, connections: &[Connection]) -> Result<PathBuf, Failure> {
+        let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
+        self.net.attach_container(uid, &ends, &BTreeMap::new()).await.map_err(|e| failure("NetworkFailed", e))
+    }
+
+    /// Taps for a machine, one for each connection.
+    pub async fn taps(&self, uid: &str, connections: &[Connection]) -> Result<Vec<String>, Failure> {
+        let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
+        self.net.attach_machine(uid, &ends).await.map_err(|e| failure("NetworkFailed", e))
+    }
+
+    /// Undoes what a run needed. Addresses stay.
+    pub async fn disconnect(&self, uid: &str) {
+        self.net.remove_names(uid);
+        for (what, result) in [("ports", self.net.unpublish(uid).await), ("ends", self.net.detach(uid).await)] {
+            if let Err(e) = result {
+                tracing::warn!(uid, "cannot undo its {what}: {e}");
+            }
+        }
+    }
+
+    /// Frees its addresses, too.
+    pub async fn release(&self, uid: &str) {
+        self.disconnect(uid).await;
+        self.net.release(uid);
+    }
+}
+
+fn address_of(e: &NetworkEndpoint) -> Option<Ipv4Addr> {
+    e.address.split('/').next()?.parse().ok()
+}
+
+fn endpoint_status(c: &Connection) -> NetworkEndpoint {
+    NetworkEndpoint {
+        network: c.network.clone(),
+        interface: c.endpoint.interface.clone(),
+        address: c.endpoint.cidr(),
+        gateway: c.endpoint.gateway.map(|g| g.to_string()).unwrap_or_default(),
+        mac: c.endpoint.mac.to_string(),
+        aliases: c.aliases.clone(),
+    }
+}

@@ -1,0 +1,337 @@
+//! From an instance's spec and its image to the one document its shim is started with.
+//!
+//! The single place where isolations part. What they share is prepared once; what differs is in the three
+//! functions below [`run`].
+
+use std::path::PathBuf;
+
+use biga_image::ImageRecord;
+use biga_model::{
+    ContainerSpec, Instance, InstanceStatus, InstanceVolume, Isolation, LogDriver, NetworkMode, Object, VolumeMode,
+};
+use biga_wire::config::{
+    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Nic, ShimConfig, Workload,
+};
+
+use crate::engine::{Engine, private_dir};
+use crate::instance::{Failure, limits, merge};
+use crate::networks::Connection;
+use crate::volumes::format_if_blank;
+
+/// How long output waits for its first reader, in milliseconds.
+const WAIT_ATTACH_MS: u64 = 10_000;
+/// Size of `/dev/shm` where the spec names none.
+const SHM_SIZE: u64 = 64 << 20;
+/// Size of a microvm's writable layer: a sparse file, so this is a limit and no cost.
+const RW_SIZE: u64 = 16 << 30;
+/// Memory of a microvm where the spec names none.
+const MICROVM_MEMORY: u64 = 256 << 20;
+/// Memory of a machine where the spec names none.
+const MACHINE_MEMORY: u64 = 1 << 30;
+
+/// An instance on its way to a run.
+struct Run<'a> {
+    engine: &'a Engine,
+    object: &'a Object<Instance>,
+    record: &'a ImageRecord,
+    connections: Vec<Connection>,
+    hostname: String,
+}
+
+/// Prepares a run: after this only the shim has to be started.
+pub async fn run(
+    engine: &Engine,
+    object: &Object<Instance>,
+    status: &mut InstanceStatus,
+    record: &ImageRecord,
+) -> Result<ShimConfig, Failure> {
+    let connections = match object.spec.network_mode {
+        NetworkMode::Bridge => engine.networks.connections(object, status).await?,
+        NetworkMode::None | NetworkMode::Host => Vec::new(),
+    };
+    let hostname = object.spec.hostname.clone().unwrap_or_else(|| host_name(object.name()));
+    let run = Run { engine, object, record, connections, hostname };
+    let workload = match object.spec.isolation {
+        Isolation::Container => run.container().await?,
+        Isolation::Microvm => run.microvm(status).await?,
+        Isolation::Vm => run.machine(status).await?,
+    };
+    engine.networks.announce(object, &run.connections, status).await?;
+    Ok(run.config(workload))
+}
+
+/// After a restart of the daemon: what a run that goes on needs is noted again, so that the sweep leaves it alone.
+pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), Failure> {
+    let mut status = object.status_or_default();
+    let uid = object.uid();
+    let connections = match object.spec.network_mode {
+        NetworkMode::Bridge => engine.networks.connections(object, &status).await?,
+        NetworkMode::None | NetworkMode::Host => Vec::new(),
+    };
+    match object.spec.isolation {
+        Isolation::Container => {
+            if let Ok(record) = engine.image_of(&status) {
+                let adopted = engine.mounts.adopt(&record.layers, uid);
+                adopted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
+            }
+            if object.spec.network_mode == NetworkMode::Bridge {
+                engine.networks.namespace(uid, &connections).await?;
+            }
+        }
+        Isolation::Microvm | Isolation::Vm if !connections.is_empty() => {
+            engine.networks.taps(uid, &connections).await?;
+        }
+        Isolation::Microvm | Isolation::Vm => {}
+    }
+    engine.networks.announce_again(object, &connections, &mut status).await
+}
+
+/// A host name made of an instance's name: what is no part of a host name becomes `-`; at most 63 bytes.
+fn host_name(name: &str) -> String {
+    let clean: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(63).collect();
+    clean.trim_end_matches(['-', '.']).to_string()
+}
+
+impl Run<'_> {
+    fn uid(&self) -> &str {
+        self.object.uid()
+    }
+
+    fn config(&self, workload: Workload) -> ShimConfig {
+        let spec = &self.object.spec;
+        let layout = &self.engine.layout;
+        let log = match spec.log.driver {
+            LogDriver::File => Log {
+                path: Some(layout.log(self.uid())),
+                max_size: spec.log.max_size.map_or(16 << 20, |m| m.bytes()),
+                max_files: spec.log.max_files.unwrap_or(3),
+            },
+            LogDriver::None => Log::default(),
+        };
+        let wait = spec.containers.first().is_some_and(|c| c.wait_attach);
+        ShimConfig {
+            uid: self.uid().to_string(),
+            name: self.object.name().to_string(),
+            run_dir: layout.run_dir(self.uid()),
+            state_dir: layout.state_dir(self.uid()),
+            log,
+            start: true,
+            wait_attach_ms: if wait { WAIT_ATTACH_MS } else { 0 },
+            cgroup: format!("{}/{}", layout.prefix, self.uid()),
+            limits: limits(self.object),
+            workload,
+        }
+    }
+
+    /// The one container of the instance; the model refuses more for now.
+    fn spec(&self) -> Result<&ContainerSpec, Failure> {
+        self.object.spec.containers.first().ok_or_else(|| Failure::new("NoContainer", "the spec names no container"))
+    }
+
+    async fn container(&self) -> Result<Workload, Failure> {
+        let spec = self.spec()?;
+        let s = &self.object.spec;
+        let host_network = s.network_mode == NetworkMode::Host;
+        let mounted = self.engine.mounts.mount_all(&self.record.layers, self.uid());
+        let mounted = mounted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
+        let layers = self.record.layers.iter().zip(mounted);
+        let netns = match s.network_mode {
+            NetworkMode::Bridge => Some(self.engine.networks.namespace(self.uid(), &self.connections).await?),
+            NetworkMode::None | NetworkMode::Host => None,
+        };
+        let devices = spec.devices.iter().map(|d| Device {
+            host_path: PathBuf::from(&d.host_path),
+            path: d.path.clone().unwrap_or_else(|| d.host_path.clone()),
+            permissions: d.permissions.clone().unwrap_or_else(|| "rwm".into()),
+        });
+        let privileged = spec.security.privileged;
+        Ok(Workload::Container(Box::new(Container {
+            process: merge::process(&self.record.config, spec, &self.hostname)?,
+            layers: layers.map(|(l, m)| Layer { file: l.file.clone(), mount: Some(m) }).collect(),
+            mounts: self.mounts(spec).await?,
+            netns,
+            host_network,
+            hostname: self.hostname.clone(),
+            domainname: s.domainname.clone(),
+            hosts: self.hosts(),
+            resolv_conf: self.resolv_conf(),
+            shm_size: s.shm_size.map_or(SHM_SIZE, |m| m.bytes()),
+            capabilities: merge::capabilities(spec)?,
+            privileged,
+            read_only_root: spec.security.read_only_root,
+            no_new_privileges: spec.security.no_new_privileges,
+            seccomp: !privileged && spec.security.seccomp != "unconfined",
+            sysctls: s.sysctls.clone(),
+            devices: devices.collect(),
+        })))
+    }
+
+    async fn microvm(&self, status: &mut InstanceStatus) -> Result<Workload, Failure> {
+        let spec = self.spec()?;
+        let s = &self.object.spec;
+        let memory = s.resources.memory.map_or(MICROVM_MEMORY, |m| m.bytes());
+        let hypervisor = self.engine.hypervisors.get(s.resources.cpus, memory).await?;
+        status.accelerator = accelerator(hypervisor.kvm);
+        let (kernel, initrd) = self.engine.hypervisors.kernel(&self.engine.layout.kernel())?;
+        let layers = self.record.layers.iter().map(|l| Layer { file: l.file.clone(), mount: None });
+        Ok(Workload::Microvm(Box::new(Microvm {
+            hypervisor,
+            kernel,
+            initrd,
+            process: merge::process(&self.record.config, spec, &self.hostname)?,
+            layers: layers.collect(),
+            rw_size: RW_SIZE,
+            mounts: self.mounts(spec).await?,
+            nics: self.nics().await?,
+            hostname: self.hostname.clone(),
+            domainname: s.domainname.clone(),
+            hosts: self.hosts(),
+            resolv_conf: self.resolv_conf(),
+            shm_size: s.shm_size.map_or(SHM_SIZE, |m| m.bytes()),
+            capabilities: merge::capabilities(spec)?,
+            privileged: spec.security.privileged,
+            read_only_root: spec.security.read_only_root,
+            no_new_privileges: spec.security.no_new_privileges,
+            sysctls: s.sysctls.clone(),
+        })))
+    }
+
+    async fn machine(&self, status: &mut InstanceStatus) -> Result<Workload, Failure> {
+        let s = &self.object.spec;
+        let machine = s.machine.clone().unwrap_or_default();
+        let memory = s.resources.memory.map_or(MACHINE_MEMORY, |m| m.bytes());
+        let hypervisor = self.engine.hypervisors.get(s.resources.cpus, memory).await?;
+        status.accelerator = accelerator(hypervisor.kvm);
+        let dir = self.engine.layout.state_dir(self.uid());
+        let nics = self.nics().await?;
+        let disk = self.engine.hypervisors.clone_disk(self.record, &machine, &dir).await?;
+        let seed = self.engine.hypervisors.seed(self.object, &self.hostname, &nics, &dir).await?;
+        let uefi = self.engine.hypervisors.firmware(&machine, &dir)?;
+        let mut disks = Vec::new();
+        for v in &s.volumes {
+            match self.volume(v).await? {
+                MountSource::Block { path } => disks.push(path),
+                _ => {
+                    let message = format!("volume {} is a directory: a machine takes volumes of mode block", v.name);
+                    return Err(Failure::new("VolumeFailed", message));
+                }
+            }
+        }
+        Ok(Workload::Machine(Box::new(Machine { hypervisor, disk, disks, seed: Some(seed), nics, uefi })))
+    }
+
+    async fn nics(&self) -> Result<Vec<Nic>, Failure> {
+        if self.connections.is_empty() {
+            return Ok(Vec::new());
+        }
+        let taps = self.engine.networks.taps(self.uid(), &self.connections).await?;
+        let dns = self.dns().0;
+        let nic = |(c, tap): (&Connection, String)| Nic {
+            tap,
+            mac: c.endpoint.mac.to_string(),
+            interface: c.endpoint.interface.clone(),
+            address: c.endpoint.cidr(),
+            gateway: c.endpoint.gateway.map(|g| g.to_string()).unwrap_or_default(),
+            mtu: c.endpoint.mtu.unwrap_or(1500),
+            dns: dns.clone(),
+        };
+        Ok(self.connections.iter().zip(taps).map(nic).collect())
+    }
+
+    fn hosts(&self) -> String {
+        let ends: Vec<_> = self
+            .connections
+            .iter()
+            .map(|c| biga_model::NetworkEndpoint { address: c.endpoint.cidr(), ..Default::default() })
+            .collect();
+        merge::hosts(&self.hostname, self.object.spec.domainname.as_deref(), &ends, &self.object.spec.extra_hosts)
+    }
+
+    /// Name servers and search domains.
+    fn dns(&self) -> (Vec<String>, Vec<String>) {
+        let d = &self.object.spec.dns;
+        let own = || self.connections.iter().map(|c| c.gateway.to_string()).collect();
+        (if d.servers.is_empty() { own() } else { d.servers.clone() }, d.search.clone())
+    }
+
+    fn resolv_conf(&self) -> String {
+        if self.object.spec.network_mode == NetworkMode::Host && self.object.spec.dns.servers.is_empty() {
+            return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        }
+        let (servers, search) = self.dns();
+        merge::resolv_conf(&servers, &search, &self.object.spec.dns.options)
+    }
+
+    /// What is mounted, the image's own wishes for volumes first.
+    async fn mounts(&self, spec: &ContainerSpec) -> Result<Vec<Mount>, Failure> {
+        let mut all = Vec::new();
+        let taken = |path: &str| spec.volume_mounts.iter().any(|m| m.mount_path.trim_end_matches('/') == path);
+        for (i, target) in self.record.config.volumes.iter().enumerate() {
+            if taken(target.trim_end_matches('/')) || !target.starts_with('/') {
+                continue;
+            }
+            let path = self.engine.layout.state_dir(self.uid()).join("volumes").join(i.to_string());
+            private_dir(&path)?;
+            let source = MountSource::Bind { path, sub_path: None };
+            all.push(Mount { source, target: target.clone(), read_only: false, copy_up: true });
+        }
+        for m in &spec.volume_mounts {
+            let named = self.object.spec.volumes.iter().find(|v| v.name == m.name);
+            let volume = named.ok_or_else(|| Failure::new("VolumeFailed", format!("no volume {} in the spec", m.name)))?;
+            let mut source = self.volume(volume).await?;
+            match (&mut source, &m.sub_path) {
+                (MountSource::Bind { sub_path, .. }, Some(p)) => *sub_path = Some(p.clone()),
+                (_, Some(_)) => {
+                    let message = format!("subPath {:?}: only a directory has paths below it", m.sub_path);
+                    return Err(Failure::new("VolumeFailed", message));
+                }
+                _ => {}
+            }
+            if let MountSource::Block { path } = &source {
+                format_if_blank(path).await?;
+            }
+            let copy_up = volume.volume.is_some() && m.sub_path.is_none();
+            all.push(Mount { source, target: m.mount_path.clone(), read_only: m.read_only, copy_up });
+        }
+        Ok(all)
+    }
+
+    async fn volume(&self, v: &InstanceVolume) -> Result<MountSource, Failure> {
+        if let Some(name) = &v.volume {
+            let ns = self.object.metadata.namespace.as_deref().unwrap_or_default();
+            let (mode, path) = self.engine.volumes.resolve(ns, name).await?;
+            return Ok(match mode {
+                VolumeMode::Directory => MountSource::Bind { path, sub_path: None },
+                VolumeMode::Block => MountSource::Block { path },
+            });
+        }
+        if let Some(path) = &v.host_path {
+            // As Docker's -v: a directory that is not there is made.
+            std::fs::symlink_metadata(path)
+                .map(drop)
+                .or_else(|_| std::fs::create_dir_all(path))
+                .map_err(|e| Failure::new("VolumeFailed", format!("cannot make {path}: {e}")))?;
+            return Ok(MountSource::Bind { path: PathBuf::from(path), sub_path: None });
+        }
+        let t = v.tmpfs.clone().unwrap_or_default();
+        let mode = t.mode.as_deref().map_or(Ok(0o1777), |m| u32::from_str_radix(m, 8));
+        let mode = mode.map_err(|_| Failure::new("VolumeFailed", format!("tmpfs mode {:?} is not octal", t.mode)))?;
+        Ok(MountSource::Tmpfs { size: t.size.map(|s| s.bytes()), mode })
+    }
+}
+
+fn accelerator(kvm: bool) -> String {
+    if kvm { "kvm".into() } else { "tcg".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_are_host_names() {
+        assert_eq!(host_name("web_1"), "web-1");
+        assert_eq!(host_name(&"x".repeat(100)).len(), 63);
+        assert_eq!(host_name("a-"), "a");
+    }
+}

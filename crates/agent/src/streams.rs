@@ -1,0 +1,296 @@
+//! The way round the store: what flows between a client and an instance (attach, exec, console, logs, samples).
+//! One path for every isolation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use biga_model::{Instance, Object, Phase, Power};
+use biga_runtime::Error as RuntimeError;
+use biga_store::Store;
+use biga_store::typed::{Error as StoreError, ObjectEvent, Objects};
+use biga_wire::shim::{ErrorCode, Reply, Request, Stats};
+use futures_util::StreamExt;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use crate::engine::Engine;
+use crate::instance::Host;
+use crate::logs::{Line, Query, Reader, Watcher};
+
+/// Why a stream cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such instance.
+    #[error("no instance named {0:?}: `biga ps -a` lists them")]
+    NotFound(String),
+    /// It is not in a state for this.
+    #[error("{0}")]
+    State(String),
+    /// The instance said no.
+    #[error("{message}")]
+    Refused {
+        /// For programs.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
+    /// Something broke.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<StoreError> for Error {
+    fn from(e: StoreError) -> Error {
+        match e {
+            StoreError::NotFound { name, .. } => Error::NotFound(name),
+            e => Error::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<RuntimeError> for Error {
+    fn from(e: RuntimeError) -> Error {
+        match e {
+            RuntimeError::Refused { code, message } => Error::Refused { code, message },
+            RuntimeError::Gone(_) => Error::State("it is not running any more".into()),
+            e => Error::Failed(e.to_string()),
+        }
+    }
+}
+
+/// Streams of this node's instances. A cheap handle.
+#[derive(Clone)]
+pub struct Streams {
+    engine: Arc<Engine>,
+    objects: Objects<Instance>,
+}
+
+impl Streams {
+    /// Over the engine and the objects of the store.
+    pub fn new(engine: Arc<Engine>, store: Arc<dyn Store>) -> Streams {
+        Streams { engine, objects: Objects::new(store) }
+    }
+
+    /// Opens a stream to the instance's shim; the request was sent, its reply was not read. Waits for an instance
+    /// that is on its way.
+    pub async fn open(&self, namespace: &str, name: &str, request: &Request) -> Result<UnixStream, Error> {
+        let object = self.live(namespace, name).await?;
+        let runtime = self.engine.runtime(object.spec.isolation);
+        Ok(runtime.open(object.uid(), request).await?)
+    }
+
+    /// The instance once a shim holds it; an error where none will.
+    async fn live(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+        let first = self.objects.get(namespace, name).await?;
+        if let Some(answer) = settled(&first) {
+            return answer.map(|()| first);
+        }
+        let from = first.metadata.resource_version.parse().ok();
+        let mut events = self.objects.watch(Some(namespace), from).await?;
+        let uid = first.metadata.uid;
+        while let Some(event) = events.next().await {
+            match event? {
+                ObjectEvent::Put { object, .. } if object.metadata.uid == uid => {
+                    if let Some(answer) = settled(&object) {
+                        return answer.map(|()| *object);
+                    }
+                }
+                ObjectEvent::Deleted { object } if object.metadata.uid == uid => {
+                    return Err(Error::NotFound(name.into()));
+                }
+                _ => {}
+            }
+        }
+        Err(Error::Failed("the store closed".into()))
+    }
+
+    /// Sends a signal to the main process.
+    pub async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Error> {
+        let object = self.running(namespace, name).await?;
+        Ok(self.engine.runtime(object.spec.isolation).signal(object.uid(), signal).await?)
+    }
+
+    async fn running(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+        let object = self.objects.get(namespace, name).await?;
+        let phase = object.status_or_default().phase;
+        if !phase.is_live() {
+            return Err(Error::State(format!("instance {name} is not running: it is {}", phase.as_str().to_lowercase())));
+        }
+        Ok(object)
+    }
+
+    /// Process ids inside, as the host sees them.
+    pub async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Error> {
+        let object = self.running(namespace, name).await?;
+        let mut io = self.engine.runtime(object.spec.isolation).open(object.uid(), &Request::Pids).await?;
+        match read_reply(&mut io).await? {
+            Reply::Pids { pids } => Ok(pids),
+            Reply::Error { code, message } => Err(Error::Refused { code, message }),
+            _ => Err(Error::Failed("the shim gave another answer than was asked for".into())),
+        }
+    }
+
+    /// Samples: one, or one every second until the instance ends or the receiver is dropped.
+    pub async fn stats(
+        &self,
+        namespace: &str,
+        name: &str,
+        stream: bool,
+    ) -> Result<mpsc::Receiver<Result<Stats, Error>>, Error> {
+        let object = self.running(namespace, name).await?;
+        let runtime = self.engine.runtime(object.spec.isolation);
+        let uid = object.uid().to_string();
+        let (tx, rx) = mpsc::channel(4);
+        let first = runtime.stats(&uid).await?;
+        let _ = tx.try_send(Ok(first));
+        if stream {
+            tokio::spawn(async move {
+                let mut tick = tokio::time::interval(Duration::from_secs(1));
+                tick.tick().await;
+                loop {
+                    tokio::select! {
+                        _ = tick.tick() => {}
+                        () = tx.closed() => return,
+                    }
+                    match runtime.stats(&uid).await {
+                        Ok(s) => {
+                            if tx.send(Ok(s)).await.is_err() {
+                                return;
+                            }
+                        }
+                        Err(_) => return,
+                    }
+                }
+            });
+        }
+        Ok(rx)
+    }
+
+    /// Entries of its log. With `follow`, until the instance has ended and all is read.
+    pub async fn logs(
+        &self,
+        namespace: &str,
+        name: &str,
+        query: Query,
+    ) -> Result<mpsc::Receiver<Result<Vec<Line>, Error>>, Error> {
+        let object = self.objects.get(namespace, name).await?;
+        let path = self.engine.layout.log(object.uid());
+        let broken = |e: std::io::Error| Error::Failed(format!("cannot read the log of {name}: {e}"));
+        let follow = query.follow;
+        // The directory exists once the instance was first prepared.
+        let watcher = match follow && path.parent().is_some_and(|d| d.exists()) {
+            true => Some(Watcher::new(&path).map_err(broken)?),
+            false => None,
+        };
+        let reader = Reader::open(&path, query).map_err(broken)?;
+        let (tx, rx) = mpsc::channel(16);
+        let over = self.over(&object, follow).await?;
+        tokio::spawn(pump(reader, watcher, over, tx));
+        Ok(rx)
+    }
+
+    /// A receiver that is closed once the instance does not run (any more).
+    async fn over(&self, object: &Object<Instance>, follow: bool) -> Result<mpsc::Receiver<()>, Error> {
+        let (tx, rx) = mpsc::channel(1);
+        if !follow || is_over(object) {
+            return Ok(rx);
+        }
+        let from = object.metadata.resource_version.parse().ok();
+        let mut events = self.objects.watch(object.metadata.namespace.as_deref(), from).await?;
+        let uid = object.metadata.uid.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tx.closed() => return,
+                    event = events.next() => match event {
+                        Some(Ok(ObjectEvent::Put { object, .. })) if object.metadata.uid == uid && is_over(&object) => return,
+                        Some(Ok(ObjectEvent::Deleted { object })) if object.metadata.uid == uid => return,
+                        Some(Ok(_)) => {}
+                        _ => return,
+                    },
+                }
+            }
+        });
+        Ok(rx)
+    }
+}
+
+/// Whether it does not run and is not about to.
+fn is_over(o: &Object<Instance>) -> bool {
+    let s = o.status_or_default();
+    s.phase.is_ended() || (s.phase == Phase::Created && o.spec.power == Power::Stopped)
+}
+
+/// Whether a shim holds it (`Ok`), or none will (`Err`); `None` where that is not yet known.
+fn settled(o: &Object<Instance>) -> Option<Result<(), Error>> {
+    let s = o.status_or_default();
+    let name = o.name();
+    match s.phase {
+        Phase::Starting | Phase::Running | Phase::Paused | Phase::Stopping => Some(Ok(())),
+        // Ended before, and asked to run again: on its way.
+        Phase::Exited | Phase::Failed
+            if s.observed_generation < o.metadata.generation && o.spec.power != Power::Stopped =>
+        {
+            None
+        }
+        Phase::Failed => Some(Err(Error::State(s.message))),
+        Phase::Exited => Some(Err(Error::State(format!("instance {name} is not running: it has ended")))),
+        Phase::Removing => Some(Err(Error::State(format!("instance {name} is being removed")))),
+        Phase::Created | Phase::Pending | Phase::Preparing if o.spec.power == Power::Stopped => {
+            Some(Err(Error::State(format!("instance {name} is not running: `biga start {name}` starts it"))))
+        }
+        Phase::Created | Phase::Pending | Phase::Preparing => None,
+    }
+}
+
+async fn pump(
+    mut reader: Reader,
+    mut watcher: Option<Watcher>,
+    mut over: mpsc::Receiver<()>,
+    tx: mpsc::Sender<Result<Vec<Line>, Error>>,
+) {
+    let mut ended = false;
+    loop {
+        match reader.read() {
+            Ok(lines) if !lines.is_empty() => {
+                if tx.send(Ok(lines)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) if ended || reader.is_done() => return,
+            Ok(_) => match &mut watcher {
+                None => {
+                    // Without a directory there is nothing to watch yet; with no wish to follow, nothing to wait for.
+                    let _ = over.recv().await;
+                    ended = true;
+                }
+                Some(w) => tokio::select! {
+                    changed = w.changed() => if changed.is_err() { return },
+                    // The last lines were written before the end was seen: read once more, then stop.
+                    _ = over.recv() => ended = true,
+                    () = tx.closed() => return,
+                },
+            },
+            Err(e) => {
+                let _ = tx.send(Err(Error::Failed(format!("cannot read the log: {e}")))).await;
+                return;
+            }
+        }
+    }
+}
+
+async fn read_reply(io: &mut UnixStream) -> Result<Reply, Error> {
+    use tokio::io::AsyncReadExt;
+    let broken = |e: std::io::Error| Error::Failed(format!("the shim does not answer: {e}"));
+    let mut decoder = biga_wire::Decoder::new();
+    let mut buf = [0u8; 16 << 10];
+    loop {
+        if let Some(f) = decoder.next_frame().map_err(|e| broken(e.into()))? {
+            return f.parse().map_err(broken);
+        }
+        match io.read(&mut buf).await.map_err(broken)? {
+            0 => return Err(broken(std::io::ErrorKind::UnexpectedEof.into())),
+            n => decoder.push(&buf[..n]),
+        }
+    }
+}

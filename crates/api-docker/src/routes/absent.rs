@@ -1,0 +1,62 @@
+//! What is not here: swarms and plugins, as a daemon that has none answers; builds, which are not done yet.
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::error::Error;
+use crate::state::DockerApi;
+
+pub(super) fn routes() -> Router<DockerApi> {
+    let mut r = Router::new()
+        .route("/plugins", get(no_plugins))
+        .route("/plugins/{*rest}", any(no_plugin))
+        .route("/swarm", get(no_swarm))
+        .route("/swarm/leave", post(no_swarm))
+        .route("/swarm/{*rest}", any(no_swarm_here))
+        .route("/build", post(no_build))
+        .route("/build/prune", post(build_prune))
+        .route("/build/cancel", post(no_build))
+        .route("/session", any(no_session))
+        .route("/grpc", any(no_session))
+        .route("/distribution/{*rest}", get(no_distribution));
+    for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
+        r = r.route(&format!("/{kind}"), any(no_swarm)).route(&format!("/{kind}/{{*rest}}"), any(no_swarm));
+    }
+    r
+}
+
+async fn no_swarm() -> Error {
+    let message = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+async fn no_swarm_here() -> Error {
+    Error::missing("swarms (docker swarm init, join, update, unlock)")
+}
+
+async fn no_plugins() -> Response {
+    super::ok(&json!([]))
+}
+
+async fn no_plugin() -> Error {
+    Error::missing("Docker plugins")
+}
+
+async fn no_build() -> Error {
+    Error::missing("building images (POST /build)")
+}
+
+async fn build_prune() -> Response {
+    super::ok(&json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
+}
+
+async fn no_session() -> Error {
+    Error::missing("BuildKit sessions")
+}
+
+async fn no_distribution() -> Error {
+    Error::missing("looking images up at a registry (distribution inspect)")
+}

@@ -1,0 +1,165 @@
+//! `POST /containers/{id}/attach` and `/resize`.
+//!
+//! A client may attach to what does not run yet (`docker run` does): it is answered at once, waits here until somebody
+//! starts the instance, and gets its stream then. The start holds the output back for it (`waitAttach`).
+
+use axum::extract::{Extension, Path, Request, State};
+use axum::response::Response;
+use biga_model::{Instance, Object, Phase, Power};
+use biga_wire::Frame;
+use biga_wire::shim::{self, Reply};
+use futures_util::StreamExt;
+use http::StatusCode;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+
+use crate::attaches::Attached;
+use crate::backend::LogQuery;
+use crate::error::{Error, Result};
+use crate::extract::Query;
+use crate::state::DockerApi;
+use crate::stream::{
+    ClientRead, ClientWrite, DEFAULT_KEYS, Format, Plan, Recoder, ShimStream, hijack, parse_keys, pump,
+};
+use crate::translate::ids::docker_id;
+use crate::version::ApiVersion;
+
+pub(super) async fn attach(
+    State(api): State<DockerApi>,
+    Path(id): Path<String>,
+    Extension(version): Extension<ApiVersion>,
+    q: Query,
+    request: Request,
+) -> Result<Response> {
+    let o = api.container(&id).await?;
+    if o.status_or_default().phase == Phase::Paused {
+        return Err(Error::conflict(format!("container {} is paused, unpause the container before attach", docker_id(o.uid()))));
+    }
+    let c = o.spec.containers.first().cloned().unwrap_or_default();
+    let keys = match q.get("detachKeys") {
+        Some(k) => parse_keys(k)?,
+        None => DEFAULT_KEYS.to_vec(),
+    };
+    let format = Format::of_tty(c.tty);
+    let plan = Plan {
+        format,
+        stdout: q.flag("stdout"),
+        stderr: q.flag("stderr"),
+        stdin: q.flag("stdin") && c.stdin,
+        stdin_eof: c.stdin_once && !c.tty,
+        detach: (c.tty && q.flag("stdin")).then_some(keys),
+        drain: false,
+    };
+    let (logs, stream) = (q.flag("logs"), q.flag("stream"));
+    api.tell(&o, "attach", &[]);
+    let (tx, frames) = mpsc::channel(16);
+    let waiting = !o.status_or_default().phase.is_live();
+    // Known before the client is answered: it may start the instance next.
+    let attached = stream.then(|| api.inner.attaches.join(o.uid(), waiting, tx));
+    let session = Session { api, o, plan, logs, attached, frames };
+    Ok(hijack(request, format.content_type(version.at_least(42)), move |r, w| session.run(r, w)))
+}
+
+struct Session {
+    api: DockerApi,
+    o: Object<Instance>,
+    plan: Plan,
+    logs: bool,
+    attached: Option<Attached>,
+    frames: mpsc::Receiver<Frame>,
+}
+
+impl Session {
+    async fn run(self, read: ClientRead, mut write: ClientWrite) {
+        let name = self.o.name().to_string();
+        if self.logs
+            && let Err(e) = self.send_logs(&mut write).await
+        {
+            tracing::debug!(name, "attach: the log cannot be sent: {e}");
+        }
+        let Some(attached) = self.attached else {
+            let _ = write.shutdown().await;
+            return;
+        };
+        if !begun(&self.api, &self.o).await {
+            let _ = write.shutdown().await;
+            return;
+        }
+        let opened = open(&self.api, &self.o, self.plan.stdin).await;
+        attached.connected();
+        match opened {
+            Ok(shim) => {
+                let end = pump(shim, &self.plan, read, write, self.frames).await;
+                if matches!(end, crate::stream::End::Detached) {
+                    self.api.tell(&self.o, "detach", &[]);
+                }
+            }
+            Err(e) => {
+                tracing::debug!(name, "attach: {e}");
+                let _ = write.shutdown().await;
+            }
+        }
+    }
+
+    async fn send_logs(&self, write: &mut ClientWrite) -> std::io::Result<()> {
+        let query = LogQuery {
+            follow: false,
+            tail: None,
+            since: None,
+            until: None,
+            timestamps: false,
+            stdout: self.plan.stdout,
+            stderr: self.plan.stderr,
+        };
+        let logs = self.api.backend().logs(self.api.ns(), self.o.name(), query).await;
+        let mut logs = logs.map_err(std::io::Error::other)?;
+        let mut recoder = Recoder::new(self.plan.format);
+        while let Some(bytes) = logs.next().await {
+            let out = recoder.push(&bytes.map_err(std::io::Error::other)?)?;
+            write.write_all(&out).await?;
+        }
+        write.flush().await
+    }
+}
+
+/// Waits until somebody wants it to run. False when it went away before.
+async fn begun(api: &DockerApi, o: &Object<Instance>) -> bool {
+    let wanted = api.follow(o, |seen| {
+        let Some(o) = seen.filter(|o| !o.is_deleting()) else { return Some(false) };
+        let s = o.status_or_default();
+        let asked = o.spec.power != Power::Stopped && (!s.phase.is_ended() || o.spec.restart_request > s.observed_restart);
+        (s.phase.is_live() || asked).then_some(true)
+    });
+    wanted.await.unwrap_or(false)
+}
+
+async fn open(api: &DockerApi, o: &Object<Instance>, stdin: bool) -> Result<ShimStream> {
+    let io = api.backend().open(api.ns(), o.name(), shim::Request::Attach { stdin }).await?;
+    let broken = |e: std::io::Error| Error::internal(format!("the shim of {} does not answer: {e}", o.name()));
+    match ShimStream::begin(io).await.map_err(broken)? {
+        (Reply::Error { message, .. }, _) => Err(Error::internal(message)),
+        (_, stream) => Ok(stream),
+    }
+}
+
+/// Rows and columns of a resize call.
+pub(in crate::routes) fn window(q: &Query) -> Result<Frame> {
+    let side = |name: &str| -> Result<u16> {
+        q.number::<u16>(name)?.ok_or_else(|| Error::bad(format!("{name} is required: the size of the terminal")))
+    };
+    Ok(Frame::resize(side("h")?, side("w")?))
+}
+
+pub(super) async fn resize(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    let frame = window(&q)?;
+    let o = api.container(&id).await?;
+    if api.inner.attaches.send(o.uid(), frame.clone()) {
+        return Ok(super::super::empty(StatusCode::OK));
+    }
+    if !o.status_or_default().phase.is_live() {
+        return Err(Error::conflict(format!("container {} is not running", docker_id(o.uid()))));
+    }
+    let mut stream = open(&api, &o, false).await?;
+    stream.send(&frame).await.map_err(|e| Error::internal(format!("cannot resize: {e}")))?;
+    Ok(super::super::empty(StatusCode::OK))
+}

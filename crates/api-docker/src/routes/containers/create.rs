@@ -1,0 +1,147 @@
+//! `POST /containers/create`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use biga_model::{Instance, Object, Timestamp, Volume, VolumeSpec, kind::is_resource_name};
+use biga_store::typed::{Error as StoreError, prepare_new};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::execs::new_id;
+use crate::extract::{self, Query};
+use crate::names;
+use crate::state::DockerApi;
+use crate::translate::create::{Around, Created, KnownNetwork, instance};
+use crate::translate::ids::{docker_id, short};
+use crate::translate::{labels, volume};
+use crate::types;
+use crate::types::container::CreateBody;
+
+pub(super) async fn create(
+    State(api): State<DockerApi>,
+    q: Query,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let value: Value = extract::json(&headers, body).await?;
+    let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
+    let name = q.get("name").map(|n| n.strip_prefix('/').unwrap_or(n));
+    if let Some(n) = name
+        && (!is_resource_name(n) || n.len() < 2)
+    {
+        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
+        return Err(Error::bad(format!("Invalid container name ({n}), {rule}")));
+    }
+    let around = around(&api, &body, q.get("platform")).await?;
+    let created = instance(&body, &around)?;
+    make_volumes(&api, &created).await?;
+    let stored = store(&api, created.object, name).await?;
+    if stored.spec.auto_remove {
+        own(&api, &stored, &created.anonymous).await?;
+    }
+    let doc = json!({"Id": docker_id(stored.uid()), "Warnings": created.warnings});
+    Ok(super::super::json(StatusCode::CREATED, &doc))
+}
+
+async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> Result<Around> {
+    if body.image.is_empty() {
+        return Err(Error::bad("invalid reference format: no image was named"));
+    }
+    let image = api.image(&body.image).await.map_err(|e| match e.status {
+        // By this sentence clients know that they should pull.
+        StatusCode::NOT_FOUND => Error::not_found(format!("No such image: {}", crate::translate::familiar(&body.image))),
+        _ => e,
+    })?;
+    if let Some(p) = platform {
+        let have = image.objects.first().map(|o| o.status_or_default().platform).unwrap_or_default();
+        if !have.is_empty() && !have.starts_with(p) {
+            let message = format!("image with reference {} was found but its platform ({have}) does not match the specified platform ({p})", body.image);
+            return Err(Error::not_found(message));
+        }
+    }
+    let config = api.image_config(&image.id).await;
+    let networks = api.networks().list(None).await?.items;
+    let known = |n: &Object<biga_model::Network>| KnownNetwork {
+        id: docker_id(n.uid()),
+        name: n.name().to_string(),
+        gateway: n.status_or_default().gateway,
+    };
+    Ok(Around {
+        networks: networks.iter().map(known).collect(),
+        image: config.get("config").cloned().unwrap_or(Value::Null),
+        // An id stays an id: its name may mean another image tomorrow.
+        image_reference: image.named().map_or_else(|| image.id.clone(), |o| crate::translate::familiar(&o.spec.reference)),
+        volume_names: std::iter::repeat_with(new_id).take(body.volumes.len() + body.host_config.mounts.len()).collect(),
+    })
+}
+
+/// Makes the volumes that need marks of their own; all others are made by the node when they are first used.
+async fn make_volumes(api: &DockerApi, created: &Created) -> Result<()> {
+    for name in &created.anonymous {
+        let mut v = new_volume(api, name);
+        labels::write(&[(volume::ANONYMOUS.to_string(), String::new())].into(), &mut v.metadata);
+        api.specs::<Volume>().create(v).await?;
+    }
+    for (name, wanted) in &created.volume_labels {
+        let mut v = new_volume(api, name);
+        labels::write(wanted, &mut v.metadata);
+        match api.specs::<Volume>().create(v).await {
+            // It keeps the labels it has, as Docker's do.
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn new_volume(api: &DockerApi, name: &str) -> Object<Volume> {
+    let mut v = Object::<Volume>::new(name, VolumeSpec::default());
+    v.metadata.namespace = Some(api.ns().to_string());
+    v
+}
+
+async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> Result<Object<Instance>> {
+    let ask_hostname = o.spec.hostname.is_none() && o.spec.network_mode != biga_model::NetworkMode::Host;
+    for attempt in 0..64 {
+        o.metadata.name = name.map_or_else(|| names::random(attempt), str::to_string);
+        o.metadata.namespace = Some(api.ns().to_string());
+        prepare_new(&mut o, Timestamp::now());
+        if ask_hostname {
+            o.spec.hostname = Some(short(&docker_id(o.uid())));
+        }
+        match api.specs::<Instance>().insert(o.clone()).await {
+            Err(StoreError::AlreadyExists { .. }) if name.is_none() => {}
+            Err(StoreError::AlreadyExists { name, .. }) => {
+                let by = api.instances().find(api.ns(), &name).await?.map(|o| docker_id(o.uid())).unwrap_or_default();
+                return Err(Error::conflict(format!(
+                    "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
+                )));
+            }
+            other => return Ok(other?),
+        }
+    }
+    Err(Error::internal("no free name was found: give one"))
+}
+
+/// Volumes without a name go with the container that goes by itself.
+async fn own(api: &DockerApi, o: &Object<Instance>, volumes: &[String]) -> Result<()> {
+    let owner = biga_model::OwnerReference {
+        api_version: o.api_version.clone(),
+        kind: o.kind.clone(),
+        name: o.name().to_string(),
+        uid: o.uid().to_string(),
+        controller: None,
+        block_owner_deletion: None,
+    };
+    for name in volumes {
+        let owned = api.specs::<Volume>().modify(api.ns(), name, |v| v.metadata.owner_references.push(owner.clone())).await;
+        match owned {
+            Ok(_) => {}
+            Err(e) if e.is_not_found() => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}

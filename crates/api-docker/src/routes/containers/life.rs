@@ -1,0 +1,277 @@
+//! start, stop, restart, kill, pause, unpause: each writes what is wanted and waits until the agent has answered.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use biga_model::{Instance, InstanceStatus, Object, Phase, Power, RestartWhen, parse_signal};
+use biga_store::typed::DeleteOptions;
+use http::StatusCode;
+
+use super::super::empty;
+use crate::error::{Error, Result};
+use crate::extract::Query;
+use crate::follow::follow;
+use crate::lookup::brief;
+use crate::state::DockerApi;
+use crate::translate::create::grace;
+use crate::translate::events::Message;
+use crate::translate::ids::docker_id;
+
+/// How long a killed process may take to be seen dead.
+const KILLED: Duration = Duration::from_secs(10);
+
+impl DockerApi {
+    /// Follows an instance; see [`follow`].
+    pub(super) async fn follow<T>(
+        &self,
+        o: &Object<Instance>,
+        decide: impl FnMut(Option<&Object<Instance>>) -> Option<T> + Send,
+    ) -> Result<T> {
+        follow(&*self.inner.store, self.ns(), o.name(), o.uid(), decide).await
+    }
+
+    /// Changes an instance's spec; the change is validated.
+    pub(super) async fn change(
+        &self,
+        o: &Object<Instance>,
+        mut change: impl FnMut(&mut Object<Instance>) + Send,
+    ) -> Result<Object<Instance>> {
+        let (uid, id) = (o.uid().to_string(), docker_id(o.uid()));
+        let changed = self
+            .specs::<Instance>()
+            .modify(self.ns(), o.name(), |now| {
+                if now.metadata.uid == uid {
+                    change(now);
+                }
+            })
+            .await;
+        match changed {
+            Ok(now) if now.uid() == uid => Ok(now),
+            Ok(_) => Err(Error::not_found(format!("No such container: {id}"))),
+            Err(e) if e.is_not_found() => Err(Error::not_found(format!("No such container: {id}"))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(super) fn tell(&self, o: &Object<Instance>, action: &str, more: &[(&str, String)]) {
+        self.inner.events.publish(Message::container(o, action, more));
+    }
+}
+
+pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<Response> {
+    let o = api.container(&id).await?;
+    match o.status_or_default().phase {
+        Phase::Paused => return Err(Error::conflict("cannot start a paused container, try unpause instead")),
+        Phase::Removing => return Err(being_removed(&o)),
+        p if p.is_live() && p != Phase::Starting => return Ok(empty(StatusCode::NOT_MODIFIED)),
+        _ if o.is_deleting() => return Err(being_removed(&o)),
+        _ => {}
+    }
+    let awaited = api.inner.attaches.is_awaited(o.uid());
+    let o = switch_on(&api, &o, awaited).await?;
+    running(&api, &o).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn being_removed(o: &Object<Instance>) -> Error {
+    Error::conflict(format!("container {} is marked for removal and cannot be started", brief(o)))
+}
+
+/// Writes that it should run. One that ended is asked to begin again.
+async fn switch_on(api: &DockerApi, o: &Object<Instance>, awaited: bool) -> Result<Object<Instance>> {
+    api.change(o, |now| {
+        let phase = now.status.as_ref().map(|s| s.phase).unwrap_or_default();
+        now.spec.power = Power::Running;
+        if phase.is_ended() {
+            now.spec.restart_request += 1;
+        }
+        if !phase.is_live() {
+            now.spec.containers.iter_mut().for_each(|c| c.wait_attach = awaited);
+        }
+    })
+    .await
+}
+
+/// Waits until the agent has answered this very spec and the instance runs, or ran, or could not be started.
+async fn running(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+    let generation = o.metadata.generation;
+    let request = o.spec.restart_request;
+    let end: Option<InstanceStatus> = api
+        .follow(o, |seen| {
+            let Some(o) = seen else { return Some(None) };
+            let s = o.status_or_default();
+            let answered = s.observed_generation >= generation && s.observed_restart >= request;
+            let settled = matches!(s.phase, Phase::Running | Phase::Paused | Phase::Stopping) || s.phase.is_ended();
+            (answered && settled).then_some(Some(s))
+        })
+        .await?;
+    match end {
+        Some(s) if s.phase == Phase::Failed => Err(start_failure(&s)),
+        // It ran and is gone again, if it was to go by itself.
+        None if !o.spec.auto_remove => Err(Error::not_found(format!("No such container: {}", docker_id(o.uid())))),
+        _ => Ok(()),
+    }
+}
+
+/// Clients tell exit codes 126 and 127 by these sentences.
+fn start_failure(s: &InstanceStatus) -> Error {
+    let why = match (s.message.is_empty(), s.reason.is_empty()) {
+        (false, _) => s.message.clone(),
+        (true, false) => s.reason.clone(),
+        (true, true) => "the agent does not say why".into(),
+    };
+    let says = |words: &[&str]| words.iter().any(|w| why.contains(w));
+    let head = "failed to create task for container";
+    match s.exit_code {
+        Some(127) if says(&["executable file not found", "no such file or directory"]) => Error::bad(format!("{head}: {why}")),
+        Some(127) => Error::bad(format!("{head}: {why}: executable file not found in $PATH")),
+        Some(126) if says(&["permission denied", "is a directory"]) => Error::bad(format!("{head}: {why}")),
+        Some(126) => Error::bad(format!("{head}: {why}: permission denied")),
+        _ => Error::internal(format!("{head}: {why}")),
+    }
+}
+
+pub(super) async fn stop(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    let o = api.container(&id).await?;
+    let (time, signal) = stop_options(&q)?;
+    if !o.status_or_default().phase.is_live() {
+        // A policy may be about to start it again.
+        if o.spec.power != Power::Stopped && o.status_or_default().phase.is_ended() {
+            api.change(&o, |now| now.spec.power = Power::Stopped).await?;
+        }
+        return Ok(empty(StatusCode::NOT_MODIFIED));
+    }
+    let o = api
+        .change(&o, |now| {
+            now.spec.power = Power::Stopped;
+            apply(&mut now.spec.stop, time, &signal);
+        })
+        .await?;
+    let generation = o.metadata.generation;
+    let gone = api
+        .follow(&o, |seen| {
+            let Some(o) = seen else { return Some(true) };
+            let s = o.status_or_default();
+            (s.observed_generation >= generation && !s.phase.is_live()).then_some(false)
+        })
+        .await?;
+    if o.spec.auto_remove && !gone {
+        // The agent keeps what the user switched off; Docker does not.
+        let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+        match api.specs::<Instance>().delete(api.ns(), o.name(), &options).await {
+            Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+fn stop_options(q: &Query) -> Result<(Option<u32>, Option<String>)> {
+    let time = q.number::<i64>("t")?.map(grace);
+    let signal = q.get("signal").map(str::to_string);
+    if let Some(s) = &signal {
+        parse_signal(s).map_err(Error::bad)?;
+    }
+    Ok((time, signal))
+}
+
+fn apply(stop: &mut biga_model::StopSpec, time: Option<u32>, signal: &Option<String>) {
+    if let Some(t) = time {
+        stop.grace_period_seconds = Some(t);
+    }
+    if let Some(s) = signal {
+        stop.signal = Some(s.clone());
+    }
+}
+
+pub(super) async fn restart(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    let o = api.container(&id).await?;
+    let (time, signal) = stop_options(&q)?;
+    if o.is_deleting() {
+        return Err(being_removed(&o));
+    }
+    let o = api
+        .change(&o, |now| {
+            now.spec.power = Power::Running;
+            now.spec.restart_request += 1;
+            now.spec.containers.iter_mut().for_each(|c| c.wait_attach = false);
+            apply(&mut now.spec.stop, time, &signal);
+        })
+        .await?;
+    running(&api, &o).await?;
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn kill(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    let signal = parse_signal(q.get("signal").unwrap_or("KILL")).map_err(Error::bad)?;
+    let o = api.container(&id).await?;
+    if !o.status_or_default().phase.is_live() {
+        return Err(Error::conflict(format!("container {} is not running", docker_id(o.uid()))));
+    }
+    api.backend().signal(api.ns(), o.name(), signal).await?;
+    api.tell(&o, "kill", &[("signal", signal.to_string())]);
+    let kills = signal == 9;
+    let stops = o.spec.stop.signal.as_deref().is_some_and(|s| parse_signal(s) == Ok(signal));
+    if (kills || stops) && o.spec.restart_policy.policy != RestartWhen::No {
+        // Killed by hand: the policy does not start it again.
+        api.change(&o, |now| now.spec.power = Power::Stopped).await?;
+    }
+    if kills {
+        let started = o.status_or_default().started_at;
+        let dead = api.follow(&o, |seen| match seen {
+            None => Some(()),
+            Some(o) => {
+                let s = o.status_or_default();
+                (!s.phase.is_live() || s.started_at != started).then_some(())
+            }
+        });
+        // Late is no failure: the signal was sent.
+        if let Ok(r) = tokio::time::timeout(KILLED, dead).await {
+            r?;
+        }
+    }
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(super) async fn pause(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<Response> {
+    let o = api.container(&id).await?;
+    match o.status_or_default().phase {
+        Phase::Running => freeze(&api, &o, Power::Paused, Phase::Paused).await,
+        Phase::Paused => Err(Error::conflict(format!("Container {} is already paused", docker_id(o.uid())))),
+        _ => Err(Error::conflict(format!("Container {} is not running", docker_id(o.uid())))),
+    }
+}
+
+pub(super) async fn unpause(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<Response> {
+    let o = api.container(&id).await?;
+    match o.status_or_default().phase {
+        Phase::Paused => freeze(&api, &o, Power::Running, Phase::Running).await,
+        _ => Err(Error::conflict(format!("Container {} is not paused", docker_id(o.uid())))),
+    }
+}
+
+async fn freeze(api: &DockerApi, o: &Object<Instance>, power: Power, to: Phase) -> Result<Response> {
+    let o = api.change(o, |now| now.spec.power = power).await?;
+    let generation = o.metadata.generation;
+    let reached = api
+        .follow(&o, |seen| {
+            let Some(o) = seen else { return Some(None) };
+            let s = o.status_or_default();
+            // An answer to this spec in another phase means that it could not be done.
+            (s.observed_generation >= generation).then_some(Some(s))
+        })
+        .await?;
+    match reached {
+        Some(s) if s.phase == to => Ok(empty(StatusCode::NO_CONTENT)),
+        Some(s) if s.phase.is_ended() => Err(Error::conflict(format!("Container {} is not running", docker_id(o.uid())))),
+        Some(_) => {
+            // Take the wish back, so that it is not carried out behind the client's back.
+            let back = if to == Phase::Paused { Power::Running } else { Power::Paused };
+            api.change(&o, |now| now.spec.power = back).await?;
+            let verb = if to == Phase::Paused { "pause" } else { "unpause" };
+            Err(Error::internal(format!("Cannot {verb} container {}: the node refused", docker_id(o.uid()))))
+        }
+        None => Err(Error::not_found(format!("No such container: {}", docker_id(o.uid())))),
+    }
+}

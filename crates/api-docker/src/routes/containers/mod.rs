@@ -1,0 +1,89 @@
+//! Containers.
+
+mod attach;
+mod create;
+mod life;
+mod list;
+mod logs;
+mod remove;
+mod stats;
+mod top;
+mod update;
+mod wait;
+
+pub(super) use attach::window;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+use biga_model::{Instance, Object};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::state::DockerApi;
+use crate::translate::ids::docker_id;
+use crate::translate::inspect::Beside;
+
+pub(super) fn routes() -> Router<DockerApi> {
+    Router::new()
+        .route("/containers/json", get(list::list))
+        .route("/containers/create", post(create::create))
+        .route("/containers/prune", post(remove::prune))
+        .route("/containers/{id}", delete(remove::remove))
+        .route("/containers/{id}/json", get(list::inspect))
+        .route("/containers/{id}/start", post(life::start))
+        .route("/containers/{id}/stop", post(life::stop))
+        .route("/containers/{id}/restart", post(life::restart))
+        .route("/containers/{id}/kill", post(life::kill))
+        .route("/containers/{id}/pause", post(life::pause))
+        .route("/containers/{id}/unpause", post(life::unpause))
+        .route("/containers/{id}/wait", post(wait::wait))
+        .route("/containers/{id}/update", post(update::update))
+        .route("/containers/{id}/resize", post(attach::resize))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/attach/ws", get(|| missing("attaching by WebSocket")))
+        .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/top", get(top::top))
+        .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/rename", post(|| missing("renaming a container")))
+        .route("/containers/{id}/changes", get(|| missing("listing changes of a container's files")))
+        .route("/containers/{id}/export", get(|| missing("exporting a container's files")))
+        .route(
+            "/containers/{id}/archive",
+            get(|| missing("copying files out of a container")).put(|| missing("copying files into a container")),
+        )
+        .route("/containers/{id}/checkpoints", get(|| missing("checkpoints")).post(|| missing("checkpoints")))
+        .route("/containers/{id}/checkpoints/{name}", delete(|| missing("checkpoints")))
+        .route("/commit", post(|| missing("making an image of a container (commit)")))
+}
+
+async fn missing(what: &'static str) -> Error {
+    Error::missing(what)
+}
+
+/// What documents of containers need beside the containers; read once for many of them.
+#[derive(Default)]
+struct Surroundings {
+    networks: Vec<(String, String)>,
+    volumes: Vec<(String, String)>,
+}
+
+impl Surroundings {
+    async fn read(api: &DockerApi) -> Result<Surroundings> {
+        let networks = api.networks().list(None).await?.items;
+        let volumes = api.volumes().list(Some(api.ns())).await?.items;
+        Ok(Surroundings {
+            networks: networks.iter().map(|n| (n.name().to_string(), docker_id(n.uid()))).collect(),
+            volumes: volumes.iter().map(|v| (v.name().to_string(), v.status_or_default().path)).collect(),
+        })
+    }
+
+    fn beside<'a>(&self, api: &'a DockerApi, o: &Object<Instance>, image: &'a Arc<serde_json::Value>) -> Beside<'a> {
+        Beside {
+            image: (!image.is_null()).then_some(&**image),
+            networks: self.networks.clone(),
+            volumes: self.volumes.clone(),
+            execs: api.inner.execs.running(o.uid()),
+            state_dir: &api.inner.node.state_dir,
+        }
+    }
+}

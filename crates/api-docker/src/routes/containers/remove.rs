@@ -1,0 +1,91 @@
+//! `DELETE /containers/{id}` and `POST /containers/prune`.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use biga_model::{Instance, Object, Volume};
+use biga_store::typed::DeleteOptions;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::extract::Query;
+use crate::lookup::brief;
+use crate::state::DockerApi;
+use crate::translate::ids::docker_id;
+use crate::translate::inspect::status_word;
+use crate::translate::{labels, volume};
+
+pub(super) async fn remove(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    if q.flag("link") {
+        return Err(Error::missing("links"));
+    }
+    let o = api.container(&id).await?;
+    let force = q.flag("force");
+    if o.status_or_default().phase.is_live() && !force {
+        let (name, word) = (o.name(), status_word(&o));
+        let what = match word {
+            "paused" => "container is paused and must be unpaused first",
+            _ => "stop the container before removing or force remove",
+        };
+        return Err(Error::conflict(format!("cannot remove container \"/{name}\": container is {word}: {what}")));
+    }
+    if o.is_deleting() && !force {
+        return Err(Error::conflict(format!("removal of container {} is already in progress", brief(&o))));
+    }
+    take_away(&api, &o, force).await?;
+    if q.flag("v") {
+        remove_anonymous(&api, &o).await?;
+    }
+    Ok(super::super::empty(StatusCode::NO_CONTENT))
+}
+
+/// Deletes it and waits until it is gone.
+async fn take_away(api: &DockerApi, o: &Object<Instance>, force: bool) -> Result<()> {
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        grace_seconds: force.then_some(0),
+        ..DeleteOptions::default()
+    };
+    match api.specs::<Instance>().delete(api.ns(), o.name(), &options).await {
+        // Gone, or another of its name stands there: what was wanted is so.
+        Err(e) if e.is_not_found() || e.is_conflict() => {}
+        other => {
+            other?;
+        }
+    }
+    api.follow(o, |seen| seen.is_none().then_some(())).await?;
+    api.inner.execs.forget(o.uid());
+    Ok(())
+}
+
+/// Removes the volumes it had that were given no name.
+async fn remove_anonymous(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+    for name in o.spec.volumes.iter().filter_map(|v| v.volume.as_deref()) {
+        let Some(v) = api.volumes().find(api.ns(), name).await? else { continue };
+        if !labels::read(&v.metadata).contains_key(volume::ANONYMOUS) {
+            continue;
+        }
+        match api.specs::<Volume>().delete(api.ns(), name, &DeleteOptions::default()).await {
+            Err(e) if !e.is_not_found() => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
+    let filters = q.filters()?.only(&["label", "label!", "until"])?;
+    let until = filters.until()?;
+    let mut removed = Vec::new();
+    for o in api.instances().list(Some(api.ns())).await?.items {
+        let over = matches!(status_word(&o), "created" | "exited" | "dead");
+        let about_to = o.spec.power == biga_model::Power::Running && !o.status_or_default().phase.is_ended();
+        let old = until.is_none_or(|t| o.metadata.creation_timestamp.is_some_and(|c| c < t));
+        if !over || about_to || !old || !filters.labels(&labels::read(&o.metadata)) {
+            continue;
+        }
+        take_away(&api, &o, false).await?;
+        removed.push(docker_id(o.uid()));
+    }
+    Ok(super::super::ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": 0})))
+}

@@ -1,0 +1,204 @@
+//! `POST /images/create`: pulls and imports.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use biga_model::{Image, ImagePhase, ImageSpec, ImageStatus, Object, Reference};
+use biga_store::typed::Error as StoreError;
+use futures_util::StreamExt;
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::progress::{Lines, bar, stream, with_progress};
+use crate::backend::RegistryAuth;
+use crate::error::{Error, Result};
+use crate::extract::{Query, registry_auth};
+use crate::follow::follow;
+use crate::state::DockerApi;
+
+pub(super) async fn create(State(api): State<DockerApi>, q: Query, request: Request) -> Result<Response> {
+    let auth = registry_auth(request.headers())?;
+    match (q.get("fromImage"), q.get("fromSrc")) {
+        (Some(image), None) => pull(api, &q, image, auth).await,
+        (None, Some("-")) => import(api, &q, request.into_body()).await,
+        (None, Some(_)) => Err(Error::missing("importing from an address: send the archive itself (fromSrc=-)")),
+        _ => Err(Error::bad("give either fromImage or fromSrc")),
+    }
+}
+
+/// Name, and tag or digest of a query.
+fn reference(name: &str, tag: Option<&str>) -> Result<Reference> {
+    let text = match tag {
+        Some(t) if t.starts_with("sha256:") => format!("{name}@{t}"),
+        Some(t) => format!("{name}:{t}"),
+        None => name.to_string(),
+    };
+    text.parse().map_err(|e: String| Error::bad(format!("invalid reference format: {e}")))
+}
+
+async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>) -> Result<Response> {
+    let reference = reference(image, q.get("tag"))?;
+    let platform = q.get("platform").map(str::to_string);
+    if let Some(auth) = auth {
+        return Ok(stream(move |lines| async move {
+            let text = reference.familiar();
+            begin(&lines, &reference).await;
+            let call = async |r| api.backend().image_pull(&reference.to_string(), platform.as_deref(), auth, r).await;
+            match with_progress(&lines, call).await {
+                Ok(done) => {
+                    let digest = done.images.first().map(|i| i.digest.clone()).unwrap_or_default();
+                    finish(&lines, &text, &digest, false).await;
+                }
+                Err(e) => {
+                    lines.error(&e).await;
+                }
+            }
+        }));
+    }
+    let before = api.images().find("", &reference.object_name()).await?.map(|o| o.status_or_default()).unwrap_or_default();
+    let o = ask(&api, &reference, platform).await?;
+    let mut statuses = watch(api, &o);
+    // The first news decide between an answer that streams and one that is an error.
+    let first = statuses.recv().await.unwrap_or_else(|| Err(Error::internal("the pull was not followed")))?;
+    if first.phase == ImagePhase::Failed {
+        return Err(pull_failure(&first));
+    }
+    Ok(stream(move |lines| async move {
+        begin(&lines, &reference).await;
+        let mut next = Some(Ok(first));
+        while let Some(news) = next {
+            match news {
+                Ok(s) if s.phase == ImagePhase::Ready => {
+                    lines.send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)})).await;
+                    let same = !before.image_id.is_empty() && before.image_id == s.image_id;
+                    finish(&lines, &reference.familiar(), &s.digest, same).await;
+                    return;
+                }
+                Ok(s) if s.phase == ImagePhase::Failed => {
+                    lines.error(&pull_failure(&s)).await;
+                    return;
+                }
+                Ok(s) => {
+                    lines.send(bar("Downloading", &id_of(&reference), s.done_bytes, s.total_bytes)).await;
+                }
+                Err(e) => {
+                    lines.error(&e).await;
+                    return;
+                }
+            }
+            next = statuses.recv().await;
+        }
+    }))
+}
+
+/// The node tells one progress for the whole image, so there is one line for it.
+fn id_of(r: &Reference) -> String {
+    r.tag.clone().unwrap_or_else(|| "image".into())
+}
+
+async fn begin(lines: &Lines, r: &Reference) {
+    let id = r.tag.clone().or_else(|| r.digest.clone()).unwrap_or_default();
+    let bare = Reference { tag: Some("x".into()), digest: None, ..r.clone() }.familiar();
+    let from = bare.strip_suffix(":x").unwrap_or(&bare);
+    let from = match (r.registry.as_str(), r.repository.as_str()) {
+        (biga_model::reference::DEFAULT_REGISTRY, full) => full,
+        _ => from,
+    };
+    lines.send(json!({"status": format!("Pulling from {from}"), "id": id})).await;
+}
+
+async fn finish(lines: &Lines, familiar: &str, digest: &str, same: bool) {
+    if !digest.is_empty() {
+        lines.status(format!("Digest: {digest}")).await;
+    }
+    let what = if same { "Image is up to date for" } else { "Downloaded newer image for" };
+    lines.status(format!("Status: {what} {familiar}")).await;
+}
+
+fn pull_failure(s: &ImageStatus) -> Error {
+    let why = if s.message.is_empty() { s.reason.clone() } else { s.message.clone() };
+    let lower = why.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
+    if says(&["not found", "unknown", "no such", "404"]) {
+        return Error::not_found(why);
+    }
+    if says(&["unauthorized", "denied", "401", "403"]) {
+        return Error::new(StatusCode::NOT_FOUND, format!("pull access denied: {why}"));
+    }
+    Error::internal(why)
+}
+
+/// Creates the `Image`, or raises the pull request of the one that is there.
+async fn ask(api: &DockerApi, reference: &Reference, platform: Option<String>) -> Result<Object<Image>> {
+    let spec = ImageSpec { reference: reference.to_string(), platform: platform.clone(), pull_request: 1 };
+    let mut o = Object::<Image>::new(reference.object_name(), spec);
+    o.metadata.namespace = None;
+    let name = o.name().to_string();
+    match api.specs::<Image>().create(o).await {
+        Err(StoreError::AlreadyExists { .. }) => {}
+        other => return Ok(other?),
+    }
+    let raised = api
+        .specs::<Image>()
+        .modify("", &name, |o| {
+            o.spec.pull_request += 1;
+            if platform.is_some() {
+                o.spec.platform.clone_from(&platform);
+            }
+        })
+        .await?;
+    Ok(raised)
+}
+
+/// Statuses that answer this pull, until it is over. Progress is dropped where the client is slow, the end never.
+fn watch(api: DockerApi, o: &Object<Image>) -> mpsc::Receiver<Result<ImageStatus>> {
+    let (tx, rx) = mpsc::channel(16);
+    let (name, uid, wanted) = (o.name().to_string(), o.uid().to_string(), o.spec.pull_request);
+    tokio::spawn(async move {
+        let end = follow::<Image, _>(&*api.inner.store, "", &name, &uid, |seen| {
+            let Some(o) = seen else { return Some(None) };
+            let s = o.status_or_default();
+            let settled = matches!(s.phase, ImagePhase::Ready | ImagePhase::Failed);
+            if settled && s.observed_pull >= wanted {
+                return Some(Some(s));
+            }
+            if s.phase == ImagePhase::Pulling {
+                let _ = tx.try_send(Ok(s));
+            }
+            None
+        })
+        .await;
+        let end = match end {
+            Ok(Some(s)) => Ok(s),
+            Ok(None) => Err(Error::internal("the image was removed while it was pulled")),
+            Err(e) => Err(e),
+        };
+        let _ = tx.send(end).await;
+    });
+    rx
+}
+
+async fn import(api: DockerApi, q: &Query, body: Body) -> Result<Response> {
+    if !q.all("changes").iter().all(String::is_empty) {
+        return Err(Error::missing("changes while importing (docker import -c)"));
+    }
+    if q.get("platform").is_some() {
+        return Err(Error::missing("a platform while importing"));
+    }
+    let name = q.get("repo").ok_or_else(|| Error::missing("importing an image without a name"))?;
+    let reference = reference(name, q.get("tag"))?;
+    let content = body.into_data_stream().map(|r| r.map_err(std::io::Error::other)).boxed();
+    Ok(stream(move |lines| async move {
+        let call = async |r| api.backend().image_import(&reference.to_string(), content, r).await;
+        match with_progress(&lines, call).await {
+            Ok(done) => {
+                let id = done.images.first().map(|i| i.image_id.clone()).unwrap_or_default();
+                lines.status(id).await;
+            }
+            Err(e) => {
+                lines.error(&e).await;
+            }
+        }
+    }))
+}

@@ -1,0 +1,133 @@
+//! Long calls: JSON lines as Docker's clients draw them.
+
+use axum::body::Body;
+use axum::response::Response;
+use biga_wire::http::Progress;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::backend::{Fault, Reporter};
+use crate::error::Error;
+use crate::translate::ids::short;
+
+/// Where lines go.
+#[derive(Clone)]
+pub(super) struct Lines(mpsc::Sender<Bytes>);
+
+impl Lines {
+    /// Sends a line; false when the client is gone.
+    pub async fn send(&self, line: Value) -> bool {
+        self.0.send(Bytes::from(line.to_string() + "\r\n")).await.is_ok()
+    }
+
+    /// A line of plain status.
+    pub async fn status(&self, text: impl Into<String>) -> bool {
+        self.send(json!({"status": text.into()})).await
+    }
+
+    /// The last line of a call that failed.
+    pub async fn error(&self, e: &Error) -> bool {
+        self.send(json!({"errorDetail": {"message": e.message}, "error": e.message})).await
+    }
+}
+
+/// An answer whose lines are written by `work`, in a task that goes on when the client leaves.
+pub(super) fn stream<F, Fut>(work: F) -> Response
+where
+    F: FnOnce(Lines) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let (tx, rx) = mpsc::channel(64);
+    tokio::spawn(work(Lines(tx)));
+    let body = futures_util::stream::unfold(rx, |mut rx: mpsc::Receiver<Bytes>| async move {
+        rx.recv().await.map(|l| (Ok::<_, std::io::Error>(l), rx))
+    });
+    let mut r = Response::new(Body::from_stream(body));
+    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r
+}
+
+/// A line with a bar.
+pub(super) fn bar(status: &str, id: &str, done: u64, total: u64) -> Value {
+    if total == 0 {
+        return json!({"status": status, "progressDetail": {}, "id": id});
+    }
+    let width = 50;
+    let full = (done.min(total) * width / total) as usize;
+    let head = if full < width as usize { ">" } else { "" };
+    let text = format!("[{}{head}{}] {}/{}", "=".repeat(full), " ".repeat(width as usize - full - head.len()), size(done), size(total));
+    json!({"status": status, "progressDetail": {"current": done, "total": total}, "progress": text, "id": id})
+}
+
+/// `1.5MB`: decimal units, as Docker's bars have.
+fn size(bytes: u64) -> String {
+    let mut v = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if v < 1000.0 {
+            return if unit == "B" { format!("{bytes}B") } else { format!("{v:.3}{unit}") };
+        }
+        v /= 1000.0;
+    }
+    format!("{v:.3}TB")
+}
+
+/// Runs a call of the node, with what it reports as lines.
+pub(super) async fn with_progress<T>(
+    lines: &Lines,
+    call: impl AsyncFnOnce(Reporter) -> Result<T, Fault>,
+) -> Result<T, Error> {
+    let (tx, mut rx) = mpsc::channel::<Progress>(64);
+    let work = call(Reporter::new(tx));
+    tokio::pin!(work);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            biased;
+            p = rx.recv(), if open => match p {
+                Some(p) => {
+                    let id = if p.part.is_empty() { String::new() } else { short(&p.part) };
+                    lines.send(bar(&word(&p.action), &id, p.done, p.total)).await;
+                }
+                None => open = false,
+            },
+            done = &mut work => {
+                // What was reported before the end.
+                while let Ok(p) = rx.try_recv() {
+                    lines.send(bar(&word(&p.action), &short(&p.part), p.done, p.total)).await;
+                }
+                return done.map_err(Error::from);
+            }
+        }
+    }
+}
+
+/// Docker's words for what a transfer does.
+fn word(action: &str) -> String {
+    match action {
+        "uploading" => "Pushing".into(),
+        "downloading" => "Downloading".into(),
+        "exists" => "Layer already exists".into(),
+        "waiting" => "Waiting".into(),
+        "preparing" => "Preparing".into(),
+        "done" => "Pushed".into(),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_have_one_width() {
+        for (done, total) in [(0, 10), (5, 10), (10, 10), (20, 10)] {
+            let b = bar("Downloading", "x", done, total);
+            let text = b["progress"].as_str().unwrap();
+            assert_eq!(text.find(']'), Some(51), "{text}");
+        }
+        assert_eq!(size(1_500_000), "1.500MB");
+        assert_eq!(size(12), "12B");
+    }
+}

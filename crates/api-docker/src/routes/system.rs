@@ -1,0 +1,197 @@
+//! `_ping`, `version`, `info`, `system df`, `auth`.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use biga_model::Phase;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::ok;
+use crate::error::{Error, Result};
+use crate::extract::{self, Query};
+use crate::state::DockerApi;
+use crate::translate::{image, list, volume};
+use crate::version::{MAX_API, MIN_API};
+
+pub(super) fn routes() -> Router<DockerApi> {
+    Router::new()
+        .route("/_ping", get(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/system/df", get(disk_usage))
+        .route("/auth", post(auth))
+}
+
+async fn ping() -> Response {
+    let mut r = Response::new(Body::from("OK"));
+    let h = r.headers_mut();
+    h.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    h.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    h.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    h.insert("Builder-Version", HeaderValue::from_static("1"));
+    h.insert("Swarm", HeaderValue::from_static("inactive"));
+    r
+}
+
+/// Docker's word for this processor.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+async fn version(State(api): State<DockerApi>) -> Response {
+    let n = &api.inner.node;
+    let (max, min) = (MAX_API.to_string(), MIN_API.to_string());
+    ok(&json!({
+        "Platform": {"Name": "Biga"},
+        "Components": [{
+            "Name": "Engine",
+            "Version": n.version,
+            "Details": {
+                "ApiVersion": max, "MinAPIVersion": min, "Arch": arch(), "Os": "linux", "Experimental": "false",
+                "GitCommit": n.commit, "GoVersion": "none (Rust)", "KernelVersion": n.kernel, "BuildTime": "",
+            },
+        }],
+        "Version": n.version,
+        "ApiVersion": max,
+        "MinAPIVersion": min,
+        "GitCommit": n.commit,
+        "GoVersion": "none (Rust)",
+        "Os": "linux",
+        "Arch": arch(),
+        "KernelVersion": n.kernel,
+        "BuildTime": "",
+    }))
+}
+
+async fn info(State(api): State<DockerApi>) -> Result<Response> {
+    let n = &api.inner.node;
+    let all = api.instances().list(Some(api.ns())).await?.items;
+    let count = |f: fn(Phase) -> bool| all.iter().filter(|o| f(o.status_or_default().phase)).count();
+    let running = count(|p| p.is_live() && p != Phase::Paused);
+    let paused = count(|p| p == Phase::Paused);
+    let images = image::group(&api.ready_images().await?).len();
+    let mut runtimes = json!({"biga": {"path": "biga"}});
+    if n.microvms {
+        runtimes["microvm"] = json!({"path": "biga"});
+    }
+    Ok(ok(&json!({
+        "ID": n.id,
+        "Containers": all.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": all.len() - running - paused,
+        "Images": images,
+        "Driver": "erofs",
+        "DriverStatus": [],
+        "Plugins": {"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": ["json-file", "local", "none"]},
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "OomKillDisable": false,
+        "IPv4Forwarding": true,
+        "Debug": false,
+        "NFd": 0,
+        "NGoroutines": 0,
+        "SystemTime": biga_model::Timestamp::now().to_string(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": n.cgroup_version.to_string(),
+        "NEventsListener": 0,
+        "KernelVersion": n.kernel,
+        "OperatingSystem": n.os,
+        "OSVersion": n.os_version,
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {"InsecureRegistryCIDRs": [], "IndexConfigs": {}, "Mirrors": []},
+        "NCPU": n.cpus,
+        "MemTotal": n.memory,
+        "GenericResources": null,
+        "DockerRootDir": n.state_dir,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": n.name,
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": n.version,
+        "Runtimes": runtimes,
+        "DefaultRuntime": "biga",
+        "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "", "RemoteManagers": null},
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Warnings": [],
+    })))
+}
+
+async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> {
+    let wants = |kind: &str| q.all("type").is_empty() || q.all("type").iter().any(|t| t == kind);
+    if let Some(t) = q.all("type").iter().find(|t| !matches!(t.as_str(), "container" | "image" | "volume" | "build-cache")) {
+        return Err(Error::bad(format!("unknown object type: {t}")));
+    }
+    let instances = api.instances().list(Some(api.ns())).await?.items;
+    let mut doc = json!({"Images": null, "Containers": null, "Volumes": null, "BuildCache": null, "LayersSize": 0});
+    if wants("image") {
+        let images = api.ready_images().await?;
+        let groups = image::group(&images);
+        let entries: Vec<Value> = groups.iter().map(|g| {
+            let used = instances.iter().filter(|o| o.status_or_default().image_id == g.id).count();
+            let mut e = image::entry(g, &Value::Null, i64::try_from(used).unwrap_or(0));
+            e["SharedSize"] = 0.into();
+            e
+        }).collect();
+        doc["LayersSize"] = groups.iter().map(|g| image::size(&g.objects)).sum::<u64>().into();
+        doc["Images"] = entries.into();
+    }
+    if wants("container") {
+        let now = biga_model::Timestamp::now();
+        let beside = Default::default();
+        let entries: Vec<Value> = instances.iter().map(|o| {
+            let mut e = list::entry(o, &beside, now);
+            e["SizeRw"] = 0.into();
+            e["SizeRootFs"] = 0.into();
+            e
+        }).collect();
+        doc["Containers"] = entries.into();
+    }
+    if wants("volume") {
+        let volumes = api.volumes().list(Some(api.ns())).await?.items;
+        let entries: Vec<Value> = volumes.iter().map(|v| {
+            let used = instances.iter().filter(|o| super::volumes::uses(o, v.name())).count();
+            let mut e = volume::inspect(v);
+            // Docker's word for a size that was not measured.
+            e["UsageData"] = json!({"Size": -1, "RefCount": used});
+            e
+        }).collect();
+        doc["Volumes"] = entries.into();
+    }
+    if wants("build-cache") {
+        doc["BuildCache"] = json!([]);
+    }
+    Ok(ok(&doc))
+}
+
+async fn auth(State(api): State<DockerApi>, headers: HeaderMap, body: Body) -> Result<Response> {
+    let auth = extract::json(&headers, body).await?;
+    let token = api.backend().login(auth).await.map_err(|f| match Error::from(f) {
+        e if e.status == StatusCode::BAD_REQUEST => Error::new(StatusCode::UNAUTHORIZED, e.message),
+        e => e,
+    })?;
+    Ok(ok(&json!({"Status": "Login Succeeded", "IdentityToken": token})))
+}

@@ -1,0 +1,108 @@
+//! What every handler holds.
+
+use std::sync::Arc;
+
+use biga_model::{DEFAULT_NAMESPACE, Image, Instance, Kind, Network, Volume};
+use biga_store::{Objects, SpecWriter, Store};
+
+use crate::attaches::Attaches;
+use crate::backend::Backend;
+use crate::events::Hub;
+use crate::execs::Execs;
+use crate::lookup::ConfigCache;
+
+/// What `version` and `info` say of this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The node's name.
+    pub name: String,
+    /// Identity of this daemon, stable over restarts.
+    pub id: String,
+    /// Biga's version.
+    pub version: String,
+    /// Commit it was built of; empty where unknown.
+    pub commit: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Distribution, for people.
+    pub os: String,
+    /// Version of the distribution.
+    pub os_version: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// 1 or 2: version of the cgroup hierarchy that holds the controllers.
+    pub cgroup_version: u8,
+    /// Where state is kept.
+    pub state_dir: String,
+    /// Whether microvms can run here.
+    pub microvms: bool,
+}
+
+/// The Docker API of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct DockerApi {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub store: Arc<dyn Store>,
+    pub backend: Arc<dyn Backend>,
+    pub node: NodeInfo,
+    pub namespace: String,
+    pub execs: Execs,
+    pub attaches: Attaches,
+    pub events: Hub,
+    pub configs: ConfigCache,
+}
+
+impl DockerApi {
+    /// The API over a store and a node. Must be called within a tokio runtime: it begins to collect events.
+    pub fn new(store: Arc<dyn Store>, backend: Arc<dyn Backend>, node: NodeInfo) -> DockerApi {
+        let events = Hub::start(store.clone(), DEFAULT_NAMESPACE.to_string());
+        let inner = Inner {
+            store,
+            backend,
+            node,
+            namespace: DEFAULT_NAMESPACE.to_string(),
+            execs: Execs::default(),
+            attaches: Attaches::default(),
+            events,
+            configs: ConfigCache::default(),
+        };
+        DockerApi { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn objects<K: Kind>(&self) -> Objects<K> {
+        Objects::new(self.inner.store.clone())
+    }
+
+    pub(crate) fn specs<K: Kind>(&self) -> SpecWriter<K> {
+        SpecWriter::new(self.inner.store.clone())
+    }
+
+    pub(crate) fn instances(&self) -> Objects<Instance> {
+        self.objects()
+    }
+
+    pub(crate) fn images(&self) -> Objects<Image> {
+        self.objects()
+    }
+
+    pub(crate) fn networks(&self) -> Objects<Network> {
+        self.objects()
+    }
+
+    pub(crate) fn volumes(&self) -> Objects<Volume> {
+        self.objects()
+    }
+
+    pub(crate) fn ns(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.inner.backend
+    }
+}

@@ -1,0 +1,454 @@
+//! Docker's create body → an instance. What the model cannot express is refused, or told in the warnings.
+
+use biga_model::{
+    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, Isolation, Kind, LogDriver, LogSpec, Memory,
+    NetworkAttachment, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec, Ulimit,
+};
+use serde_json::Value;
+
+use super::ids::network_name;
+use super::{hostconfig, labels, mounts};
+use crate::error::Error;
+use crate::types::container::{CreateBody, HostConfig, RestartPolicy as DockerPolicy, Words};
+use crate::types::is_zero;
+
+/// The annotation that keeps what a client sent, so that `inspect` shows it as it was written.
+pub const CREATED: &str = "docker.biga.dev/create";
+
+/// What must be known beside the body.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Docker's name and id, and Biga's name, of every network.
+    pub networks: Vec<KnownNetwork>,
+    /// The image's own config: the object `config` of the OCI image config.
+    pub image: Value,
+    /// What `spec.image` shall say.
+    pub image_reference: String,
+    /// Names for volumes that were given none; one is taken for each.
+    pub volume_names: Vec<String>,
+}
+
+/// A network that exists.
+#[derive(Debug, Clone, Default)]
+pub struct KnownNetwork {
+    /// Docker's id.
+    pub id: String,
+    /// Biga's name.
+    pub name: String,
+    /// The node's address on it, where it is known.
+    pub gateway: String,
+}
+
+/// What becomes of a body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// The instance, without a name.
+    pub object: Object<Instance>,
+    /// Volumes that go with it: they were given no name.
+    pub anonymous: Vec<String>,
+    /// Labels for volumes that are made with it.
+    pub volume_labels: Vec<(String, std::collections::BTreeMap<String, String>)>,
+    /// What was not done as asked.
+    pub warnings: Vec<String>,
+}
+
+/// Fields that mean nothing on Linux or here, and do no harm.
+const IGNORED: &[&str] = &[
+    "ConsoleSize",
+    "ContainerIDFile",
+    "CpuCount",
+    "CpuPercent",
+    "IOMaximumBandwidth",
+    "IOMaximumIOps",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "Cgroup",
+    "VolumeDriver",
+];
+
+/// Makes an instance of a body.
+pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
+    let h = &body.host_config;
+    let mut warnings = Vec::new();
+    refuse(body, &mut warnings)?;
+    let isolation = isolation(h)?;
+    let mut container = container(body, &mut warnings)?;
+    let made = mounts::volumes(body, around, &mut warnings)?;
+    container.volume_mounts = made.mounts;
+    let (network_mode, networks) = networks(body, around)?;
+    let mut spec = InstanceSpec {
+        isolation,
+        image: around.image_reference.clone(),
+        power: Power::Stopped,
+        containers: vec![container],
+        resources: hostconfig::resources(h, &mut warnings)?,
+        network_mode,
+        networks,
+        ports: hostconfig::ports(body, &around.image)?,
+        volumes: made.volumes,
+        hostname: some(&body.hostname),
+        domainname: some(&body.domainname),
+        dns: biga_model::DnsSpec {
+            servers: h.dns.clone(),
+            search: h.dns_search.clone(),
+            options: h.dns_options.clone(),
+        },
+        extra_hosts: hostconfig::extra_hosts(h, around)?,
+        restart_policy: restart_policy(&h.restart_policy)?,
+        auto_remove: h.auto_remove,
+        log: log(h, &mut warnings)?,
+        sysctls: h.sysctls.clone(),
+        shm_size: hostconfig::bytes("ShmSize", h.shm_size)?,
+        ..InstanceSpec::default()
+    };
+    spec.stop.signal = some(&body.stop_signal);
+    spec.stop.grace_period_seconds = match body.stop_timeout {
+        None => None,
+        Some(n) => Some(grace(n)),
+    };
+    if network_mode != NetworkMode::Bridge && !spec.ports.is_empty() {
+        spec.ports.clear();
+        let mode = if network_mode == NetworkMode::Host { "host" } else { "none" };
+        warnings.push(format!("Published ports are discarded when using {mode} network mode"));
+    }
+    let mut object = Object::<Instance>::new("x", spec);
+    annotate(body, &around.image, &mut object.metadata);
+    Instance::set_defaults(&mut object);
+    let wrong = Instance::validate(&object, None);
+    if !wrong.is_empty() {
+        return Err(Error::invalid(&wrong));
+    }
+    Ok(Created { object, anonymous: made.anonymous, volume_labels: made.labels, warnings })
+}
+
+/// Docker's seconds: negative means to wait for ever.
+pub fn grace(seconds: i64) -> u32 {
+    u32::try_from(seconds).unwrap_or(if seconds < 0 { i32::MAX as u32 } else { u32::MAX })
+}
+
+fn some(s: &str) -> Option<String> {
+    (!s.is_empty()).then(|| s.to_string())
+}
+
+/// Refuses what cannot be done, and tells what is left out.
+fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
+    let h = &body.host_config;
+    if let Some(check) = &body.healthcheck
+        && !matches!(check.test.first().map(String::as_str), None | Some("NONE"))
+    {
+        return Err(Error::missing("health checks (Healthcheck)"));
+    }
+    let modes = [
+        ("PidMode", &h.pid_mode, &["", "private"][..]),
+        ("IpcMode", &h.ipc_mode, &["", "private", "shareable"][..]),
+        ("UTSMode", &h.uts_mode, &[""][..]),
+        ("UsernsMode", &h.userns_mode, &["", "host"][..]),
+        ("CgroupnsMode", &h.cgroupns_mode, &["", "private"][..]),
+    ];
+    for (field, value, fine) in modes {
+        if !fine.contains(&value.as_str()) {
+            return Err(Error::missing(format!("HostConfig.{field} {value:?}")));
+        }
+    }
+    for (field, value) in h.rest.iter().filter(|(k, v)| !is_zero(v) && !IGNORED.contains(&k.as_str())) {
+        match field.as_str() {
+            "MemorySwappiness" if value == &Value::from(-1) => {}
+            "MemorySwappiness" | "OomKillDisable" => {
+                warnings.push(format!("HostConfig.{field} is not supported and was left out"));
+            }
+            // The kernel's own list is masked already; only the empty list asks for something else, and it came as zero.
+            "MaskedPaths" | "ReadonlyPaths" => return Err(Error::missing(format!("HostConfig.{field}"))),
+            _ => return Err(Error::missing(format!("HostConfig.{field}"))),
+        }
+    }
+    for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
+        warnings.push(format!("the field {field} is not known and was left out"));
+    }
+    // With `systempaths=unconfined` clients send empty lists.
+    if !h.privileged && h.rest.get("MaskedPaths").is_some_and(|v| v.as_array().is_some_and(Vec::is_empty)) {
+        return Err(Error::missing("HostConfig.MaskedPaths (systempaths=unconfined)"));
+    }
+    Ok(())
+}
+
+/// Where the dial stands.
+pub fn isolation(h: &HostConfig) -> Result<Isolation, Error> {
+    let by_runtime = match h.runtime.as_str() {
+        "" => None,
+        "runc" | "biga" | "io.containerd.runc.v2" => Some(Isolation::Container),
+        "microvm" | "biga-microvm" => Some(Isolation::Microvm),
+        other => return Err(Error::bad(format!("unknown or invalid runtime name: {other}"))),
+    };
+    let by_isolation = match h.isolation.to_ascii_lowercase().as_str() {
+        "" | "default" => None,
+        "process" | "container" => Some(Isolation::Container),
+        "hyperv" | "vm" | "microvm" => Some(Isolation::Microvm),
+        _ => return Err(Error::bad(format!("invalid isolation: {}", h.isolation))),
+    };
+    match (by_runtime, by_isolation) {
+        (Some(a), Some(b)) if a != b => {
+            Err(Error::bad(format!("runtime {} and isolation {} contradict each other", h.runtime, h.isolation)))
+        }
+        (a, b) => Ok(a.or(b).unwrap_or_default()),
+    }
+}
+
+fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerSpec, Error> {
+    let h = &body.host_config;
+    let (command, args) = command(body);
+    let device = |d: &crate::types::container::Device| DeviceSpec {
+        host_path: d.path_on_host.clone(),
+        path: some(&d.path_in_container),
+        permissions: some(&d.cgroup_permissions),
+    };
+    let cap = |c: &String| {
+        let c = c.to_ascii_uppercase();
+        c.strip_prefix("CAP_").map(str::to_string).unwrap_or(c)
+    };
+    Ok(ContainerSpec {
+        name: "main".into(),
+        command,
+        args,
+        env: env(&body.env, warnings),
+        working_dir: some(&body.working_dir),
+        user: some(&body.user),
+        additional_groups: h.group_add.clone(),
+        tty: body.tty,
+        stdin: body.open_stdin,
+        stdin_once: body.stdin_once,
+        security: SecuritySpec {
+            privileged: h.privileged,
+            cap_add: h.cap_add.iter().map(cap).collect(),
+            cap_drop: h.cap_drop.iter().map(cap).collect(),
+            read_only_root: h.readonly_rootfs,
+            ..security(h, warnings)?
+        },
+        ulimits: h.ulimits.iter().map(|u| (u.name.to_ascii_lowercase(), Ulimit { soft: u.soft, hard: u.hard })).collect(),
+        devices: h.devices.iter().map(device).collect(),
+        init: h.init.unwrap_or(false),
+        ..ContainerSpec::default()
+    })
+}
+
+/// Docker: an entrypoint drops the image's command; one empty word drops the image's entrypoint.
+fn command(body: &CreateBody) -> (Option<Vec<String>>, Option<Vec<String>>) {
+    let list = |w: &Option<Words>| w.as_ref().map(Words::list).filter(|l| !l.is_empty());
+    let args = list(&body.cmd);
+    match list(&body.entrypoint) {
+        Some(e) if e == [""] => (Some(Vec::new()), Some(args.unwrap_or_default())),
+        Some(e) => (Some(e), Some(args.unwrap_or_default())),
+        None => (None, args),
+    }
+}
+
+fn env(all: &[String], warnings: &mut Vec<String>) -> Vec<EnvVar> {
+    let mut out: Vec<EnvVar> = Vec::new();
+    for word in all {
+        match word.split_once('=') {
+            // The last of a name counts.
+            Some((name, value)) => match out.iter_mut().find(|e| e.name == name) {
+                Some(e) => e.value = value.into(),
+                None => out.push(EnvVar { name: name.into(), value: value.into() }),
+            },
+            None => warnings.push(format!(
+                "environment variable {word} has no value; taking a variable away from the image is not supported"
+            )),
+        }
+    }
+    out
+}
+
+fn security(h: &HostConfig, warnings: &mut Vec<String>) -> Result<SecuritySpec, Error> {
+    let mut s = SecuritySpec::default();
+    for o in &h.security_opt {
+        let (key, value) = o.split_once(['=', ':']).unwrap_or((o, ""));
+        match (key, value) {
+            ("no-new-privileges", "" | "true") => s.no_new_privileges = true,
+            ("no-new-privileges", "false") => {}
+            ("seccomp", "unconfined") => s.seccomp = "unconfined".into(),
+            ("seccomp", "" | "builtin" | "default") => {}
+            ("seccomp", _) => return Err(Error::missing("SecurityOpt seccomp with a profile of its own")),
+            ("apparmor", "unconfined" | "") | ("label", "disable") => {}
+            ("apparmor" | "label", _) => {
+                warnings.push(format!("security option {o} has no effect: Biga uses neither AppArmor nor SELinux"));
+            }
+            ("systempaths", _) => return Err(Error::missing(format!("SecurityOpt {o}"))),
+            _ => return Err(Error::bad(format!("invalid --security-opt 2: {o:?}"))),
+        }
+    }
+    Ok(s)
+}
+
+/// Reads a restart policy.
+pub fn restart_policy(p: &DockerPolicy) -> Result<RestartPolicy, Error> {
+    let policy = match p.name.as_str() {
+        "" | "no" => RestartWhen::No,
+        "always" => RestartWhen::Always,
+        "unless-stopped" => RestartWhen::UnlessStopped,
+        "on-failure" => RestartWhen::OnFailure,
+        other => {
+            return Err(Error::bad(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            )));
+        }
+    };
+    let count = u32::try_from(p.maximum_retry_count)
+        .map_err(|_| Error::bad("invalid restart policy: maximum retry count cannot be negative"))?;
+    if count > 0 && policy != RestartWhen::OnFailure {
+        return Err(Error::bad(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    Ok(RestartPolicy { policy, maximum_retry_count: count })
+}
+
+fn log(h: &HostConfig, warnings: &mut Vec<String>) -> Result<LogSpec, Error> {
+    let mut log = LogSpec::default();
+    match h.log_config.driver.as_str() {
+        "" | "json-file" | "local" => {}
+        "none" => log.driver = LogDriver::None,
+        other => return Err(Error::missing(format!("log driver {other:?}"))),
+    }
+    for (k, v) in &h.log_config.config {
+        match k.as_str() {
+            "max-size" if v == "-1" => {}
+            "max-size" => log.max_size = Some(size(v).ok_or_else(|| Error::bad(format!("invalid value for max-size: {v}")))?),
+            "max-file" => {
+                log.max_files = Some(v.parse().map_err(|_| Error::bad(format!("invalid value for max-file: {v}")))?);
+            }
+            "compress" | "mode" | "max-buffer-size" => warnings.push(format!("log option {k} was left out")),
+            _ => return Err(Error::bad(format!("unknown log opt '{k}' for {} log driver", h.log_config.driver))),
+        }
+    }
+    Ok(log)
+}
+
+/// `10m`, `1g`, `512k`: binary units, as Docker means them.
+pub fn size(text: &str) -> Option<Memory> {
+    let lower = text.trim().to_ascii_lowercase();
+    let lower = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, shift) = match lower.strip_suffix(['k', 'm', 'g', 't']) {
+        Some(n) => (n, match lower.as_bytes().last() {
+            Some(b'k') => 10,
+            Some(b'm') => 20,
+            Some(b'g') => 30,
+            _ => 40,
+        }),
+        None => (lower, 0),
+    };
+    let n: f64 = number.trim().parse().ok()?;
+    (n.is_finite() && n >= 0.0).then(|| Memory((n * (1u64 << shift) as f64) as u64))
+}
+
+fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<NetworkAttachment>), Error> {
+    let h = &body.host_config;
+    let endpoints = &body.networking_config.endpoints_config;
+    let first = match h.network_mode.as_str() {
+        "" | "default" => endpoints.keys().next().map_or("bridge", String::as_str),
+        m => m,
+    };
+    let mode = match first {
+        _ if body.network_disabled => NetworkMode::None,
+        "none" => NetworkMode::None,
+        "host" => NetworkMode::Host,
+        m if m.starts_with("container:") => return Err(Error::missing(format!("network mode {m:?}"))),
+        _ => NetworkMode::Bridge,
+    };
+    let other = |k: &&String| !matches!(k.as_str(), "none" | "host" | "default");
+    if mode != NetworkMode::Bridge {
+        if let Some(k) = endpoints.keys().find(other) {
+            return Err(Error::bad(format!("conflicting options: network {k} cannot be joined with network mode {first}")));
+        }
+        return Ok((mode, Vec::new()));
+    }
+    let mut out: Vec<NetworkAttachment> = Vec::new();
+    let all = std::iter::once(first).chain(endpoints.keys().map(String::as_str).filter(|k| *k != "default"));
+    for word in all {
+        let network = resolve(word, around)?;
+        if out.iter().any(|a| a.network == network) {
+            continue;
+        }
+        let settings = endpoints.iter().find(|(k, _)| *k == word || resolve(k, around).is_ok_and(|n| n == network));
+        let e = settings.and_then(|(_, e)| e.clone()).unwrap_or_default();
+        out.push(attachment(network, &e)?);
+    }
+    if let Some(a) = out.first_mut()
+        && a.mac.is_none()
+    {
+        a.mac = some(&body.mac_address);
+    }
+    // The default network alone, with nothing special, is what an instance has anyway.
+    let plain = [NetworkAttachment { network: network_name("bridge").into(), ..Default::default() }];
+    if out == plain {
+        out.clear();
+    }
+    Ok((mode, out))
+}
+
+/// How an instance joins a network.
+pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Result<NetworkAttachment, Error> {
+    if !e.links.is_empty() {
+        return Err(Error::missing("links"));
+    }
+    if !e.ipam_config.ipv6.is_empty() || !e.ipam_config.link_local.is_empty() {
+        return Err(Error::missing("IPv6 and link-local addresses"));
+    }
+    if !e.driver_opts.is_empty() {
+        return Err(Error::missing("driver options of an endpoint"));
+    }
+    Ok(NetworkAttachment {
+        network,
+        address: some(&e.ipam_config.ipv4),
+        mac: some(&e.mac_address).map(|m| m.to_ascii_lowercase()),
+        aliases: e.aliases.clone(),
+    })
+}
+
+fn resolve(word: &str, around: &Around) -> Result<String, Error> {
+    let name = network_name(word);
+    let by_name = around.networks.iter().find(|n| n.name == name);
+    let by_id = || around.networks.iter().find(|n| word.len() >= 12 && n.id.starts_with(word));
+    match by_name.or_else(by_id) {
+        Some(n) => Ok(n.name.clone()),
+        // The node makes it when it is first used.
+        None if name == biga_model::kinds::network::DEFAULT_NETWORK => Ok(name.to_string()),
+        None => Err(Error::not_found(format!("network {word} not found"))),
+    }
+}
+
+/// Labels, and what `inspect` shows as it was sent.
+fn annotate(body: &CreateBody, image: &Value, meta: &mut ObjectMeta) {
+    let mut all: std::collections::BTreeMap<String, String> = Default::default();
+    if let Some(own) = image.get("Labels").and_then(Value::as_object) {
+        all.extend(own.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))));
+    }
+    all.extend(body.labels.clone());
+    labels::write(&all, meta);
+    meta.annotations.extend(body.host_config.annotations.clone());
+    let mut sent = body.clone();
+    // These are shown from where they are in force.
+    sent.env.clear();
+    sent.labels.clear();
+    sent.rest.clear();
+    let mut json = serde_json::to_value(&sent).unwrap_or_default();
+    drop_zeros(&mut json);
+    meta.annotations.insert(CREATED.into(), json.to_string());
+}
+
+fn drop_zeros(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.retain(|k, v| {
+            // Sets are maps of empty objects, and a port may be bound to nothing in particular.
+            let keep = matches!(k.as_str(), "ExposedPorts" | "Volumes" | "PortBindings");
+            if !keep {
+                drop_zeros(v);
+            }
+            if keep { v.as_object().is_some_and(|o| !o.is_empty()) } else { !is_zero(v) }
+        });
+    }
+}
+
+/// What the client sent, as far as it was kept.
+pub fn sent(meta: &ObjectMeta) -> CreateBody {
+    meta.annotations.get(CREATED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}

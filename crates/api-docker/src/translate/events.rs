@@ -1,0 +1,228 @@
+//! Two states of an object → what happened, in Docker's words.
+
+use std::collections::BTreeMap;
+
+use biga_model::{Image, Instance, Network, Object, Phase, Timestamp, Volume};
+use serde_json::{Value, json};
+
+use super::ids::{docker_id, docker_network};
+use super::labels;
+
+/// One message of `GET /events`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// `container`, `image`, `network` or `volume`.
+    pub kind: &'static str,
+    /// As `start`, `die`, `destroy`; execs have `exec_start: sh -c …`.
+    pub action: String,
+    /// Docker's id, or the name of a volume or image.
+    pub id: String,
+    /// Name, image, labels and what belongs to the action.
+    pub attributes: BTreeMap<String, String>,
+    /// When.
+    pub time: Timestamp,
+}
+
+impl Message {
+    /// About a container, now.
+    pub fn container(o: &Object<Instance>, action: impl Into<String>, more: &[(&str, String)]) -> Message {
+        let mut attributes = labels::read(&o.metadata);
+        attributes.insert("image".into(), super::familiar(&o.spec.image));
+        attributes.insert("name".into(), o.name().into());
+        attributes.extend(more.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
+        Message { kind: "container", action: action.into(), id: docker_id(o.uid()), attributes, time: Timestamp::now() }
+    }
+
+    fn new(kind: &'static str, action: &str, id: String, attributes: &[(&str, String)]) -> Message {
+        let attributes = attributes.iter().map(|(k, v)| ((*k).to_string(), v.clone())).collect();
+        Message { kind, action: action.into(), id, attributes, time: Timestamp::now() }
+    }
+
+    /// As it stands in the answer.
+    pub fn to_json(&self) -> Value {
+        let mut doc = json!({
+            "Type": self.kind,
+            "Action": self.action,
+            "Actor": {"ID": self.id, "Attributes": self.attributes},
+            "scope": "local",
+            "time": self.time.as_second(),
+            "timeNano": self.time.as_nanosecond() as i64,
+        });
+        // What clients older than API 1.22 read.
+        if matches!(self.kind, "container" | "image") {
+            doc["status"] = self.action.clone().into();
+            doc["id"] = self.id.clone().into();
+        }
+        if let ("container", Some(image)) = (self.kind, self.attributes.get("image")) {
+            doc["from"] = image.clone().into();
+        }
+        doc
+    }
+}
+
+/// What happened to an instance.
+pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) -> Vec<Message> {
+    let Some(now) = new else {
+        return old.map(|o| Message::container(o, "destroy", &[])).into_iter().collect();
+    };
+    let mut out = Vec::new();
+    let before = match old {
+        Some(o) => o.status_or_default(),
+        None => {
+            out.push(Message::container(now, "create", &[]));
+            Default::default()
+        }
+    };
+    let s = now.status_or_default();
+    let ran = |p: Phase| matches!(p, Phase::Running | Phase::Paused | Phase::Stopping);
+    // A run may begin and end between two looks: it has a beginning of its own.
+    let another = s.started_at.is_some() && s.started_at != before.started_at;
+    let started = (ran(s.phase) && !ran(before.phase)) || (s.phase == Phase::Exited && another && !ran(before.phase));
+    if started {
+        out.extend(networks(now, "connect"));
+        out.push(Message::container(now, "start", &[]));
+    }
+    match (before.phase, s.phase) {
+        (Phase::Running, Phase::Paused) => out.push(Message::container(now, "pause", &[])),
+        (Phase::Paused, Phase::Running) => out.push(Message::container(now, "unpause", &[])),
+        _ => {}
+    }
+    let ended = s.phase == Phase::Exited && (ran(before.phase) || started);
+    if ended {
+        out.extend(death(now));
+    }
+    if started && now.spec.restart_request > 0 && s.observed_restart > before.observed_restart && old.is_some() {
+        out.push(Message::container(now, "restart", &[]));
+    }
+    out
+}
+
+fn death(o: &Object<Instance>) -> Vec<Message> {
+    let s = o.status_or_default();
+    let mut out = Vec::new();
+    if s.oom_killed {
+        out.push(Message::container(o, "oom", &[]));
+    }
+    let code = s.exit_code.unwrap_or(0).to_string();
+    let ran = match (s.started_at, s.finished_at) {
+        (Some(a), Some(b)) => (b.as_second() - a.as_second()).max(0),
+        _ => 0,
+    };
+    out.push(Message::container(o, "die", &[("exitCode", code), ("execDuration", ran.to_string())]));
+    out.extend(networks(o, "disconnect"));
+    if s.stopped_by_user {
+        out.push(Message::container(o, "stop", &[]));
+    }
+    out
+}
+
+fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
+    let id = docker_id(o.uid());
+    let message = |e: biga_model::NetworkEndpoint| {
+        let name = docker_network(&e.network).to_string();
+        let attributes = [("container", id.clone()), ("name", name.clone()), ("type", "bridge".into())];
+        Message::new("network", action, name, &attributes)
+    };
+    o.status_or_default().networks.into_iter().map(message).collect()
+}
+
+/// What happened to a network.
+pub fn network(old: Option<&Object<Network>>, new: Option<&Object<Network>>) -> Vec<Message> {
+    let about = |o: &Object<Network>, action| {
+        let attributes = [("name", docker_network(o.name()).to_string()), ("type", "bridge".into())];
+        Message::new("network", action, docker_id(o.uid()), &attributes)
+    };
+    match (old, new) {
+        (None, Some(n)) => vec![about(n, "create")],
+        (Some(o), None) => vec![about(o, "destroy")],
+        _ => Vec::new(),
+    }
+}
+
+/// What happened to a volume.
+pub fn volume(old: Option<&Object<Volume>>, new: Option<&Object<Volume>>) -> Vec<Message> {
+    let about =
+        |o: &Object<Volume>, action| Message::new("volume", action, o.name().into(), &[("driver", "local".into())]);
+    match (old, new) {
+        (None, Some(n)) => vec![about(n, "create")],
+        (Some(o), None) => vec![about(o, "destroy")],
+        _ => Vec::new(),
+    }
+}
+
+/// What happened to an image.
+pub fn image(old: Option<&Object<Image>>, new: Option<&Object<Image>>) -> Vec<Message> {
+    let about = |o: &Object<Image>, action, id: String| {
+        Message::new("image", action, id, &[("name", super::familiar(&o.spec.reference))])
+    };
+    match (old, new) {
+        (Some(o), None) => {
+            let id = o.status_or_default().image_id;
+            match id.is_empty() {
+                true => Vec::new(),
+                false => vec![about(o, "untag", id)],
+            }
+        }
+        (old, Some(n)) => {
+            let (before, s) = (old.map(|o| o.status_or_default()).unwrap_or_default(), n.status_or_default());
+            let name = super::familiar(&n.spec.reference);
+            if s.image_id.is_empty() {
+                return Vec::new();
+            }
+            if s.observed_pull > before.observed_pull && s.phase == biga_model::ImagePhase::Ready {
+                return vec![about(n, "pull", name)];
+            }
+            if s.image_id != before.image_id {
+                return vec![about(n, "tag", s.image_id)];
+            }
+            Vec::new()
+        }
+        (None, None) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use biga_model::InstanceStatus;
+
+    use super::*;
+
+    fn at(phase: Phase, change: impl FnOnce(&mut InstanceStatus)) -> Object<Instance> {
+        let mut o = Object::<Instance>::new("web", Default::default());
+        o.metadata.uid = "u".into();
+        let mut s = InstanceStatus { phase, ..Default::default() };
+        change(&mut s);
+        o.status = Some(s);
+        o
+    }
+
+    fn words(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) -> Vec<String> {
+        instance(old, new).into_iter().map(|m| m.action).collect()
+    }
+
+    #[test]
+    fn a_life_is_told_in_order() {
+        let t = |n| Timestamp::from_second(n).ok();
+        let created = at(Phase::Created, |_| ());
+        let running = at(Phase::Running, |s| s.started_at = t(5));
+        let paused = at(Phase::Paused, |s| s.started_at = t(5));
+        let ended = at(Phase::Exited, |s| (s.started_at, s.exit_code, s.stopped_by_user) = (t(5), Some(3), true));
+        assert_eq!(words(None, Some(&created)), ["create"]);
+        assert_eq!(words(Some(&created), Some(&running)), ["start"]);
+        assert_eq!(words(Some(&running), Some(&running)), Vec::<String>::new());
+        assert_eq!(words(Some(&running), Some(&paused)), ["pause"]);
+        assert_eq!(words(Some(&paused), Some(&running)), ["unpause"]);
+        assert_eq!(words(Some(&running), Some(&ended)), ["die", "stop"]);
+        assert_eq!(words(Some(&created), Some(&ended)), ["start", "die", "stop"]);
+        assert_eq!(words(Some(&ended), None), ["destroy"]);
+        let die = &instance(Some(&running), Some(&ended))[0];
+        assert_eq!(die.attributes["exitCode"], "3");
+        assert_eq!(die.to_json()["Actor"]["Attributes"]["name"], "web");
+    }
+
+    #[test]
+    fn what_never_ran_does_not_die() {
+        let failed = at(Phase::Failed, |s| s.exit_code = Some(127));
+        assert_eq!(words(Some(&at(Phase::Preparing, |_| ())), Some(&failed)), Vec::<String>::new());
+    }
+}

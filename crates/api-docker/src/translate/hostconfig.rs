@@ -1,0 +1,196 @@
+//! Parts of `HostConfig` that are numbers, ports and host lines.
+
+use std::collections::BTreeSet;
+
+use biga_model::{Cpus, HostAlias, Memory, PortMapping, Protocol, Resources};
+use serde_json::Value;
+
+use super::create::Around;
+use crate::error::Error;
+use crate::types::container::{CreateBody, HostConfig, PortBinding, Resources as DockerResources};
+
+/// Bytes, of which zero means nothing.
+pub fn bytes(field: &str, n: i64) -> Result<Option<Memory>, Error> {
+    match u64::try_from(n) {
+        Ok(0) => Ok(None),
+        Ok(n) => Ok(Some(Memory(n))),
+        Err(_) => Err(Error::bad(format!("{field} cannot be negative: {n}"))),
+    }
+}
+
+/// Limits.
+pub fn resources(h: &HostConfig, warnings: &mut Vec<String>) -> Result<Resources, Error> {
+    let mut r = Resources::default();
+    limits(&h.resources, &mut r, warnings)?;
+    if h.oom_score_adj != 0 {
+        r.oom_score_adj = Some(h.oom_score_adj);
+    }
+    Ok(r)
+}
+
+/// Writes the limits that are given; what is zero stays as it is.
+pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>) -> Result<(), Error> {
+    if let Some(c) = cpus(d)? {
+        r.cpus = Some(c);
+    }
+    match d.cpu_shares {
+        0 => {}
+        n if n < 0 => return Err(Error::bad(format!("shares cannot be negative: {n}"))),
+        n => r.cpu_shares = Some(n.unsigned_abs().clamp(2, 262_144)),
+    }
+    if !d.cpuset_cpus.is_empty() {
+        r.cpuset_cpus = Some(d.cpuset_cpus.clone());
+    }
+    if let Some(m) = bytes("Memory", d.memory)? {
+        if m.bytes() < 6 << 20 {
+            return Err(Error::bad("Minimum memory limit allowed is 6MB"));
+        }
+        r.memory = Some(m);
+    }
+    match d.memory_swap {
+        0 => {}
+        -1 => {
+            r.memory_swap = None;
+            if r.memory.is_some() {
+                warnings.push("MemorySwap -1: swap is left to the kernel's own limit".into());
+            }
+        }
+        n => {
+            let m = bytes("MemorySwap", n)?;
+            if r.memory.is_none() {
+                return Err(Error::bad("You should always set the Memory limit when using Memoryswap limit, see usage"));
+            }
+            if m < r.memory {
+                return Err(Error::bad("Minimum memoryswap limit should be larger than memory limit, see usage"));
+            }
+            r.memory_swap = m;
+        }
+    }
+    if let Some(m) = bytes("MemoryReservation", d.memory_reservation)? {
+        r.memory_reservation = Some(m);
+    }
+    match d.pids_limit {
+        None => {}
+        Some(n) if n <= 0 => r.pids_limit = None,
+        Some(n) => r.pids_limit = Some(u32::try_from(n).unwrap_or(u32::MAX)),
+    }
+    Ok(())
+}
+
+fn cpus(d: &DockerResources) -> Result<Option<Cpus>, Error> {
+    if d.nano_cpus != 0 && (d.cpu_period != 0 || d.cpu_quota != 0) {
+        return Err(Error::bad("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"));
+    }
+    let millis = match (d.nano_cpus, d.cpu_quota) {
+        (0, 0 | -1) => return Ok(None),
+        (n, _) if n < 0 => return Err(Error::bad("range of CPUs is from 0.01 to the number of processors")),
+        (0, q) if q < 0 => return Err(Error::bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")),
+        (0, q) => {
+            let period = if d.cpu_period > 0 { d.cpu_period } else { 100_000 };
+            q.saturating_mul(1000) / period
+        }
+        (n, _) => n / 1_000_000,
+    };
+    match u32::try_from(millis) {
+        Ok(0) | Err(_) => Err(Error::bad("range of CPUs is from 0.01 to the number of processors")),
+        Ok(m) => Ok(Some(Cpus(m))),
+    }
+}
+
+/// A port as `80/tcp`; `None` where it is none, or of a protocol that cannot be published.
+fn port(text: &str) -> Result<(u16, Protocol), Error> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => return Err(Error::missing("publishing SCTP ports")),
+        _ => return Err(Error::bad(format!("invalid port specification: {text:?}"))),
+    };
+    match number.parse() {
+        Ok(n) if n > 0 => Ok((n, protocol)),
+        _ => Err(Error::bad(format!("invalid port specification: {text:?}"))),
+    }
+}
+
+/// Published ports.
+pub fn ports(body: &CreateBody, image: &Value) -> Result<Vec<PortMapping>, Error> {
+    let h = &body.host_config;
+    let mut out = Vec::new();
+    let mut bound = BTreeSet::new();
+    for (text, bindings) in &h.port_bindings {
+        let (number, protocol) = port(text)?;
+        bound.insert((number, protocol.as_str()));
+        let any = [PortBinding::default()];
+        let bindings = bindings.as_deref().filter(|b| !b.is_empty()).unwrap_or(&any);
+        for b in bindings {
+            out.push(PortMapping { port: number, host_port: host_port(&b.host_port)?, host_ip: host_ip(&b.host_ip), protocol });
+        }
+    }
+    if h.publish_all_ports {
+        for text in exposed(body, image) {
+            let Ok((number, protocol)) = port(&text) else { continue };
+            if bound.insert((number, protocol.as_str())) {
+                out.push(PortMapping { port: number, host_port: None, host_ip: None, protocol });
+            }
+        }
+    }
+    // `-p 80:80` of clients that bind both address families comes twice.
+    let mut seen = Vec::new();
+    out.retain(|p| {
+        let fresh = !seen.contains(p);
+        seen.push(p.clone());
+        fresh
+    });
+    Ok(out)
+}
+
+/// Ports the image or the client exposes.
+pub fn exposed(body: &CreateBody, image: &Value) -> BTreeSet<String> {
+    let own = image.get("ExposedPorts").and_then(Value::as_object);
+    let own = own.into_iter().flat_map(|m| m.keys().cloned());
+    own.chain(body.exposed_ports.keys().cloned()).collect()
+}
+
+fn host_ip(text: &str) -> Option<String> {
+    match text {
+        "" | "0.0.0.0" => None,
+        ip => Some(ip.trim_matches(['[', ']']).to_string()),
+    }
+}
+
+fn host_port(text: &str) -> Result<Option<u16>, Error> {
+    if text.contains('-') {
+        return Err(Error::missing(format!("a range of host ports for one port ({text})")));
+    }
+    match text {
+        "" | "0" => Ok(None),
+        n => n.parse().map(Some).map_err(|_| Error::bad(format!("invalid port specification: {text:?}"))),
+    }
+}
+
+/// Lines of `/etc/hosts`, as `name:address`; `host-gateway` is the node itself.
+pub fn extra_hosts(h: &HostConfig, around: &Around) -> Result<Vec<HostAlias>, Error> {
+    let mut out = Vec::new();
+    for line in &h.extra_hosts {
+        let (name, ip) =
+            line.split_once([':', '=']).ok_or_else(|| Error::bad(format!("bad format for add-host: {line:?}")))?;
+        let ip = match ip {
+            "host-gateway" => gateway(h, around)?,
+            ip => ip.trim_matches(['[', ']']).to_string(),
+        };
+        out.push(HostAlias { ip, hostnames: vec![name.to_string()] });
+    }
+    Ok(out)
+}
+
+fn gateway(h: &HostConfig, around: &Around) -> Result<String, Error> {
+    let name = super::ids::network_name(match h.network_mode.as_str() {
+        "" | "default" => "bridge",
+        m => m,
+    });
+    let known = around.networks.iter().find(|n| n.name == name || n.id == name);
+    match known.map(|n| n.gateway.clone()).filter(|g| !g.is_empty()) {
+        Some(g) => Ok(g),
+        None => Err(Error::missing("host-gateway before the network was first used")),
+    }
+}

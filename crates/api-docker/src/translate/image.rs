@@ -1,0 +1,145 @@
+//! Images as Docker shows them.
+
+use biga_model::{Image, Object, Reference};
+use serde_json::{Value, json};
+
+/// All names of one image id.
+pub struct Group<'a> {
+    /// `sha256:…`
+    pub id: &'a str,
+    /// Every object that names it.
+    pub objects: Vec<&'a Object<Image>>,
+}
+
+/// Images by id, in the order of their first name.
+pub fn group(all: &[Object<Image>]) -> Vec<Group<'_>> {
+    let mut out: Vec<(String, Vec<&Object<Image>>)> = Vec::new();
+    for o in all {
+        let id = o.status.as_ref().map_or("", |s| s.image_id.as_str());
+        match out.iter_mut().find(|(k, _)| k == id) {
+            Some((_, l)) => l.push(o),
+            None => out.push((id.to_string(), vec![o])),
+        }
+    }
+    let id = |o: &&'_ Object<Image>| o.uid().to_string();
+    out.into_iter()
+        .filter_map(|(_, mut l)| {
+            l.sort_by_key(id);
+            let id = l.first()?.status.as_ref()?.image_id.as_str();
+            Some(Group { id, objects: l })
+        })
+        .collect()
+}
+
+/// `busybox:latest` and the like.
+pub fn tags(objects: &[&Object<Image>]) -> Vec<String> {
+    let tag = |o: &&Object<Image>| {
+        let r: Reference = o.spec.reference.parse().ok()?;
+        r.tag.is_some().then(|| Reference { digest: None, ..r }.familiar())
+    };
+    let mut all: Vec<String> = objects.iter().filter_map(tag).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// `busybox@sha256:…` and the like.
+pub fn digests(objects: &[&Object<Image>]) -> Vec<String> {
+    let digest = |o: &&Object<Image>| {
+        let r: Reference = o.spec.reference.parse().ok()?;
+        let seen = o.status.as_ref().map(|s| s.digest.clone()).filter(|d| !d.is_empty());
+        let digest = Some(r.digest.clone().or(seen)?);
+        Some(Reference { tag: None, digest, ..r }.familiar())
+    };
+    let mut all: Vec<String> = objects.iter().filter_map(digest).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// When it was made, in seconds since 1970.
+pub fn created(objects: &[&Object<Image>]) -> Option<biga_model::Timestamp> {
+    objects.iter().find_map(|o| o.status.as_ref()?.created)
+}
+
+/// Bytes on the node's disk.
+pub fn size(objects: &[&Object<Image>]) -> u64 {
+    objects.iter().filter_map(|o| o.status.as_ref()).map(|s| s.size).max().unwrap_or(0)
+}
+
+/// One entry of `GET /images/json`.
+pub fn entry(g: &Group, labels: &Value, containers: i64) -> Value {
+    json!({
+        "Id": g.id,
+        "ParentId": "",
+        "RepoTags": tags(&g.objects),
+        "RepoDigests": digests(&g.objects),
+        "Created": created(&g.objects).map_or(0, |t| t.as_second()),
+        "Size": size(&g.objects),
+        "SharedSize": -1,
+        "Labels": labels,
+        "Containers": containers,
+    })
+}
+
+/// The document of `GET /images/{name}/json`. `config` is the OCI image config.
+pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
+    let platform = objects.first().and_then(|o| o.status.as_ref()).map_or("", |s| s.platform.as_str());
+    let mut parts = platform.split('/');
+    let (os, arch) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let text = |f: &str, or: &str| config.get(f).and_then(Value::as_str).unwrap_or(or).to_string();
+    let layers = objects.first().and_then(|o| o.status.as_ref()).map(|s| s.layers.clone()).unwrap_or_default();
+    let mut doc = json!({
+        "Id": id,
+        "RepoTags": tags(objects),
+        "RepoDigests": digests(objects),
+        "Parent": "",
+        "Comment": "",
+        "Created": text("created", &super::time(created(objects))),
+        "DockerVersion": "",
+        "Author": text("author", ""),
+        "Config": config.get("config").cloned().unwrap_or_else(|| json!({})),
+        "Architecture": text("architecture", arch),
+        "Os": text("os", os),
+        "Size": size(objects),
+        "GraphDriver": {"Name": "erofs", "Data": null},
+        "RootFS": {"Type": "layers", "Layers": layers},
+        "Metadata": {"LastTagTime": super::time(objects.iter().filter_map(|o| o.metadata.creation_timestamp).max())},
+    });
+    if let Some(v) = config.get("variant").and_then(Value::as_str) {
+        doc["Variant"] = v.into();
+    }
+    doc
+}
+
+/// The document of `GET /images/{name}/history`: newest step first.
+pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Value> {
+    let steps = config.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut out: Vec<Value> = steps
+        .iter()
+        .rev()
+        .map(|h| {
+            let text = |f: &str| h.get(f).and_then(Value::as_str).unwrap_or("");
+            let created = text("created").parse::<biga_model::Timestamp>().map_or(0, |t| t.as_second());
+            json!({
+                "Id": "<missing>",
+                "Created": created,
+                "CreatedBy": text("created_by"),
+                "Tags": null,
+                "Size": 0,
+                "Comment": text("comment"),
+            })
+        })
+        .collect();
+    if out.is_empty() {
+        let created = created(objects).map_or(0, |t| t.as_second());
+        out.push(json!({"Created": created, "CreatedBy": "", "Comment": ""}));
+    }
+    // Sizes of single layers are not known here; the whole is told with the newest step.
+    if let Some(top) = out.first_mut() {
+        top["Id"] = id.into();
+        top["Tags"] = json!(tags(objects));
+        top["Size"] = size(objects).into();
+    }
+    out
+}

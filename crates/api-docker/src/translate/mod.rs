@@ -1,0 +1,27 @@
+//! Between Docker's documents and Biga's model. Pure functions: no I/O, no clock but where a parameter says so.
+
+pub mod create;
+pub mod events;
+pub mod hostconfig;
+pub mod ids;
+pub mod image;
+pub mod inspect;
+pub mod labels;
+pub mod list;
+pub mod mounts;
+pub mod network;
+pub mod stats;
+pub mod volume;
+
+/// The spelling of an image reference people use; ids stay as they are.
+pub fn familiar(reference: &str) -> String {
+    if reference.starts_with("sha256:") {
+        return reference.to_string();
+    }
+    reference.parse::<biga_model::Reference>().map_or_else(|_| reference.to_string(), |r| r.familiar())
+}
+
+/// A moment as Docker writes it; what never was is the zero of Go's clock.
+pub fn time(t: Option<biga_model::Timestamp>) -> String {
+    t.map_or_else(|| "0001-01-01T00:00:00Z".into(), |t| format!("{t:.9}"))
+}

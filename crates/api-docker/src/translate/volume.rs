@@ -1,0 +1,27 @@
+//! Volumes as Docker shows them.
+
+use biga_model::{Object, Volume, VolumeMode};
+use serde_json::{Value, json};
+
+use super::{labels, time};
+
+/// The annotation of a volume that was given no name.
+pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// The document of a volume.
+pub fn inspect(o: &Object<Volume>) -> Value {
+    let s = o.status_or_default();
+    let options = match o.spec.mode {
+        VolumeMode::Directory => Value::Null,
+        VolumeMode::Block => json!({"type": "block", "size": o.spec.size.map_or(0, |m| m.bytes()).to_string()}),
+    };
+    json!({
+        "CreatedAt": time(o.metadata.creation_timestamp).replace(".000000000", ""),
+        "Driver": "local",
+        "Labels": labels::read(&o.metadata),
+        "Mountpoint": s.path,
+        "Name": o.name(),
+        "Options": options,
+        "Scope": "local",
+    })
+}

@@ -1,0 +1,200 @@
+//! Work inside a running instance, done by the image's own shell and tools: no program of ours is brought in.
+//!
+//! Each figure is the wall time of one `exec` less that of an `exec` that does nothing, so what is left is the work.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use biga_client::{Duplex, StreamError};
+use biga_model::{Instance, Object};
+use biga_wire::FrameKind;
+use biga_wire::shim::{ErrorCode, Exit, ExecSpec, Request};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::context::Context;
+use crate::exit::{Code, fail};
+
+/// The result of each probe by its key: nanoseconds, or why there is none.
+pub type Probes = BTreeMap<&'static str, Outcome>;
+
+/// What a probe gave.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// Nanoseconds.
+    Took(u64),
+    /// Why it could not be done.
+    Failed(String),
+}
+
+/// A probe.
+#[derive(Debug, Clone, Copy)]
+pub struct Probe {
+    /// Key in JSON.
+    pub key: &'static str,
+    /// Row of the table.
+    pub title: &'static str,
+    /// What is done.
+    pub what: &'static str,
+    script: &'static str,
+}
+
+/// Bytes the network probe fetches.
+const FETCHED: usize = 8 << 20;
+
+/// All probes, in the order of the table. The first does nothing: it is what an exec costs.
+pub const PROBES: [Probe; 5] = [
+    Probe {
+        key: "exec",
+        title: "exec of nothing",
+        what: "sh -c :",
+        script: ":",
+    },
+    Probe {
+        key: "cpu",
+        title: "CPU-bound",
+        what: "sh counts to 100,000",
+        script: "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done",
+    },
+    Probe {
+        key: "syscall",
+        title: "syscall-bound",
+        what: "dd copies 100,000 single bytes from /dev/zero to /dev/null",
+        script: "dd if=/dev/zero of=/dev/null bs=1 count=100000 2>/dev/null",
+    },
+    Probe {
+        key: "disk",
+        title: "disk write",
+        what: "dd writes 16 MiB to the root file system and syncs",
+        script: "f=/.biga-probe; dd if=/dev/zero of=$f bs=65536 count=256 conv=fsync 2>/dev/null; r=$?; rm -f $f; exit $r",
+    },
+    Probe {
+        key: "network",
+        title: "network fetch",
+        what: "wget (or curl) fetches 8 MiB from the host over the bridge",
+        script: "wget -q -O /dev/null \"$BIGA_URL\" 2>/dev/null || curl -sf -o /dev/null \"$BIGA_URL\"",
+    },
+];
+
+/// No probe takes longer, not even in the emulator.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Does all of them once.
+pub async fn run(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Probes> {
+    let server = Server::start(o).await;
+    let mut out = Probes::new();
+    let mut nothing = Duration::ZERO;
+    for p in &PROBES {
+        let env = match &server {
+            Some(s) => vec![format!("BIGA_URL={}", s.url)],
+            None if p.key == "network" => {
+                out.insert(p.key, Outcome::Failed("the host cannot listen on the bridge".into()));
+                continue;
+            }
+            None => Vec::new(),
+        };
+        let outcome = match tokio::time::timeout(LONGEST, exec(cx, o.name(), p.script, env)).await {
+            Err(_) => Outcome::Failed(format!("not done in {} s", LONGEST.as_secs())),
+            Ok(Err(Refusal::NoShell)) => {
+                for p in &PROBES {
+                    out.insert(p.key, Outcome::Failed("the image has no sh".into()));
+                }
+                return Ok(out);
+            }
+            Ok(Err(Refusal::Other(e))) => Outcome::Failed(format!("{e:#}")),
+            Ok(Ok((exit, _))) if exit.code != 0 => Outcome::Failed(format!("it ended with code {}", exit.code)),
+            Ok(Ok((_, took))) if p.key == "exec" => {
+                nothing = took;
+                Outcome::Took(took.as_nanos() as u64)
+            }
+            Ok(Ok((_, took))) => Outcome::Took(took.saturating_sub(nothing).as_nanos() as u64),
+        };
+        out.insert(p.key, outcome);
+    }
+    Ok(out)
+}
+
+enum Refusal {
+    NoShell,
+    Other(anyhow::Error),
+}
+
+/// Runs a script and gives its end and its wall time.
+async fn exec(cx: &Context, name: &str, script: &str, env: Vec<String>) -> Result<(Exit, Duration), Refusal> {
+    let spec = ExecSpec {
+        args: ["sh", "-c", script].map(String::from).to_vec(),
+        env,
+        ..ExecSpec::default()
+    };
+    let ask = Request::Exec { exec: Box::new(spec) };
+    let begin = Instant::now();
+    let stream = match cx.client.open_stream(&cx.namespace, name, "exec", &ask).await {
+        Ok(s) => s,
+        Err(StreamError::Refused {
+            code: ErrorCode::NotFound,
+            ..
+        }) => return Err(Refusal::NoShell),
+        Err(e) => return Err(Refusal::Other(e.into())),
+    };
+    let exit = to_end(stream).await.map_err(Refusal::Other)?;
+    // Some runtimes learn only from the process itself that there is no such program.
+    if exit.code == 127 {
+        return Err(if script == PROBES[0].script {
+            Refusal::NoShell
+        } else {
+            Refusal::Other(fail(Code::NO_PROGRAM, "the image has no program for it"))
+        });
+    }
+    Ok((exit, begin.elapsed()))
+}
+
+async fn to_end(mut stream: Duplex) -> anyhow::Result<Exit> {
+    while let Some(f) = stream.reader.next().await? {
+        match f.kind {
+            FrameKind::Exit => return Ok(f.parse()?),
+            FrameKind::Error => return Err(fail(Code::FAILED, String::from_utf8_lossy(&f.payload).into_owned())),
+            _ => {}
+        }
+    }
+    Err(fail(Code::UNREACHABLE, "the stream ended without an exit code"))
+}
+
+/// Answers every request on the bridge with the same number of bytes.
+struct Server {
+    url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// `None` where the instance is on no network of this host.
+    async fn start(o: &Object<Instance>) -> Option<Server> {
+        let gateway: std::net::IpAddr = o.status_or_default().networks.first()?.gateway.parse().ok()?;
+        let listener = TcpListener::bind((gateway, 0)).await.ok()?;
+        let url = format!("http://{}/", listener.local_addr().ok()?);
+        let task = tokio::spawn(async move {
+            while let Ok((mut c, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let answer = format!(
+                        "HTTP/1.0 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {FETCHED}\r\n\r\n"
+                    );
+                    let body = vec![0u8; FETCHED];
+                    // A client that goes away has its own error.
+                    let _ = c.read(&mut request).await;
+                    let _ = c.write_all(answer.as_bytes()).await;
+                    let _ = c.write_all(&body).await;
+                    let _ = c.shutdown().await;
+                });
+            }
+        });
+        Some(Server { url, task })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,32 @@
+//! The verbs, a file each.
+
+pub mod apply;
+pub mod attach;
+pub mod compare;
+pub mod delete;
+pub mod doctor;
+pub mod edit;
+pub mod events;
+pub mod exec;
+mod foreground;
+pub mod get;
+pub mod image;
+pub mod inspect;
+pub mod kill;
+pub mod kubeconfig;
+pub mod logs;
+pub mod many;
+pub mod network;
+pub mod node;
+pub mod power;
+pub mod ps;
+pub mod rm;
+pub mod run;
+mod run_options;
+pub mod setup;
+pub mod stats;
+pub mod top;
+pub mod update;
+pub mod version;
+pub mod volume;
+pub mod wait;

@@ -1,0 +1,9 @@
+//! Reading what users type after Docker-like options.
+
+pub mod env;
+pub mod mount;
+pub mod network;
+pub mod port;
+pub mod signal;
+pub mod time;
+pub mod words;

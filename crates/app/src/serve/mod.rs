@@ -1,0 +1,217 @@
+//! The daemon: store, API, control and agent in one process.
+
+mod backend;
+mod notify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use biga_agent::engine::Layout;
+use biga_agent::{Agent, Options as AgentOptions};
+use biga_api_kube::Registry;
+use biga_model::{Event, Image, Instance, Network, Node, Volume};
+use biga_server::{Options as ListenOptions, Server, TlsOptions, UnixOptions, pki};
+use biga_store::Store;
+use biga_store::embedded::EmbeddedStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Options of `biga serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeOptions {
+    /// Where objects, images, volumes and the instances' files are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/biga")]
+    pub state: PathBuf,
+    /// Where sockets and the files of running instances are
+    #[arg(long, value_name = "DIR", default_value = "/run/biga")]
+    pub run: PathBuf,
+    /// First part of the names of bridges, cgroups and network namespaces; another daemon on this host needs another
+    #[arg(long, value_name = "WORD", default_value = "biga")]
+    pub prefix: String,
+    /// Address for kubectl and other clients over TLS; "none" listens on the unix socket only
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6477")]
+    pub tls_listen: String,
+    /// Form of the daemon's own log
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to log: a level, or levels of modules as in "info,biga_agent=debug"
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Name of this node; the host's name where left out
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+}
+
+/// Form of the daemon's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl ServeOptions {
+    /// The TLS address, unless it was switched off.
+    pub fn tls_address(&self) -> Option<&str> {
+        match self.tls_listen.as_str() {
+            "" | "none" => None,
+            a => Some(a),
+        }
+    }
+
+    fn node_name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = self.node_name.clone().unwrap_or_else(host);
+        if biga_model::kind::is_resource_name(&name) { name } else { "node".into() }
+    }
+}
+
+/// Name of the API's socket below the run root.
+pub const SOCKET: &str = "api.sock";
+
+/// Runs the daemon until it is told to end.
+pub fn run(options: ServeOptions) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    log_to_stderr(&options)?;
+    // One TLS stack for server and registry client.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(serve(options, begun));
+    // What still runs in threads of its own (a trial of KVM, say) is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
+    anyhow::ensure!(rustix::process::geteuid().is_root(), "biga serve must run as root: it makes namespaces and mounts");
+    let layout = Layout {
+        state: absolute(&options.state)?,
+        run: absolute(&options.run)?,
+        prefix: options.prefix.clone(),
+    };
+    for dir in [&layout.state, &layout.run] {
+        biga_agent::engine::private_dir(dir)?;
+    }
+    let _lock = lock(&layout.state)?;
+    let store = EmbeddedStore::open(layout.state.join("store.redb")).context("cannot open the store")?;
+    let node = options.node_name();
+    let dynamic: Arc<dyn Store> = store.clone();
+    let agent = Agent::start(agent_options(&node, &layout)?, dynamic.clone()).await.context("cannot start the agent")?;
+    let shutdown = CancellationToken::new();
+    let driver = biga_control::Driver::new(dynamic.clone(), biga_control::Options::default());
+    let control = tokio::spawn(driver.run(shutdown.clone()));
+
+    let server = Server::bind(&listen(&options, &layout)?).await.context("cannot listen")?;
+    let router = router(&dynamic, &agent, &node);
+    if let Some(address) = server.tls_address() {
+        std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;
+    }
+    tracing::info!(node, state = %layout.state.display(), took_ms = begun.elapsed().as_millis(), "biga serves");
+    notify::ready();
+    let serving = tokio::spawn(server.run(router, shutdown.clone()));
+    wait_for_end().await?;
+    tracing::info!("told to end: instances live on");
+    notify::stopping();
+    shutdown.cancel();
+    let _ = tokio::join!(serving, control);
+    drop(agent);
+    store.close();
+    Ok(())
+}
+
+fn router(store: &Arc<dyn Store>, agent: &Agent, node: &str) -> axum::Router {
+    let kube = Registry::new(store.clone())
+        .with::<Instance>()
+        .with::<Image>()
+        .with::<Volume>()
+        .with::<Network>()
+        .with::<Node>()
+        .with::<Event>()
+        .router();
+    let backend = backend::Node::new(agent.engine().clone(), agent.streams().clone());
+    biga_server::routes(kube, store.clone(), Arc::new(backend), node)
+}
+
+fn agent_options(node: &str, layout: &Layout) -> anyhow::Result<AgentOptions> {
+    let shim = biga_payload::shim_memfd().context("cannot put the shim into memory")?;
+    Ok(AgentOptions {
+        node: node.into(),
+        layout: layout.clone(),
+        shim: Arc::new(shim),
+        guest: biga_payload::GUEST,
+        images: biga_image::Options::default(),
+    })
+}
+
+fn listen(options: &ServeOptions, layout: &Layout) -> anyhow::Result<ListenOptions> {
+    let mut unix = UnixOptions::new(layout.run.join(SOCKET));
+    unix.group = Some("biga".into());
+    let tls = match options.tls_address() {
+        None => None,
+        Some(a) => {
+            let address = a.parse().with_context(|| format!("{a:?} is no address to listen on, as 127.0.0.1:6477"))?;
+            let authority = Arc::new(pki::ensure_pki(&layout.state.join("pki")).context("cannot make certificates")?);
+            write_admin(&authority, &layout.state.join("pki"))?;
+            Some(TlsOptions { address, pki: authority, names: Vec::new() })
+        }
+    };
+    Ok(ListenOptions { unix: Some(unix), tls, half_close: true })
+}
+
+/// The administrator's certificate, which `biga kubeconfig` hands out. Made once.
+fn write_admin(authority: &pki::Pki, dir: &Path) -> anyhow::Result<()> {
+    let (crt, key) = (dir.join("admin.crt"), dir.join("admin.key"));
+    if crt.exists() && key.exists() {
+        return Ok(());
+    }
+    let identity = authority.issue_client_cert("biga-admin", &["system:masters"])?;
+    for (path, text) in [(key, identity.key), (crt, identity.certificate)] {
+        write_private(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+}
+
+/// Only one daemon may own a state directory.
+fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
+    let path = state.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => anyhow::bail!("another biga serve uses {}: give this one another --state, --run and --prefix", state.display()),
+    }
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))
+}
+
+async fn wait_for_end() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+fn log_to_stderr(options: &ServeOptions) -> anyhow::Result<()> {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_new(&options.log_level)
+        .with_context(|| format!("{:?} is no log level, as info or info,biga_agent=debug", options.log_level))?;
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.log_format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

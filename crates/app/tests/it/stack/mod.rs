@@ -1,0 +1,16 @@
+//! The whole program on a host of its own: real containers, real microvms, the real command line.
+
+mod containers;
+mod images;
+mod life;
+mod microvms;
+mod networks;
+
+use biga_testkit::Daemon;
+
+/// A daemon with busybox in its store.
+fn daemon() -> Daemon {
+    let d = Daemon::start(env!("CARGO_BIN_EXE_biga"));
+    d.import_busybox();
+    d
+}

@@ -1,0 +1,145 @@
+//! Objects of one kind, typed.
+
+use std::marker::PhantomData;
+
+use biga_model::{Kind, Object};
+use serde_json::Value;
+
+use crate::raw::{List, ListMeta, RawApi, Resource, Table, optional};
+use crate::watch::Watcher;
+use crate::{Client, DeleteParams, Error, ListParams, Patch};
+
+/// Objects of kind `K` in one namespace, or in all.
+#[derive(Debug, Clone)]
+pub struct Api<K: Kind> {
+    raw: RawApi,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Kind> Api<K> {
+    pub(crate) fn new(client: Client, namespace: &str) -> Api<K> {
+        Api {
+            raw: RawApi::new(client, Resource::of::<K>(), Some(namespace.to_string())),
+            kind: PhantomData,
+        }
+    }
+
+    pub(crate) fn all(client: Client) -> Api<K> {
+        Api {
+            raw: RawApi::new(client, Resource::of::<K>(), None),
+            kind: PhantomData,
+        }
+    }
+
+    /// The same over JSON values.
+    pub fn raw(&self) -> &RawApi {
+        &self.raw
+    }
+
+    /// One object.
+    pub async fn get(&self, name: &str) -> Result<Object<K>, Error> {
+        parse(self.raw.get(name).await?)
+    }
+
+    /// One object, or `None` where there is none of this name.
+    pub async fn get_opt(&self, name: &str) -> Result<Option<Object<K>>, Error> {
+        optional(self.get(name).await)
+    }
+
+    /// All objects `params` select.
+    pub async fn list(&self, params: &ListParams) -> Result<TypedList<K>, Error> {
+        let List { metadata, items } = self.raw.list(params).await?;
+        Ok(TypedList {
+            metadata,
+            items: items.into_iter().map(parse).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The table of all objects `params` select.
+    pub async fn list_table(&self, params: &ListParams) -> Result<Table, Error> {
+        self.raw.list_table(params).await
+    }
+
+    /// Stores a new object.
+    pub async fn create(&self, object: &Object<K>) -> Result<Object<K>, Error> {
+        parse(self.raw.create(&value(object)?).await?)
+    }
+
+    /// Replaces an object; with a `resourceVersion`, only if it is still of that revision.
+    pub async fn update(&self, object: &Object<K>) -> Result<Object<K>, Error> {
+        parse(self.raw.update(object.name(), &value(object)?).await?)
+    }
+
+    /// Replaces the status of an object.
+    pub async fn update_status(&self, object: &Object<K>) -> Result<Object<K>, Error> {
+        parse(self.raw.update_status(object.name(), &value(object)?).await?)
+    }
+
+    /// Changes an object.
+    pub async fn patch(&self, name: &str, patch: &Patch) -> Result<Object<K>, Error> {
+        parse(self.raw.patch(name, patch).await?)
+    }
+
+    /// Asks for an object's deletion. `None` where it is gone already; the object while its finalizers are at work.
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<Option<Object<K>>, Error> {
+        let v = self.raw.delete(name, params).await?;
+        if v["kind"] == K::KIND && v["metadata"]["deletionTimestamp"].is_string() {
+            return parse(v).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Lists what `params` select, then follows its changes.
+    pub fn watch(&self, params: &ListParams) -> Watcher<K> {
+        Watcher::new(self.raw.clone(), params.clone(), None)
+    }
+
+    /// Follows changes after the revision `from`.
+    pub fn watch_from(&self, params: &ListParams, from: &str) -> Watcher<K> {
+        Watcher::new(self.raw.clone(), params.clone(), Some(from.to_string()))
+    }
+
+    /// Follows one object until `done` gives a value; called with `None` when the object is gone.
+    pub async fn wait_for<T>(
+        &self,
+        name: &str,
+        mut done: impl FnMut(Option<&Object<K>>) -> Option<T>,
+    ) -> Result<T, Error> {
+        use crate::watch::WatchEvent;
+        let mut watch = self.watch(&ListParams::named(name));
+        loop {
+            let found = match watch.next_event().await? {
+                WatchEvent::Listed(items) => done(items.iter().find(|o| o.name() == name)),
+                WatchEvent::Applied(o) if o.name() == name => done(Some(&o)),
+                WatchEvent::Deleted(o) if o.name() == name => done(None),
+                _ => None,
+            };
+            if let Some(v) = found {
+                return Ok(v);
+            }
+        }
+    }
+}
+
+/// A typed list.
+#[derive(Debug, Clone)]
+pub struct TypedList<K: Kind> {
+    /// Revision and paging.
+    pub metadata: ListMeta,
+    /// The objects.
+    pub items: Vec<Object<K>>,
+}
+
+pub(crate) fn parse<K: Kind>(v: Value) -> Result<Object<K>, Error> {
+    let name = v["metadata"]["name"].as_str().unwrap_or_default().to_string();
+    serde_json::from_value(v).map_err(|e| {
+        Error::protocol(format!(
+            "{} {name} as the daemon gave it cannot be read ({e}): client and daemon may be of different versions",
+            K::SINGULAR
+        ))
+    })
+}
+
+fn value<K: Kind>(o: &Object<K>) -> Result<Value, Error> {
+    serde_json::to_value(o).map_err(|e| Error::protocol(format!("{} {}: {e}", K::SINGULAR, o.name())))
+}

@@ -1,0 +1,413 @@
+//! Control groups: one group an instance, at the same path below every hierarchy.
+//!
+//! On version 2 there is one tree. On version 1 (and on hybrid hosts, whose version 2 tree has no controllers) each
+//! controller is a tree of its own at `/sys/fs/cgroup/<controller>`; always used are those that count, freeze and
+//! protect, and `cpu` and `cpuset` only where a limit asks for them.
+
+mod limits;
+pub mod stats;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use biga_sys::device_filter::Rule;
+use biga_wire::config::Limits;
+use rustix::fs::{Mode, OFlags};
+
+use crate::Error;
+use crate::error::Context;
+
+/// Where control groups are mounted.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// Version 1 controllers every group has.
+const ALWAYS: [&str; 6] = ["memory", "pids", "cpuacct", "freezer", "devices", "blkio"];
+
+/// How long freezing, and emptying a group that was killed, may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Which version this host's controllers are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// A tree a controller; also hybrid.
+    V1,
+    /// One tree.
+    V2,
+}
+
+/// Looks at the host.
+pub fn version() -> Version {
+    const CGROUP2_MAGIC: i64 = 0x6367_7270;
+    match rustix::fs::statfs(ROOT) {
+        Ok(s) if s.f_type as i64 == CGROUP2_MAGIC => Version::V2,
+        _ => Version::V1,
+    }
+}
+
+/// The control group of one instance.
+#[derive(Debug)]
+pub struct Group {
+    path: String,
+    version: Version,
+    /// Version 1: controllers with a directory for it.
+    controllers: Vec<&'static str>,
+    has_memory_limit: bool,
+}
+
+impl Group {
+    /// Makes the group at `path` below the root(s), or takes over what is left of an older one, and applies limits. `devices` of `None` allows all.
+    /// On failure nothing is left.
+    pub fn create(path: &str, limits: &Limits, devices: Option<&[Rule]>) -> Result<Group, Error> {
+        let clean = |c: std::path::Component<'_>| matches!(c, std::path::Component::Normal(_));
+        if path.is_empty() || !Path::new(path).components().all(clean) {
+            return Err(Error::Field("the control group's path", path.to_owned()));
+        }
+        let mut group = Group {
+            path: path.to_owned(),
+            version: version(),
+            controllers: Vec::new(),
+            has_memory_limit: false,
+        };
+        match group.make(limits, devices) {
+            Ok(()) => Ok(group),
+            Err(e) => {
+                // What made it fail is more telling than what tidying up says.
+                let _ = group.remove();
+                Err(e)
+            }
+        }
+    }
+
+    fn make(&mut self, limits: &Limits, devices: Option<&[Rule]>) -> Result<(), Error> {
+        match self.version {
+            Version::V2 => {
+                limits::delegate(&self.path);
+                make_dir(&self.dir(""))?;
+            }
+            Version::V1 => {
+                for controller in ALWAYS {
+                    // A kernel may lack one: its figures or limits are then missing, nothing else.
+                    if make_dir(&self.dir(controller)).is_ok() {
+                        self.controllers.push(controller);
+                    }
+                }
+                self.need_for(limits)?;
+            }
+        }
+        if let Some(rules) = devices {
+            self.set_devices(rules)?;
+        }
+        self.apply(limits)
+    }
+
+    /// Version 1: makes the directories of the controllers that only some limits need.
+    fn need_for(&mut self, limits: &Limits) -> Result<(), Error> {
+        let wanted = [
+            ("cpu", limits.cpu_millis.is_some() || limits.cpu_shares.is_some()),
+            ("cpuset", limits.cpuset_cpus.is_some()),
+        ];
+        for (controller, wanted) in wanted {
+            if !wanted || self.controllers.contains(&controller) {
+                continue;
+            }
+            make_dir(&self.dir(controller))?;
+            if controller == "cpuset" {
+                limits::inherit_cpuset(&self.path)?;
+            }
+            self.controllers.push(controller);
+        }
+        Ok(())
+    }
+
+    /// Its directory, of a controller on version 1.
+    fn dir(&self, controller: &str) -> PathBuf {
+        match self.version {
+            Version::V1 => [ROOT, controller, &self.path].iter().collect(),
+            Version::V2 => [ROOT, &self.path].iter().collect(),
+        }
+    }
+
+    fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), Error> {
+        let path = self.dir(controller).join(file);
+        write(&path, value).step(|| format!("write {value:?} to {}", path.display()))
+    }
+
+    /// Files that a process writes `0` to, to move itself into the group.
+    pub fn entrances(&self) -> Vec<PathBuf> {
+        match self.version {
+            Version::V2 => vec![self.dir("").join("cgroup.procs")],
+            Version::V1 => self
+                .controllers
+                .iter()
+                .map(|c| self.dir(c).join("cgroup.procs"))
+                .collect(),
+        }
+    }
+
+    /// On version 2 its directory, for forking straight into it.
+    pub fn directory(&self) -> Option<OwnedFd> {
+        if self.version == Version::V1 {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(self.dir(""), flags, Mode::empty()).ok()
+    }
+
+    /// Moves a process into it.
+    pub fn add(&self, pid: u32) -> io::Result<()> {
+        self.entrances().iter().try_for_each(|p| write(p, &pid.to_string()))
+    }
+
+    fn set_devices(&self, rules: &[Rule]) -> Result<(), Error> {
+        match self.version {
+            Version::V1 => {
+                if !self.controllers.contains(&"devices") {
+                    return Ok(());
+                }
+                self.write("devices", "devices.deny", "a")?;
+                rules
+                    .iter()
+                    .try_for_each(|r| self.write("devices", "devices.allow", &device_line(r)))
+            }
+            Version::V2 => {
+                let dir = rustix::fs::open(
+                    self.dir(""),
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .step(|| format!("open control group {}", self.path))?;
+                biga_sys::device_filter::attach(dir, rules).step(|| "restrict devices of the control group".into())
+            }
+        }
+    }
+
+    /// Freezes all its processes and waits until they are.
+    pub fn freeze(&self) -> Result<(), Error> {
+        self.set_frozen(true)
+    }
+
+    /// Thaws them.
+    pub fn thaw(&self) -> Result<(), Error> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<(), Error> {
+        let (file, value, state, seen) = match (self.version, frozen) {
+            (Version::V1, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN\n"),
+            (Version::V1, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED\n"),
+            (Version::V2, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1\n"),
+            (Version::V2, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0\n"),
+        };
+        let dir = self.dir("freezer");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Version 1 may miss a process that is just being made: writing again catches it.
+            self.write("freezer", file, value)?;
+            let now =
+                fs::read_to_string(dir.join(state)).step(|| format!("read {state} of control group {}", self.path))?;
+            if now.contains(seen) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                // Half frozen is worse than not at all.
+                let _ = self.write(
+                    "freezer",
+                    if file == "cgroup.freeze" { file } else { "freezer.state" },
+                    if file == "cgroup.freeze" { "0" } else { "THAWED" },
+                );
+                return Err(io::Error::from(io::ErrorKind::TimedOut))
+                    .step(|| format!("freeze control group {}: a process is stuck in the kernel", self.path));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ids of its processes as the host sees them.
+    pub fn pids(&self) -> io::Result<Vec<u32>> {
+        let controller = self.controllers.first().copied().unwrap_or_default();
+        pids_in(&self.dir(controller))
+    }
+
+    /// Kills all its processes, frozen or not.
+    pub fn kill(&self) {
+        let dirs: Vec<PathBuf> = match self.version {
+            Version::V2 => vec![self.dir("")],
+            Version::V1 => self.controllers.iter().map(|c| self.dir(c)).collect(),
+        };
+        kill_all(&dirs);
+    }
+
+    /// Removes it; it must be empty, or become so within seconds.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        let controllers = match self.version {
+            Version::V2 => &[""][..],
+            Version::V1 => &self.controllers[..],
+        };
+        for c in controllers {
+            result = result.and(remove_tree(&self.dir(c)));
+        }
+        result
+    }
+}
+
+fn device_line(r: &Rule) -> String {
+    let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
+    let mut line = format!(
+        "{} {}:{} ",
+        if r.block { 'b' } else { 'c' },
+        number(r.major),
+        number(r.minor)
+    );
+    let access = [(r.read, 'r'), (r.write, 'w'), (r.mknod, 'm')];
+    line.extend(access.iter().filter(|(on, _)| *on).map(|(_, c)| c));
+    line
+}
+
+/// Writes without creating or truncating, as files of control groups want it.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    let fd = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(fd, value.as_bytes())?;
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), Error> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path),
+        Err(e) => Err(e),
+    }
+    .step(|| format!("make control group {}", path.display()))
+}
+
+fn pids_in(dir: &Path) -> io::Result<Vec<u32>> {
+    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    let mut pids: Vec<u32> = text
+        .lines()
+        .filter_map(|l| l.parse().ok())
+        .filter(|p| *p != 0)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+/// Kills whatever is in these directories (one group, seen by each controller). Twice over, since a process may fork meanwhile.
+fn kill_all(dirs: &[PathBuf]) {
+    for dir in dirs {
+        // Version 2 does it in one step.
+        if write(&dir.join("cgroup.kill"), "1").is_ok() {
+            continue;
+        }
+        for _ in 0..100 {
+            let pids = pids_in(dir).unwrap_or_default();
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                // Gone meanwhile is fine; anything else shows when the group cannot be removed.
+                let _ = biga_sys::process::signal_pid(pid, 9);
+            }
+            thaw_all(dirs);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A frozen process dies only when thawed.
+fn thaw_all(dirs: &[PathBuf]) {
+    for dir in dirs {
+        // Only the freezer's directory has the file.
+        let _ = write(&dir.join("freezer.state"), "THAWED");
+    }
+}
+
+/// Removes a group and those below it (a container may have made some).
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let e = match rustix::fs::rmdir(dir) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(e) => e,
+        };
+        if e != rustix::io::Errno::BUSY || Instant::now() > deadline {
+            return Err(io::Error::other(format!(
+                "cannot remove control group {}: {e}",
+                dir.display()
+            )));
+        }
+        if let Ok(entries) = fs::read_dir(dir) {
+            for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+                kill_all(&[entry.path()]);
+                remove_tree(&entry.path())?;
+            }
+        }
+        if rustix::fs::rmdir(dir).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Kills and removes every group right below `prefix` whose name is not in `live`: what shims left that were killed. Answers
+/// the names found.
+pub fn sweep(prefix: &str, live: &[&str]) -> io::Result<Vec<String>> {
+    let mut roots = vec![PathBuf::from(ROOT)];
+    if version() == Version::V1 {
+        roots = fs::read_dir(ROOT)?.flatten().map(|e| e.path()).collect();
+    }
+    let mut found: Vec<String> = Vec::new();
+    for root in &roots {
+        let Ok(entries) = fs::read_dir(root.join(prefix)) else {
+            continue;
+        };
+        for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !live.contains(&name.as_str()) && !found.contains(&name) {
+                found.push(name);
+            }
+        }
+    }
+    for name in &found {
+        let dirs: Vec<PathBuf> = roots
+            .iter()
+            .map(|r| r.join(prefix).join(name))
+            .filter(|d| d.exists())
+            .collect();
+        kill_all(&dirs);
+        dirs.iter().try_for_each(|d| remove_tree(d))?;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_must_stay_below_the_root() {
+        for path in ["", "/", "../x", "a/../../b"] {
+            assert!(
+                matches!(Group::create(path, &Limits::default(), None), Err(Error::Field(..))),
+                "{path:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn device_lines() {
+        let r = Rule {
+            block: false,
+            major: Some(1),
+            minor: None,
+            read: true,
+            write: false,
+            mknod: true,
+        };
+        assert_eq!(device_line(&r), "c 1:* rm");
+    }
+}

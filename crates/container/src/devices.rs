@@ -1,0 +1,169 @@
+//! Device nodes: which a container has and may use.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use biga_sys::device_filter::Rule;
+use biga_wire::config::{Container, Device};
+use rustix::fs::{FileType, Mode, makedev};
+
+use crate::Error;
+use crate::beneath;
+use crate::error::Context;
+
+/// Name, major, minor of the nodes every container has.
+const USUAL: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// Name and target of the links every container has.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+const fn rule(block: bool, major: Option<u32>, minor: Option<u32>, access: bool) -> Rule {
+    Rule {
+        block,
+        major,
+        minor,
+        read: access,
+        write: access,
+        mknod: true,
+    }
+}
+
+/// Access rules for a container; `None` allows all (privileged).
+pub fn rules(container: &Container) -> Result<Option<Vec<Rule>>, Error> {
+    if container.privileged {
+        return Ok(None);
+    }
+    // Nodes may be made of anything, but used only as allowed.
+    let mut rules = vec![rule(false, None, None, false), rule(true, None, None, false)];
+    rules.extend(
+        USUAL
+            .iter()
+            .map(|(_, major, minor)| rule(false, Some(*major), Some(*minor), true)),
+    );
+    // ptmx and the terminals behind it, and the console.
+    rules.extend([(5, Some(2)), (136, None), (5, Some(1))].map(|(major, minor)| rule(false, Some(major), minor, true)));
+    for device in &container.devices {
+        let (block, number) = look_up(device)?;
+        let has = |c| device.permissions.contains(c);
+        rules.push(Rule {
+            block,
+            major: Some(rustix::fs::major(number)),
+            minor: Some(rustix::fs::minor(number)),
+            read: has('r'),
+            write: has('w'),
+            mknod: has('m'),
+        });
+    }
+    Ok(Some(rules))
+}
+
+/// Whether a device of the host is a block device, and its number.
+fn look_up(device: &Device) -> Result<(bool, u64), Error> {
+    let meta = std::fs::metadata(&device.host_path).step(|| format!("find device {}", device.host_path.display()))?;
+    let kind = meta.file_type();
+    if !kind.is_block_device() && !kind.is_char_device() {
+        return Err(Error::Field(
+            "the device",
+            format!("{} is not a device node", device.host_path.display()),
+        ));
+    }
+    Ok((kind.is_block_device(), meta.rdev()))
+}
+
+/// Devices as they are made inside: looked up while the host's files can still be seen.
+#[derive(Debug, Default)]
+pub struct Nodes(Vec<(String, FileType, u64, u32)>);
+
+impl Nodes {
+    /// Looks the wanted devices up; all the host has for a privileged container.
+    pub fn find(container: &Container) -> Result<Nodes, Error> {
+        let mut nodes = Nodes::default();
+        if container.privileged {
+            nodes.add_host_devices()?;
+        }
+        for device in &container.devices {
+            let (block, number) = look_up(device)?;
+            let kind = if block {
+                FileType::BlockDevice
+            } else {
+                FileType::CharacterDevice
+            };
+            nodes.0.push((device.path.clone(), kind, number, 0o666));
+        }
+        Ok(nodes)
+    }
+
+    fn add_host_devices(&mut self) -> Result<(), Error> {
+        let skip = ["pts", "shm", "mqueue", "console", "ptmx", "fd", "hugepages"];
+        let mut dirs = vec![std::path::PathBuf::from("/dev")];
+        while let Some(dir) = dirs.pop() {
+            let Ok(entries) = std::fs::read_dir(&dir) else { continue };
+            for entry in entries.flatten() {
+                let path = entry.path();
+                let (Ok(meta), Some(text)) = (entry.metadata(), path.to_str()) else {
+                    continue;
+                };
+                let name = text.strip_prefix("/dev/").unwrap_or(text);
+                if skip.contains(&name) || USUAL.iter().any(|(n, ..)| *n == name) {
+                    continue;
+                }
+                let kind = meta.file_type();
+                if kind.is_dir() {
+                    dirs.push(path);
+                } else if kind.is_block_device() || kind.is_char_device() {
+                    let kind = if kind.is_block_device() {
+                        FileType::BlockDevice
+                    } else {
+                        FileType::CharacterDevice
+                    };
+                    self.0.push((text.to_owned(), kind, meta.rdev(), meta.mode() & 0o777));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the usual nodes and links in the container's `/dev`, and then these. The file mode mask must be 0.
+    pub fn make(&self, root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<(), Error> {
+        let mode = Mode::from_raw_mode(0o666);
+        for (name, major, minor) in USUAL {
+            rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+                .step(|| format!("make device node {name}"))?;
+        }
+        for (name, target) in LINKS {
+            rustix::fs::symlinkat(target, dev, name).step(|| format!("link /dev/{name}"))?;
+        }
+        for (path, kind, number, mode) in &self.0 {
+            let what = || format!("make device node {path}");
+            let (parent, name) = path
+                .trim_end_matches('/')
+                .rsplit_once('/')
+                .ok_or_else(|| Error::Field("the device's path", path.clone()))?;
+            let parent = beneath::place(
+                root,
+                if parent.is_empty() { "/" } else { parent },
+                beneath::Kind::Directory,
+            )
+            .step(what)?;
+            match rustix::fs::mknodat(parent.as_fd(), name, *kind, Mode::from_raw_mode(*mode), *number) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(e) => return Err(e).step(what),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Why a container could not be made or run.
+
+use std::io;
+
+use biga_wire::shim::ErrorCode;
+use biga_wire::workload::Fault;
+
+/// Why a container could not be made or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step of making it failed.
+    #[error("cannot {what}: {source}")]
+    Step {
+        /// What was attempted, to what.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The program is not in the image.
+    #[error("program {0:?} was not found in the image: check the command and its PATH")]
+    NotFound(String),
+    /// The program cannot be executed.
+    #[error("program {program:?} cannot be executed: {source}")]
+    NotExecutable {
+        /// As given.
+        program: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The user is not in the image.
+    #[error("user {0:?} is not in the image's /etc/passwd: use a number or add it to the image")]
+    User(String),
+    /// The group is not in the image.
+    #[error("group {0:?} is not in the image's /etc/group: use a number or add it to the image")]
+    Group(String),
+    /// A capability that does not exist.
+    #[error("capability {0:?} does not exist")]
+    Capability(String),
+    /// A limit that does not exist.
+    #[error("resource limit {0:?} does not exist")]
+    Rlimit(String),
+    /// A kernel parameter that is not a namespace's own.
+    #[error("kernel parameter {0:?} belongs to the host, not to the container: set it on the host")]
+    Sysctl(String),
+    /// A field of the configuration that makes no sense.
+    #[error("{0} is not valid: {1}")]
+    Field(&'static str, String),
+    /// Reported by the child.
+    #[error("{message}")]
+    Child {
+        /// For programs.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
+    /// The child ended before it said anything.
+    #[error(
+        "the container's first process was killed while it was being set up (code {0}): is its memory limit too small?"
+    )]
+    Died(i32),
+}
+
+impl Error {
+    /// What a program can do about it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Error::NotFound(_) => ErrorCode::NotFound,
+            Error::NotExecutable { .. } => ErrorCode::NotExecutable,
+            Error::User(_)
+            | Error::Group(_)
+            | Error::Capability(_)
+            | Error::Rlimit(_)
+            | Error::Sysctl(_)
+            | Error::Field(..) => ErrorCode::Invalid,
+            Error::Child { code, .. } => *code,
+            Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Fault {
+        Fault::new(e.code(), e.to_string())
+    }
+}
+
+/// Names the step that failed.
+pub(crate) trait Context<T> {
+    /// `what` follows "cannot".
+    fn step(self, what: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
+    fn step(self, what: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|e| Error::Step {
+            what: what(),
+            source: e.into(),
+        })
+    }
+}

@@ -1,0 +1,431 @@
+//! What a forked child does before the entrypoint, or another program, runs in it.
+//!
+//! ```text
+//!  entrypoint: join control groups ─ network ─ rootfs, mounts, devices ─ pivot ─ (wait for start) ─ confine ─ exec
+//!  exec:       join control groups ─ join namespaces ─ terminal ─ confine ─ exec
+//! ```
+//!
+//! Nothing here returns to the shim's code: a child executes its program or says why not and ends.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use biga_sys::process::{Namespaces, exit_now};
+use biga_sys::{fd, namespace, signal};
+use biga_wire::config::Container;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountPropagationFlags;
+use rustix::process::Resource;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+
+use crate::beneath;
+use crate::caps::Caps;
+use crate::confine::{self, Confinement};
+use crate::control::{self, Message};
+use crate::devices::Nodes;
+use crate::error::{Context, Error};
+use crate::user;
+use crate::{init, mounts, rootfs};
+
+/// Exit code of a child that could not be set up; the reason went over the socket.
+const FAILED: i32 = 125;
+/// Where a child keeps its end of the socket.
+const CONTROL: i32 = 3;
+
+/// Standard streams of a process that has no terminal.
+pub type Streams = [OwnedFd; 3];
+
+/// What to run in a child, resolved as far as it can be without the image.
+#[derive(Debug)]
+pub struct Program {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// User, as in the configuration.
+    pub user: String,
+    /// More groups.
+    pub groups: Vec<String>,
+    /// Capabilities at most.
+    pub caps: Caps,
+    /// System call filter.
+    pub filter: bool,
+    /// No new privileges.
+    pub no_new_privileges: bool,
+    /// Badness score.
+    pub oom_score_adj: Option<i32>,
+    /// Resource limits.
+    pub rlimits: Vec<(Resource, i64, i64)>,
+    /// File mode mask.
+    pub umask: u32,
+    /// Has a terminal.
+    pub tty: bool,
+    /// Its first size: rows and columns.
+    pub window: Option<(u16, u16)>,
+}
+
+/// A new container's first process.
+#[derive(Debug)]
+pub struct First<'a> {
+    /// What runs.
+    pub program: Program,
+    /// The container.
+    pub container: &'a Container,
+    /// Its run directory.
+    pub run_dir: &'a Path,
+    /// Its state directory.
+    pub state_dir: &'a Path,
+    /// Control group files to enter by.
+    pub entrances: Vec<PathBuf>,
+    /// Run without waiting to be told.
+    pub start: bool,
+}
+
+/// Sets a container up in this child and runs its entrypoint.
+pub fn run_first(first: &First<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
+    let prepared = prepare(first, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
+    match prepared {
+        Ok((socket, confinement)) => {
+            if !first.start && !told_to_run(&socket) {
+                // The shim went away before it said start.
+                exit_now(FAILED);
+            }
+            if first.container.process.init {
+                init::run(&first.program, &confinement, &socket);
+            }
+            let e = launch(&first.program, &confinement, &socket);
+            control::fail(&socket, &e);
+        }
+        Err(e) => control::fail(socket, &e),
+    }
+    exit_now(FAILED)
+}
+
+/// Says that all is made, and waits.
+fn told_to_run(socket: &OwnedFd) -> bool {
+    control::send(socket, &Message::Ready, None).is_ok()
+        && matches!(control::receive(socket), Ok(Some((Message::Ready, _))))
+}
+
+fn prepare(first: &First<'_>, socket: &OwnedFd) -> Result<(Option<OwnedFd>, Confinement), Error> {
+    let container = first.container;
+    begin(&first.entrances)?;
+    if let Some(netns) = &container.netns {
+        join_network(netns)?;
+    } else if !container.host_network {
+        loopback_up().step(|| "bring up the loopback interface".into())?;
+    }
+    namespace::unshare(Namespaces::CGROUP).step(|| "make a control group namespace".into())?;
+    names(container)?;
+
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).step(|| "make mounts private".into())?;
+    // Looked up while the host's files can be seen.
+    let nodes = Nodes::find(container)?;
+    let root = rootfs::overlay(container, first.state_dir)?;
+    let dev = rootfs::kernel_file_systems(root.as_fd(), container)?;
+    nodes.make(root.as_fd(), &dev)?;
+    mounts::own_files(root.as_fd(), container, first.run_dir)?;
+    mounts::all(root.as_fd(), container)?;
+    sysctls(root.as_fd(), container)?;
+
+    let terminal = match first.program.tty {
+        true => Some(terminal(&dev, "pts", first.program.window, socket)?),
+        false => None,
+    };
+    if terminal.is_some() {
+        console(&dev)?;
+    }
+    if !container.privileged {
+        rootfs::mask(root.as_fd(), &dev)?;
+    }
+    let confinement = resolve(&first.program, root.as_fd())?;
+    rootfs::enter(&root)?;
+    make_directory(&confinement.cwd)?;
+    if container.read_only_root {
+        biga_sys::mount::set_attributes(&root, biga_sys::mount::RDONLY, false)
+            .step(|| "make the root read-only".into())?;
+    }
+    Ok((terminal, confinement))
+}
+
+/// Joins a running container in this child and runs a program there.
+pub fn run_exec(
+    program: &Program,
+    entrances: &[PathBuf],
+    init: BorrowedFd<'_>,
+    streams: Option<&Streams>,
+    socket: &OwnedFd,
+) -> ! {
+    let joined = join(program, entrances, init, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
+    match joined {
+        Ok((socket, confinement)) => {
+            let e = launch(program, &confinement, &socket);
+            control::fail(&socket, &e);
+        }
+        Err(e) => control::fail(socket, &e),
+    }
+    exit_now(FAILED)
+}
+
+fn join(
+    program: &Program,
+    entrances: &[PathBuf],
+    init: BorrowedFd<'_>,
+    socket: &OwnedFd,
+) -> Result<(Option<OwnedFd>, Confinement), Error> {
+    begin(entrances)?;
+    // The namespace of process ids was chosen by the shim before it forked.
+    let namespaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    rustix::thread::move_into_thread_name_spaces(init, namespaces).step(|| "join the container's namespaces".into())?;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the container's root".into())?;
+    let confinement = resolve(program, root.as_fd())?;
+    let terminal = if program.tty {
+        let dev = beneath::locate(root.as_fd(), "/dev").step(|| "open the container's /dev".into())?;
+        Some(terminal(&dev, "pts", program.window, socket)?)
+    } else {
+        None
+    };
+    Ok((terminal, confinement))
+}
+
+/// What both begin with: fresh signals, death with the shim, the control groups.
+fn begin(entrances: &[PathBuf]) -> Result<(), Error> {
+    signal::reset_all();
+    rustix::process::umask(Mode::empty());
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .step(|| "tie the process to its shim".into())?;
+    for path in entrances {
+        let what = || format!("enter control group {}", path.display());
+        let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
+        rustix::io::write(file, b"0").step(what)?;
+    }
+    Ok(())
+}
+
+/// Confines this process and executes the program; returns only on failure.
+pub(crate) fn launch(program: &Program, confinement: &Confinement, socket: &OwnedFd) -> Error {
+    confine::own_streams(&confinement.identity);
+    if let Err(e) = confinement.apply() {
+        return e;
+    }
+    // Says that what ends the process from here on is its own matter.
+    if let Err(e) = control::send(socket, &Message::Running, None) {
+        return Error::Step {
+            what: "report to the shim".into(),
+            source: e,
+        };
+    }
+    confine::exec(&program.args, &environment(program, confinement))
+}
+
+/// The environment, with what every program expects to find.
+fn environment(program: &Program, confinement: &Confinement) -> Vec<String> {
+    let mut env = program.env.clone();
+    let has = |env: &[String], name: &str| {
+        env.iter()
+            .any(|v| v.strip_prefix(name).is_some_and(|r| r.starts_with('=')))
+    };
+    if !has(&env, "PATH") {
+        env.push(format!("PATH={}", confine::DEFAULT_PATH));
+    }
+    if !has(&env, "HOME") {
+        env.push(format!("HOME={}", confinement.identity.home));
+    }
+    if program.tty && !has(&env, "TERM") {
+        env.push("TERM=xterm".into());
+    }
+    env
+}
+
+/// Looks the user up in the image.
+fn resolve(program: &Program, root: BorrowedFd<'_>) -> Result<Confinement, Error> {
+    let read = |path| beneath::read(root, path).step(|| format!("read the image's {path}"));
+    let identity = user::resolve(
+        &program.user,
+        &program.groups,
+        &read("/etc/passwd")?,
+        &read("/etc/group")?,
+    )?;
+    Ok(Confinement {
+        identity,
+        caps: program.caps,
+        filter: program.filter,
+        no_new_privileges: program.no_new_privileges,
+        oom_score_adj: program.oom_score_adj,
+        rlimits: program.rlimits.clone(),
+        umask: program.umask,
+        cwd: program.cwd.clone(),
+    })
+}
+
+/// Makes the working directory while the root can still be written.
+fn make_directory(cwd: &str) -> Result<(), Error> {
+    if cwd.is_empty() || Path::new(cwd).exists() {
+        return Ok(());
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    std::fs::create_dir_all(cwd).step(|| format!("make working directory {cwd}"))
+}
+
+/// Standard streams to 0, 1, 2, the socket to 3, everything else closed: nothing of the host leaks into the container.
+/// Nothing else that owns a descriptor may be dropped in this process after it.
+fn settle(terminal: Option<OwnedFd>, streams: Option<&Streams>, socket: &OwnedFd) -> Result<OwnedFd, Error> {
+    let what = || "arrange standard streams".into();
+    for number in 0..3 {
+        let source = match (&terminal, streams) {
+            (Some(slave), _) => slave,
+            (None, Some(streams)) => &streams[number as usize],
+            (None, None) => return Err(Error::Field("the standard streams", "there are none".into())),
+        };
+        fd::place(source.as_fd(), number).step(what)?;
+    }
+    fd::place(socket.as_fd(), CONTROL).step(what)?;
+    let socket = fd::inherited(CONTROL).step(what)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step(what)?;
+    let has_terminal = terminal.is_some();
+    // Its number is closed below, or the socket's by now.
+    std::mem::forget(terminal);
+    fd::close_from(CONTROL + 1).step(what)?;
+    rustix::process::setsid().step(|| "make a session".into())?;
+    if has_terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
+    }
+    Ok(socket)
+}
+
+/// Makes a terminal in the container's own `devpts`, gives the master to the shim and keeps the slave.
+fn terminal(dev: &OwnedFd, pts: &str, window: Option<(u16, u16)>, socket: &OwnedFd) -> Result<OwnedFd, Error> {
+    const DEVPTS_MAGIC: i64 = 0x1cd1;
+    let what = || "make a terminal in the container".into();
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let master = beneath::open(dev.as_fd(), &format!("{pts}/ptmx"), flags).step(what)?;
+    // A container may have put something else there: the shim must not take that for a terminal.
+    let real = rustix::fs::fstatfs(&master).step(what)?.f_type as i64 == DEVPTS_MAGIC
+        && rustix::fs::fstat(&master).step(what)?.st_rdev == rustix::fs::makedev(5, 2);
+    if !real {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "its /dev/pts/ptmx is not a terminal multiplexer",
+        ))
+        .step(what);
+    }
+    rustix::pty::unlockpt(&master).step(what)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .step(what)?;
+    if let Some((rows, columns)) = window {
+        resize(&master, rows, columns).step(what)?;
+    }
+    control::send(socket, &Message::Terminal, Some(master.as_fd())).step(what)?;
+    Ok(slave)
+}
+
+/// Sets a terminal's size.
+pub fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> rustix::io::Result<()> {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(terminal, size)
+}
+
+/// The container's first terminal is also its console.
+fn console(dev: &OwnedFd) -> Result<(), Error> {
+    let what = || "make /dev/console".into();
+    let slave = beneath::locate(dev.as_fd(), "pts/0").step(what)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(dev, "console", flags, Mode::from_raw_mode(0o600)).step(what)?;
+    let place = beneath::locate(dev.as_fd(), "console").step(what)?;
+    let tree = rootfs::clone_tree(&slave, false).step(what)?;
+    rootfs::attach(&tree, &place).step(what)
+}
+
+fn join_network(path: &Path) -> Result<(), Error> {
+    let what = || format!("join network namespace {}", path.display());
+    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
+    rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).step(what)
+}
+
+/// One netlink message: interface 1 up.
+fn loopback_up() -> rustix::io::Result<()> {
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with};
+    const RTM_NEWLINK: u16 = 16;
+    const REQUEST: u16 = 1;
+    const IFF_UP: u32 = 1;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    let mut message = Vec::with_capacity(32);
+    message.extend(32u32.to_ne_bytes());
+    message.extend(RTM_NEWLINK.to_ne_bytes());
+    message.extend(REQUEST.to_ne_bytes());
+    // Sequence and port, then family, padding and type.
+    message.extend([0; 12]);
+    message.extend(1i32.to_ne_bytes());
+    message.extend(IFF_UP.to_ne_bytes());
+    message.extend(IFF_UP.to_ne_bytes());
+    rustix::net::send(&socket, &message, SendFlags::empty()).map(drop)
+}
+
+fn names(container: &Container) -> Result<(), Error> {
+    if !container.hostname.is_empty() {
+        rustix::system::sethostname(container.hostname.as_bytes())
+            .step(|| format!("set host name {:?}", container.hostname))?;
+    }
+    if let Some(domain) = &container.domainname {
+        rustix::system::setdomainname(domain.as_bytes()).step(|| format!("set domain name {domain:?}"))?;
+    }
+    Ok(())
+}
+
+/// Whether a kernel parameter belongs to a namespace that this container has of its own.
+pub fn own_sysctl(name: &str, host_network: bool) -> bool {
+    const IPC: [&str; 9] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.domainname",
+    ];
+    let safe = name.split('.').all(|part| !part.is_empty() && !part.contains('/'));
+    safe && (IPC.contains(&name) || name.starts_with("fs.mqueue.") || (name.starts_with("net.") && !host_network))
+}
+
+fn sysctls(root: BorrowedFd<'_>, container: &Container) -> Result<(), Error> {
+    for (name, value) in &container.sysctls {
+        let what = || format!("set kernel parameter {name} to {value:?}");
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let file = beneath::open(root, &path, OFlags::WRONLY).step(what)?;
+        rustix::io::write(file, value.as_bytes()).step(what)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_parameters_of_the_host_are_refused() {
+        assert!(own_sysctl("net.ipv4.ip_forward", false));
+        assert!(!own_sysctl("net.ipv4.ip_forward", true));
+        assert!(own_sysctl("kernel.shmmax", false));
+        assert!(!own_sysctl("kernel.core_pattern", false));
+        assert!(!own_sysctl("net/../kernel/core_pattern", false));
+        assert!(!own_sysctl("net...kernel.core_pattern", false));
+    }
+}

@@ -1,0 +1,587 @@
+//! A container as its shim holds it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use biga_sys::process::{self, Child, Ended, Fork, Namespaces};
+use biga_wire::config::{Container, Limits, ShimConfig};
+use biga_wire::shim::{ErrorCode, Event, ExecSpec, Exit, Stats};
+use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::caps::{self, Caps};
+use crate::cgroup::{self, Group};
+use crate::control::{self, Message};
+use crate::error::{Context, Error};
+use crate::setup::{self, First, Program, Streams};
+use crate::stream::{self, Ends, Stream};
+use crate::{confine, devices, mounts};
+
+/// Token of the out-of-memory notice; no stream has it.
+const OOM: u32 = u32::MAX;
+/// The notice comes before the kill: how often and how long to wait for the count to grow.
+const OOM_CHECKS: u32 = 20;
+const OOM_WAIT: Duration = Duration::from_millis(25);
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SIGKILL: i32 = 9;
+
+/// A container.
+#[derive(Debug)]
+pub struct ContainerWorkload {
+    config: ShimConfig,
+    container: Container,
+    caps: Caps,
+    host_caps: Caps,
+    group: Option<Group>,
+    /// Made, and waiting for start.
+    pending: Option<Pending>,
+    streams: BTreeMap<StreamId, Stream>,
+    /// Whether children of this process are born in the container already.
+    joined: bool,
+    oom: Option<OwnedFd>,
+    oom_seen: u64,
+    oom_checks: u32,
+}
+
+/// A child that did not execute its program yet.
+#[derive(Debug)]
+struct Pending {
+    child: Child,
+    socket: OwnedFd,
+    terminal: Option<OwnedFd>,
+    pipes: Option<Ends>,
+}
+
+impl ContainerWorkload {
+    /// Checks what can be checked without doing anything. `container` is what `config.workload` holds.
+    pub fn new(config: ShimConfig, container: Container) -> Result<ContainerWorkload, Error> {
+        let host_caps = caps::available()?;
+        let caps = if container.privileged {
+            host_caps
+        } else {
+            Caps::parse(container.capabilities.iter().map(String::as_str))?.and(host_caps)
+        };
+        for name in container.sysctls.keys() {
+            if !setup::own_sysctl(name, container.host_network) {
+                return Err(Error::Sysctl(name.clone()));
+            }
+        }
+        Ok(ContainerWorkload {
+            config,
+            container,
+            caps,
+            host_caps,
+            group: None,
+            pending: None,
+            streams: BTreeMap::new(),
+            joined: false,
+            oom: None,
+            oom_seen: 0,
+            oom_checks: 0,
+        })
+    }
+
+    fn program(&self) -> Result<Program, Error> {
+        let p = &self.container.process;
+        let limits = p
+            .rlimits
+            .iter()
+            .map(|(name, (soft, hard))| Ok((confine::resource(name)?, *soft, *hard)));
+        Ok(Program {
+            args: p.args.clone(),
+            env: p.env.clone(),
+            cwd: p.cwd.clone(),
+            user: p.user.clone(),
+            groups: p.additional_groups.clone(),
+            caps: self.caps,
+            filter: self.container.seccomp && !self.container.privileged,
+            no_new_privileges: self.container.no_new_privileges,
+            oom_score_adj: self.config.limits.oom_score_adj,
+            rlimits: limits.collect::<Result<_, Error>>()?,
+            umask: p.umask.unwrap_or(0o022),
+            tty: p.tty,
+            window: None,
+        })
+    }
+
+    fn exec_program(&self, spec: &ExecSpec) -> Result<Program, Error> {
+        let mut program = self.program()?;
+        program.args.clone_from(&spec.args);
+        for variable in &spec.env {
+            let name = variable.split('=').next().unwrap_or_default();
+            program.env.retain(|v| v.split('=').next() != Some(name));
+            program.env.push(variable.clone());
+        }
+        if let Some(cwd) = &spec.cwd {
+            program.cwd.clone_from(cwd);
+        }
+        if let Some(user) = &spec.user {
+            program.user.clone_from(user);
+        }
+        program.tty = spec.tty;
+        program.window = spec.window;
+        if spec.privileged {
+            program.caps = self.host_caps;
+            program.filter = false;
+        }
+        Ok(program)
+    }
+
+    fn make(&mut self) -> Result<(), Error> {
+        let program = self.program()?;
+        let rules = devices::rules(&self.container)?;
+        mounts::write_own_files(&self.container, &self.config.run_dir)?;
+        let group = Group::create(&self.config.cgroup, &self.config.limits, rules.as_deref())?;
+        let pending = self.fork_first(&group, program);
+        self.group = Some(group);
+        let mut pending = pending?;
+        if !self.config.start {
+            pending.wait_ready()?;
+        }
+        self.pending = Some(pending);
+        Ok(())
+    }
+
+    fn fork_first(&self, group: &Group, program: Program) -> Result<Pending, Error> {
+        let (streams, pipes) = streams(&program, self.container.process.stdin)?;
+        let (ours, theirs) = control::pair()?;
+        let mut namespaces = Namespaces::PID
+            .and(Namespaces::MOUNT)
+            .and(Namespaces::IPC)
+            .and(Namespaces::UTS);
+        if self.container.netns.is_none() && !self.container.host_network {
+            namespaces = namespaces.and(Namespaces::NET);
+        }
+        let directory = group.directory();
+        let first = First {
+            program,
+            container: &self.container,
+            run_dir: &self.config.run_dir,
+            state_dir: &self.config.state_dir,
+            entrances: entrances(group, directory.is_some()),
+            start: self.config.start,
+        };
+        match process::fork(namespaces, directory.as_ref().map(AsFd::as_fd))
+            .step(|| "make the container's first process".into())?
+        {
+            Fork::Child => setup::run_first(&first, streams.as_ref(), &theirs),
+            Fork::Parent(child) => Ok(Pending {
+                child,
+                socket: ours,
+                terminal: None,
+                pipes,
+            }),
+        }
+    }
+
+    fn launch(&mut self, host: &mut dyn Host) -> Result<u32, Error> {
+        let pending = self
+            .pending
+            .take()
+            .ok_or_else(|| Error::Field("the state", "the container was started before".into()))?;
+        let stream = pending.finish(MAIN, !self.config.start, host)?;
+        let pid = stream.child.pid;
+        self.streams.insert(MAIN, stream);
+        let group = self.group.as_ref();
+        // A kernel without the notice still counts, and the count is looked at when the container ends.
+        self.oom = group.and_then(|g| g.oom_notice().ok().flatten());
+        if let Some(fd) = &self.oom {
+            host.watch(fd.as_fd(), OOM, Interest::READ)
+                .step(|| "wait for memory notices".into())?;
+        }
+        Ok(pid)
+    }
+
+    fn spawn(&mut self, id: StreamId, spec: &ExecSpec, host: &mut dyn Host) -> Result<u32, Error> {
+        let program = self.exec_program(spec)?;
+        let (streams, pipes) = streams(&program, spec.stdin)?;
+        let (ours, theirs) = control::pair()?;
+        let (Some(main), Some(group)) = (self.streams.get(&MAIN), self.group.as_ref()) else {
+            return Err(Error::Field("the state", "the container does not run".into()));
+        };
+        let init = main.child.pidfd.as_fd();
+        if !self.joined {
+            // From now on every child is born into the container's process ids; this process itself stays outside.
+            rustix::thread::move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)
+                .step(|| "join the container's process ids".into())?;
+            self.joined = true;
+        }
+        let directory = group.directory();
+        let entrances = entrances(group, directory.is_some());
+        let forked = process::fork(Namespaces::NONE, directory.as_ref().map(AsFd::as_fd));
+        let child = match forked.step(|| "make a process in the container: does it still run?".into())? {
+            Fork::Child => setup::run_exec(&program, &entrances, init, streams.as_ref(), &theirs),
+            Fork::Parent(child) => child,
+        };
+        drop(theirs);
+        let pending = Pending {
+            child,
+            socket: ours,
+            terminal: None,
+            pipes,
+        };
+        let stream = pending.finish(id, false, host)?;
+        let pid = stream.child.pid;
+        self.streams.insert(id, stream);
+        Ok(pid)
+    }
+
+    fn group(&mut self) -> Result<&mut Group, Fault> {
+        self.group
+            .as_mut()
+            .ok_or_else(|| Fault::state("the container was deleted"))
+    }
+
+    /// The process of a stream ended.
+    fn ended(&mut self, id: StreamId, host: &mut dyn Host) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let (code, signal, error) = match stream.child.wait(false) {
+            Ok(None) => return,
+            Ok(Some(ended)) => (ended.code(), ended.signal(), None),
+            // Never "exited with 0": what is not known is said.
+            Err(e) => (255, None, Some(format!("the exit status was lost: {e}"))),
+        };
+        stream.drain(host);
+        self.streams.remove(&id);
+        let mut exit = Exit {
+            code,
+            signal,
+            error,
+            ..Exit::default()
+        };
+        if id == MAIN {
+            exit.oom = self.group.as_ref().is_some_and(|g| g.oom_kills() > 0);
+            self.stop_oom_notice(host);
+        }
+        host.exited(id, exit);
+    }
+
+    fn stop_oom_notice(&mut self, host: &mut dyn Host) {
+        host.timer(OOM, None);
+        if let Some(fd) = self.oom.take() {
+            host.unwatch(fd.as_fd());
+        }
+    }
+
+    fn look_for_oom(&mut self, host: &mut dyn Host) {
+        let kills = self.group.as_ref().map_or(0, Group::oom_kills);
+        if kills > self.oom_seen {
+            self.oom_seen = kills;
+            host.event(Event::Oom);
+        } else if self.oom_checks > 0 {
+            self.oom_checks -= 1;
+            host.timer(OOM, Some(OOM_WAIT));
+        }
+    }
+
+    /// Kills every process and waits for the end of each.
+    fn kill_all(&mut self, host: &mut dyn Host) -> Result<(), Error> {
+        self.stop_oom_notice(host);
+        let what = || "kill the container's processes".into();
+        let pending: Vec<Child> = self.pending.take().map(|p| p.child).into_iter().collect();
+        // Execs come before the first process: that one ends only after all others were reaped.
+        let streams: Vec<(StreamId, Stream)> = std::mem::take(&mut self.streams).into_iter().rev().collect();
+        let children = || pending.iter().chain(streams.iter().map(|(_, s)| &s.child));
+        children().try_for_each(|c| c.signal(SIGKILL)).step(what)?;
+        if let Some(group) = &self.group
+            && children().next().is_some()
+        {
+            // A frozen process dies only when thawed. If it cannot be, the wait below says so.
+            let _ = group.thaw();
+        }
+        pending.iter().try_for_each(|c| end_of(c).map(drop)).step(what)?;
+        for (id, mut stream) in streams {
+            let ended = end_of(&stream.child).step(what)?;
+            stream.drain(host);
+            host.exited(
+                id,
+                Exit {
+                    code: ended.code(),
+                    signal: ended.signal(),
+                    ..Exit::default()
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the end of a killed child.
+fn end_of(child: &Child) -> io::Result<Ended> {
+    let timeout = Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(&child.pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)))?;
+    child
+        .wait(false)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "a process is stuck in the kernel"))
+}
+
+fn entrances(group: &Group, forked_into: bool) -> Vec<PathBuf> {
+    if forked_into { Vec::new() } else { group.entrances() }
+}
+
+/// Makes the pipes of a process without a terminal: its ends, and the shim's.
+fn streams(program: &Program, stdin: bool) -> Result<(Option<Streams>, Option<Ends>), Error> {
+    if program.tty {
+        return Ok((None, None));
+    }
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step(|| "make a pipe".into());
+    let (stdout_ours, stdout) = pipe()?;
+    let (stderr_ours, stderr) = pipe()?;
+    let (input, stdin) = if stdin {
+        let (theirs, ours) = pipe()?;
+        (Some(ours), theirs)
+    } else {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        (None, null.step(|| "open /dev/null".into())?)
+    };
+    let ends = Ends::Pipes {
+        input,
+        stdout: stdout_ours,
+        stderr: stderr_ours,
+    };
+    Ok((Some([stdin, stdout, stderr]), Some(ends)))
+}
+
+impl Pending {
+    /// The child's next word. Its silent end is an error.
+    fn next(&mut self) -> Result<Option<Message>, Error> {
+        loop {
+            match control::receive(&self.socket).step(|| "hear from the container's process".into())? {
+                Some((Message::Terminal, fd)) => self.terminal = fd,
+                Some((Message::Failed(code, message), _)) => return Err(Error::Child { code, message }),
+                Some((message, _)) => return Ok(Some(message)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn wait_ready(&mut self) -> Result<(), Error> {
+        let result = match self.next() {
+            Ok(Some(Message::Ready)) => return Ok(()),
+            Ok(_) => None,
+            Err(e) => Some(e),
+        };
+        Err(self.failed(result))
+    }
+
+    /// Reaps the failed child. Without a word of its own, how it ended has to do.
+    fn failed(&mut self, error: Option<Error>) -> Error {
+        // Already ending, or of no use any more.
+        let _ = self.child.signal(SIGKILL);
+        match (error, end_of(&self.child)) {
+            (Some(e), _) => e,
+            (None, Ok(ended)) => Error::Died(ended.code()),
+            (None, Err(source)) => Error::Step {
+                what: "wait for the container's process".into(),
+                source,
+            },
+        }
+    }
+
+    /// Lets the child go on if it waits (`tell`), until it executed its program.
+    fn finish(mut self, id: StreamId, tell: bool, host: &mut dyn Host) -> Result<Stream, Error> {
+        match self.run(tell) {
+            Ok(()) => {}
+            Err(e) => return Err(self.failed(e)),
+        }
+        let what = || "watch the process's streams".into();
+        let ends = match (self.terminal.take(), self.pipes.take()) {
+            (Some(master), _) => Ends::Terminal(master),
+            (None, Some(pipes)) => pipes,
+            (None, None) => return Err(self.failed(None)),
+        };
+        set_nonblocking(&ends).step(what)?;
+        Stream::new(id, self.child, ends, host).step(what)
+    }
+
+    fn run(&mut self, tell: bool) -> Result<(), Option<Error>> {
+        if tell {
+            let sent = control::send(&self.socket, &Message::Ready, None);
+            sent.step(|| "tell the container's process to run".into())
+                .map_err(Some)?;
+        }
+        match self.next().map_err(Some)? {
+            Some(Message::Running) => {}
+            _ => return Err(None),
+        }
+        // Exec closes the socket; a failing exec says why.
+        match self.next().map_err(Some)? {
+            None => Ok(()),
+            Some(_) => Err(None),
+        }
+    }
+}
+
+fn set_nonblocking(ends: &Ends) -> io::Result<()> {
+    let set = |fd: &OwnedFd| rustix::io::ioctl_fionbio(fd, true);
+    match ends {
+        Ends::Pipes { input, stdout, stderr } => {
+            input.as_ref().map_or(Ok(()), set)?;
+            set(stdout)?;
+            set(stderr)?;
+        }
+        Ends::Terminal(master) => set(master)?,
+    }
+    Ok(())
+}
+
+impl Workload for ContainerWorkload {
+    fn create(&mut self, host: &mut dyn Host) -> Result<(), Fault> {
+        self.make().map_err(|e| {
+            // The first error is the telling one.
+            let _ = self.delete(host);
+            e.into()
+        })
+    }
+
+    fn start(&mut self, host: &mut dyn Host) -> Result<(), Fault> {
+        let pid = self.launch(host)?;
+        host.started(MAIN, Ok(pid));
+        Ok(())
+    }
+
+    fn exec(&mut self, stream: StreamId, spec: &ExecSpec, host: &mut dyn Host) -> Result<(), Fault> {
+        let pid = self.spawn(stream, spec, host)?;
+        host.started(stream, Ok(pid));
+        Ok(())
+    }
+
+    fn signal(&mut self, stream: StreamId, signal: i32, _host: &mut dyn Host) -> Result<(), Fault> {
+        let Some(s) = self.streams.get(&stream) else {
+            return Err(Fault::state("the process ended already"));
+        };
+        s.child.signal(signal).map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidInput => Fault::new(ErrorCode::Invalid, format!("there is no signal {signal}")),
+            _ => Fault::failed(format!("cannot send signal {signal}: {e}")),
+        })
+    }
+
+    fn input(&mut self, stream: StreamId, bytes: &[u8], host: &mut dyn Host) -> usize {
+        self.streams
+            .get_mut(&stream)
+            .map_or(bytes.len(), |s| s.input(bytes, host))
+    }
+
+    fn close_input(&mut self, stream: StreamId, host: &mut dyn Host) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.close_input(host);
+        }
+    }
+
+    fn resize(&mut self, stream: StreamId, rows: u16, cols: u16, _host: &mut dyn Host) {
+        match (self.streams.get(&stream), &self.pending) {
+            (Some(s), _) => s.resize(rows, cols),
+            (None, Some(Pending { terminal: Some(t), .. })) if stream == MAIN => {
+                // The child may be gone; starting it will tell.
+                let _ = setup::resize(t, rows, cols);
+            }
+            _ => {}
+        }
+    }
+
+    fn output_room(&mut self, stream: StreamId, host: &mut dyn Host) {
+        if let Some(s) = self.streams.get_mut(&stream) {
+            s.output_room(host);
+        }
+    }
+
+    fn console(&self) -> Option<StreamId> {
+        None
+    }
+
+    fn pause(&mut self, _host: &mut dyn Host) -> Result<(), Fault> {
+        Ok(self.group()?.freeze()?)
+    }
+
+    fn resume(&mut self, _host: &mut dyn Host) -> Result<(), Fault> {
+        Ok(self.group()?.thaw()?)
+    }
+
+    fn update(&mut self, limits: &Limits, _host: &mut dyn Host) -> Result<(), Fault> {
+        Ok(self.group()?.update(limits)?)
+    }
+
+    fn stats(&mut self, _host: &mut dyn Host) -> Result<Stats, Fault> {
+        let host_network = self.container.host_network;
+        let pid = self.streams.get(&MAIN).map(|s| s.child.pid);
+        let mut stats = self.group()?.stats();
+        if let (Some(pid), false) = (pid, host_network) {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+            (stats.net_rx, stats.net_tx) = traffic(&text);
+        }
+        Ok(stats)
+    }
+
+    fn pids(&mut self, _host: &mut dyn Host) -> Result<Vec<u32>, Fault> {
+        self.group()?
+            .pids()
+            .map_err(|e| Fault::failed(format!("cannot list the container's processes: {e}")))
+    }
+
+    fn ready(&mut self, token: u32, ready: Interest, host: &mut dyn Host) {
+        if token == OOM {
+            if let Some(fd) = &self.oom {
+                cgroup::stats::drain(fd);
+                self.oom_checks = OOM_CHECKS;
+                self.look_for_oom(host);
+            }
+            return;
+        }
+        let (id, part) = stream::split(token);
+        let ended = self.streams.get_mut(&id).is_some_and(|s| s.ready(part, ready, host));
+        if ended {
+            self.ended(id, host);
+        }
+    }
+
+    fn timer(&mut self, token: u32, host: &mut dyn Host) {
+        if token == OOM {
+            self.look_for_oom(host);
+        }
+    }
+
+    fn delete(&mut self, host: &mut dyn Host) -> Result<(), Fault> {
+        self.kill_all(host)?;
+        if let Some(group) = &self.group {
+            group.remove().map_err(|e| Fault::failed(e.to_string()))?;
+            self.group = None;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes received and sent over all interfaces but the loopback, of `/proc/PID/net/dev`.
+fn traffic(text: &str) -> (u64, u64) {
+    let line = |l: &str| {
+        let (name, rest) = l.split_once(':')?;
+        let figures: Vec<u64> = rest.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        (name.trim() != "lo").then_some((*figures.first()?, *figures.get(8)?))
+    };
+    text.lines()
+        .filter_map(line)
+        .fold((0, 0), |(rx, tx), (r, t)| (rx + r, tx + t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_leaves_the_loopback_out() {
+        let text = "Inter-| Receive\n face |bytes\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 70 1 0 0 0 0 0 0\n";
+        assert_eq!(traffic(text), (100, 70));
+    }
+}

@@ -1,0 +1,4 @@
+//! Plans as text, and the driver upon a store in memory.
+
+mod driver;
+mod plans;

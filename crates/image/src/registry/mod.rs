@@ -1,0 +1,58 @@
+//! The client of the OCI distribution protocol
+//! (<https://github.com/opencontainers/distribution-spec/blob/main/spec.md>).
+//!
+//! - [`client`]: connections, retries, redirects
+//! - [`auth`]: challenges, tokens, credentials of Docker's config file
+//! - [`tls`]: roots, extra CAs and client certificates
+//! - [`repo`]: manifests and blobs of one repository
+//! - [`fetch`]: one blob as a stream that survives broken connections
+//!
+//! Credentials are sent to the host they are for and to the token service it names, never along a redirect to
+//! another host. Plain HTTP is spoken with this host itself and with registries that were marked insecure.
+
+use std::path::PathBuf;
+
+mod auth;
+mod client;
+mod docker_config;
+mod fetch;
+mod repo;
+mod tls;
+
+pub(crate) use client::Client;
+pub(crate) use fetch::{Piece, fetch};
+pub(crate) use repo::{Repo, Upload, mismatch};
+
+/// Who asks a registry.
+#[derive(Clone, Default)]
+pub enum Auth {
+    /// Nobody in particular.
+    #[default]
+    Anonymous,
+    /// Name and password.
+    Basic {
+        /// Name.
+        username: String,
+        /// Password or access token.
+        password: String,
+    },
+    /// A refresh token, for the registry's token service.
+    Identity(String),
+    /// A token to be sent to the registry as it is.
+    Bearer(String),
+    /// Whoever Docker's config file (its path is given) names for the registry, by `auths`, `credHelpers` or `credsStore`.
+    DockerConfig(PathBuf),
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Auth::Anonymous => f.write_str("Anonymous"),
+            Auth::Basic { username, .. } => write!(f, "Basic({username:?})"),
+            Auth::Identity(_) => f.write_str("Identity"),
+            Auth::Bearer(_) => f.write_str("Bearer"),
+            Auth::DockerConfig(path) => write!(f, "DockerConfig({path:?})"),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Records, and what goes when no record reaches it.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::ImageStore;
+use super::files::Name;
+use super::oci;
+use crate::{Error, ImageId, ImageRecord};
+
+/// What a collection removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Images.
+    pub images: usize,
+    /// Layer files, disks, manifests and configs.
+    pub files: usize,
+    /// Their bytes on disk.
+    pub bytes: u64,
+}
+
+impl ImageStore {
+    pub(super) fn read_record(&self, id: &ImageId) -> Result<Option<ImageRecord>, Error> {
+        read_record(&self.image_path(id.hex()))
+    }
+
+    pub(super) fn read_records(&self) -> Result<Vec<ImageRecord>, Error> {
+        let mut all = Vec::new();
+        for path in list(&self.root.join("images"))? {
+            match read_record(&path) {
+                Ok(record) => all.extend(record),
+                Err(e) => tracing::warn!("left out of the list of images: {e}"),
+            }
+        }
+        all.sort_by(|a, b| a.image_id.cmp(&b.image_id));
+        Ok(all)
+    }
+
+    /// Writes a record, after everything it names. Repositories known from an earlier pull stay known.
+    pub(super) fn write_record(&self, mut record: ImageRecord) -> Result<ImageRecord, Error> {
+        if let Ok(Some(old)) = self.read_record(&record.image_id) {
+            let more: Vec<_> = old
+                .sources
+                .into_iter()
+                .filter(|s| !record.sources.contains(s))
+                .collect();
+            record.sources.extend(more);
+        }
+        self.write_whole(&oci::json(&record)?, &self.image_path(record.image_id.hex()))?;
+        Ok(record)
+    }
+
+    pub(super) fn remove_blocking(&self, id: &ImageId) -> Result<GcReport, Error> {
+        let path = self.image_path(id.hex());
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::NoImage(id.to_string())),
+            Err(e) => return Err(Error::io("remove", &path)(e)),
+        }
+        let report = self.gc_blocking(None)?;
+        Ok(GcReport {
+            images: report.images + 1,
+            ..report
+        })
+    }
+
+    /// Collects. `in_use`: only these images stay, with `None` all.
+    pub(super) fn gc_blocking(&self, in_use: Option<&HashSet<ImageId>>) -> Result<GcReport, Error> {
+        let mut report = GcReport::default();
+        let trash = self.root.join("tmp");
+        let mut moved = Vec::new();
+        {
+            // Whoever needs a name pins it under this lock before looking whether it is there.
+            let pins = self.pins.lock();
+            let mut reached = HashSet::new();
+            for path in list(&self.root.join("images"))? {
+                match self.surviving(&path, in_use, &pins)? {
+                    Some(record) => reach(self, &record, &mut reached),
+                    None => {
+                        // Records go before what they name, so that no crash leaves one that names nothing.
+                        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+                        report.images += 1;
+                    }
+                }
+            }
+            for dir in ["blobs/sha256", "layers", "disks"] {
+                for path in list(&self.root.join(dir))? {
+                    let name = name_of(dir, &path);
+                    if reached.contains(&name) || pins.contains_key(&name) {
+                        continue;
+                    }
+                    let to = trash.join(format!("trash-{}-{}", dir.replace('/', "-"), file_name(&path)));
+                    fs::rename(&path, &to).map_err(Error::io("remove", &path))?;
+                    moved.push(to);
+                }
+            }
+        }
+        for path in moved {
+            let size = fs::metadata(&path).map_or(0, |m| m.blocks() * 512);
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            report.files += 1;
+            report.bytes += size;
+        }
+        Ok(report)
+    }
+
+    /// The record at this path if it stays.
+    fn surviving(
+        &self,
+        path: &Path,
+        in_use: Option<&HashSet<ImageId>>,
+        pins: &std::collections::HashMap<Name, usize>,
+    ) -> Result<Option<ImageRecord>, Error> {
+        let record = match read_record(path) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            Err(e @ Error::Damaged { .. }) => {
+                tracing::warn!("removing a record: {e}");
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        let young = || {
+            let written = fs::metadata(path).and_then(|m| m.modified());
+            // A clock that went backwards makes it young.
+            written.is_ok_and(|t| {
+                SystemTime::now()
+                    .duration_since(t)
+                    .map_or(true, |age| age < self.options.gc_grace)
+            })
+        };
+        let pinned = pins.contains_key(&Name::Image(record.image_id.hex().to_owned()));
+        let stays = in_use.is_none_or(|used| used.contains(&record.image_id)) || pinned || young();
+        Ok(stays.then_some(record))
+    }
+}
+
+/// Everything a record needs.
+fn reach(store: &ImageStore, record: &ImageRecord, reached: &mut HashSet<Name>) {
+    let hex = |digest: &str| crate::digest::hex_of(digest).to_owned();
+    reached.extend(record.layers.iter().map(|l| Name::Layer(hex(&l.diff_id))));
+    if record.disk.is_some() {
+        reached.insert(Name::Disk(record.image_id.hex().to_owned()));
+    }
+    if record.manifest_digest.is_empty() {
+        return;
+    }
+    reached.insert(Name::Blob(hex(&record.manifest_digest)));
+    if let Ok(manifest) = store.read_blob(&record.manifest_digest)
+        && let Some(config) = oci::config_digest(&manifest)
+    {
+        reached.insert(Name::Blob(hex(&config)));
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<ImageRecord>, Error> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    let record = serde_json::from_slice(&bytes);
+    record.map(Some).map_err(|e| Error::Damaged {
+        path: path.to_path_buf(),
+        why: e.to_string(),
+    })
+}
+
+fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(dir).map_err(Error::io("list", dir))?;
+    entries
+        .map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir)))
+        .collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn name_of(dir: &str, path: &Path) -> Name {
+    let file = file_name(path);
+    let hex = file.split('.').next().unwrap_or_default().to_owned();
+    match dir {
+        "layers" => Name::Layer(hex),
+        "disks" => Name::Disk(hex),
+        _ => Name::Blob(hex),
+    }
+}

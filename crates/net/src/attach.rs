@@ -1,0 +1,270 @@
+//! Ends of instances: network namespaces and veth pairs for containers, taps for machines.
+//!
+//! The path of a container is hot: no program is run, and each side's messages go to the kernel in one batch. A
+//! short-lived thread enters the new namespace, so that no other thread ever leaves the host's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::ids::{self, Names};
+use crate::netlink::route::{LOOPBACK, Veth};
+use crate::netlink::{Batch, Socket};
+use crate::{Endpoint, Error};
+
+/// Of the file system that holds namespaces.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+/// What a container may expect beside the kernel's defaults: low ports and ping without privileges, as under Docker,
+/// and no IPv6 chatter on links that have no IPv6.
+const SYSCTLS: [(&str, &str); 3] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+    ("net.ipv6.conf.default.addr_gen_mode", "1"),
+];
+
+/// An endpoint with what its network says.
+pub struct End<'a> {
+    /// As the caller gave it.
+    pub endpoint: &'a Endpoint,
+    /// Number of the bridge.
+    pub bridge: u32,
+    /// The node's own address on the network, whether or not it leads out.
+    pub router: Ipv4Addr,
+}
+
+/// Where an instance's namespace is held.
+pub fn netns_path(run_dir: &Path, uid: &str) -> PathBuf {
+    run_dir.join("netns").join(uid)
+}
+
+/// Makes the namespace and its interfaces. What is made before a failure is left: the caller detaches.
+pub fn make_container(
+    home: &mut Socket,
+    names: &Names,
+    path: &Path,
+    uid: &str,
+    ends: &[End<'_>],
+    sysctls: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let sysctls = sysctl_files(sysctls)?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(|e| Error::io("make the directory", dir, e))?;
+    }
+    fs::write(path, "").map_err(|e| Error::io("make the file", path, e))?;
+    std::thread::scope(|scope| {
+        let work = || inside_new_namespace(home, names, path, uid, ends, &sysctls);
+        let thread = std::thread::Builder::new()
+            .name("netns".into())
+            .stack_size(256 << 10)
+            .spawn_scoped(scope, work)
+            .map_err(|e| Error::io("start a thread for", path, e))?;
+        thread.join().unwrap_or(Err(Error::Task("network namespace")))
+    })
+}
+
+fn inside_new_namespace(
+    home: &mut Socket,
+    names: &Names,
+    path: &Path,
+    uid: &str,
+    ends: &[End<'_>],
+    sysctls: &[(PathBuf, String)],
+) -> Result<(), Error> {
+    // Deprecated because other flags unshare file descriptors between threads; this one does not.
+    #[allow(deprecated)]
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
+        .map_err(|e| Error::io("make a network namespace for", path, e))?;
+    let own = "/proc/thread-self/ns/net";
+    let netns = fs::File::open(own).map_err(|e| Error::io("open", own, e))?;
+    rustix::mount::mount_bind(own, path).map_err(|e| Error::io("hold a network namespace at", path, e))?;
+    write_sysctls(sysctls)?;
+    match home.run(host_side(names, uid, ends, &netns)) {
+        // The last ones of this instance are still on their way out.
+        Err(e) if errno(&e) == Some(Errno::EXIST) => {
+            drop_links(home, &(0..ends.len()).map(|i| names.veth(uid, i)).collect::<Vec<_>>())?;
+            home.run(host_side(names, uid, ends, &netns))?;
+        }
+        other => other?,
+    }
+    let mut inner = Socket::open().map_err(|e| Error::io("open netlink in", path, e))?;
+    let links = inner.links()?;
+    let index = |name: &str| links.iter().find(|l| l.name == name).map_or(0, |l| l.index);
+    let indices: Vec<u32> = ends.iter().map(|e| index(&e.endpoint.interface)).collect();
+    inner.run(inner_side(ends, &indices))
+}
+
+fn host_side(names: &Names, uid: &str, ends: &[End<'_>], netns: &fs::File) -> Batch {
+    let mut batch = Batch::new();
+    for (i, end) in ends.iter().enumerate() {
+        let name = names.veth(uid, i);
+        batch.add_veth(&Veth {
+            name: &name,
+            peer: &end.endpoint.interface,
+            mac: end.endpoint.mac,
+            netns: netns.as_fd(),
+            mtu: end.endpoint.mtu,
+        });
+        batch.quiet(&name);
+        batch.optional();
+        batch.join(&name, end.bridge, None);
+    }
+    batch
+}
+
+fn inner_side(ends: &[End<'_>], indices: &[u32]) -> Batch {
+    let mut batch = Batch::new();
+    batch.up(LOOPBACK);
+    let each = || indices.iter().copied().zip(ends);
+    for (index, end) in each() {
+        batch.add_address(index, end.endpoint.address, end.endpoint.prefix);
+        batch.up(index);
+    }
+    if let Some((index, gateway)) = each().find_map(|(index, end)| Some((index, end.endpoint.gateway?))) {
+        batch.default_route(index, gateway);
+    }
+    for (index, end) in each() {
+        batch.announce_to(index, end.router);
+        batch.optional();
+    }
+    batch
+}
+
+/// Files and values: ours, then the caller's, whose word is the last.
+fn sysctl_files(wanted: &BTreeMap<String, String>) -> Result<Vec<(PathBuf, String)>, Error> {
+    let ours = SYSCTLS
+        .iter()
+        .map(|(k, v)| (*k, *v))
+        .filter(|(k, _)| !wanted.contains_key(*k));
+    let theirs = wanted.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    ours.chain(theirs)
+        .map(|(name, value)| {
+            let bad = !name.starts_with("net.") || name.split('.').any(|p| p.is_empty()) || name.contains(['/', '\0']);
+            if bad {
+                return Err(Error::Sysctl(name.to_owned()));
+            }
+            let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+            Ok((path, value.to_owned()))
+        })
+        .collect()
+}
+
+fn write_sysctls(files: &[(PathBuf, String)]) -> Result<(), Error> {
+    for (path, value) in files {
+        match fs::write(path, value) {
+            Ok(()) => {}
+            // A kernel without IPv6.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && path.starts_with("/proc/sys/net/ipv6/conf/default") => {}
+            Err(e) => return Err(Error::io("set the sysctl", path, e)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a namespace is held at the path.
+pub fn holds_netns(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|s| s.f_type as u64 == NSFS_MAGIC)
+}
+
+/// Puts host ends that exist back into their bridges, which may be new ones. Fails where one is missing.
+pub fn rejoin(home: &mut Socket, interfaces: &[String], ends: &[End<'_>]) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for (name, end) in interfaces.iter().zip(ends) {
+        batch.join(name, end.bridge, None);
+    }
+    home.run(batch)
+}
+
+/// Makes the taps that are missing and puts all into their bridges.
+pub fn make_machine(home: &mut Socket, names: &Names, uid: &str, ends: &[End<'_>]) -> Result<Vec<String>, Error> {
+    let taps: Vec<String> = (0..ends.len()).map(|i| names.tap(uid, i)).collect();
+    let present = home.links()?;
+    let mut batch = Batch::new();
+    for (tap, end) in taps.iter().zip(ends) {
+        if !present.iter().any(|l| l.name == *tap) {
+            make_tap(tap)?;
+            batch.quiet(tap);
+            batch.optional();
+        }
+        batch.join(tap, end.bridge, end.endpoint.mtu);
+    }
+    home.run(batch)?;
+    Ok(taps)
+}
+
+/// Makes a tap that stays when nobody has it open.
+fn make_tap(name: &str) -> Result<(), Error> {
+    biga_sys::tun::open_tap(name)
+        .and_then(|tap| biga_sys::tun::persist(&tap, true))
+        .map_err(|e| Error::netlink(format!("make tap {name}"), e))
+}
+
+/// Lets go of a namespace. Where nothing runs in it, it ends.
+pub fn drop_netns(path: &Path) -> Result<(), Error> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH) {
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(e) => return Err(Error::io("unmount", path, e)),
+    }
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("remove", path, e)),
+    }
+}
+
+/// Removes links, those that exist.
+pub fn drop_links<S: AsRef<str>>(home: &mut Socket, names: &[S]) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for name in names {
+        batch.del_link(name.as_ref());
+    }
+    match home.run(batch) {
+        Err(e) if errno(&e) == Some(Errno::NODEV) => Ok(()),
+        other => other,
+    }
+}
+
+fn errno(error: &Error) -> Option<Errno> {
+    match error {
+        Error::Netlink { source, .. } => source.raw_os_error().map(Errno::from_raw_os_error),
+        _ => None,
+    }
+}
+
+/// Refuses what could not be named.
+pub fn check(uid: &str, endpoints: &[Endpoint]) -> Result<(), Error> {
+    ids::check_uid(uid)?;
+    if endpoints.len() > ids::MAX_ENDPOINTS {
+        return Err(Error::TooManyEndpoints(uid.to_owned(), ids::MAX_ENDPOINTS));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_sysctls_pass() {
+        let one = |k: &str| sysctl_files(&BTreeMap::from([(k.to_owned(), "1".to_owned())]));
+        let files = one("net.core.somaxconn").unwrap();
+        assert!(files.contains(&(PathBuf::from("/proc/sys/net/core/somaxconn"), "1".to_owned())));
+        assert_eq!(files.len(), SYSCTLS.len() + 1);
+        assert_eq!(one("net.ipv4.ping_group_range").unwrap().len(), SYSCTLS.len());
+        for bad in [
+            "kernel.shmmax",
+            "net",
+            "net.",
+            "net...kernel",
+            "net.a/../../x",
+            "net./x",
+        ] {
+            assert!(matches!(one(bad), Err(Error::Sysctl(_))), "{bad}");
+        }
+    }
+}

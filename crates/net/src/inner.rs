@@ -1,0 +1,506 @@
+//! What stands behind the handle. All calls here may block; [`crate::Net`] moves them off the tasks' threads.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use biga_model::kinds::instance::PortMapping;
+use biga_model::{NetworkSpec, NetworkStatus};
+use parking_lot::{Mutex, RwLock};
+
+use crate::attach::{self, End};
+use crate::dhcp::packet::Lease;
+use crate::dhcp::server::Leases;
+use crate::dns::upstream::Upstreams;
+use crate::dns::zone::Zone;
+use crate::ids::{Mac, Names};
+use crate::ipam::Pool;
+use crate::netlink::Socket;
+use crate::network::{self, Network, Plan, Servers};
+use crate::nft::{Rules, Set, foreign};
+use crate::ports::Ports;
+use crate::{Config, Endpoint, Error, Subnet, Swept};
+
+pub struct Inner {
+    config: Config,
+    names: Names,
+    /// rtnetlink of the host's namespace.
+    home: Mutex<Socket>,
+    rules: Rules,
+    networks: RwLock<HashMap<String, Network>>,
+    /// One network is made or removed at a time, so that two cannot pick one subnet.
+    making: Mutex<()>,
+    ports: Mutex<Ports>,
+    /// Links and endpoints of instances attached by this process.
+    attached: Mutex<HashMap<String, Attached>>,
+    upstreams: Arc<Upstreams>,
+}
+
+#[derive(Clone)]
+struct Attached {
+    links: Vec<String>,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Inner {
+    pub fn new(config: Config) -> Result<Inner, Error> {
+        let names = Names::new(&config.prefix)?;
+        let home = Socket::open().map_err(|e| Error::netlink("open a netlink socket", e))?;
+        Ok(Inner {
+            rules: Rules::new(names.table()),
+            names,
+            home: Mutex::new(home),
+            networks: RwLock::default(),
+            making: Mutex::new(()),
+            ports: Mutex::default(),
+            attached: Mutex::default(),
+            upstreams: Arc::new(Upstreams::new(config.upstreams.clone())),
+            config,
+        })
+    }
+
+    // --- networks -------------------------------------------------------------------------------------------------
+
+    pub fn ensure_network(
+        &self,
+        uid: &str,
+        name: &str,
+        spec: &NetworkSpec,
+        previous: Option<&NetworkStatus>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<NetworkStatus, Error> {
+        let _making = self.making.lock();
+        let bridge = self.names.bridge(uid);
+        let plan = self.plan(uid, name, spec, previous, &bridge)?;
+        let index = network::make_bridge(&mut self.home.lock(), &bridge, Mac::derive(uid, "bridge"), &plan)?;
+        network::allow_forwarding(&bridge)?;
+        self.rules.distrust()?;
+        let before = self.networks.read().get(uid).map(|n| n.pool.subnet());
+        self.rules.change(|elements| {
+            network::erase_elements(elements, &bridge, before);
+            network::write_elements(elements, &bridge, &plan);
+        })?;
+        self.rules.sync()?;
+        foreign::let_through(&self.names.bridge_prefix())?;
+
+        let mut networks = self.networks.write();
+        // Names, addresses and servers stay unless subnet or gateway changed.
+        let kept = networks.remove(uid).filter(|n| same_shape(n, &plan));
+        let mut network = match kept {
+            Some(kept) => Network {
+                index,
+                internal: plan.internal,
+                mtu: plan.mtu,
+                ..kept
+            },
+            None => Network {
+                name: name.to_owned(),
+                bridge: bridge.clone(),
+                index,
+                internal: plan.internal,
+                mtu: plan.mtu,
+                pool: Pool::new(plan.subnet, plan.gateway),
+                zone: Arc::new(Zone::new(name, plan.subnet, plan.gateway)),
+                leases: Arc::new(Leases::default()),
+                servers: Servers::default(),
+            },
+        };
+        let message = network::start_servers(&mut network, runtime, &self.upstreams);
+        networks.insert(uid.to_owned(), network);
+        Ok(NetworkStatus {
+            ready: true,
+            bridge,
+            subnet: plan.subnet.to_string(),
+            gateway: plan.gateway.to_string(),
+            message,
+            ..NetworkStatus::default()
+        })
+    }
+
+    fn plan(
+        &self,
+        uid: &str,
+        name: &str,
+        spec: &NetworkSpec,
+        previous: Option<&NetworkStatus>,
+        bridge: &str,
+    ) -> Result<Plan, Error> {
+        let mut taken = network::taken(&mut self.home.lock(), bridge)?;
+        for (other, network) in self.networks.read().iter() {
+            let range = network.pool.subnet();
+            if other == uid {
+                taken.own = Some((range, network.pool.gateway()));
+            } else {
+                // Its addresses are on the host too; the network's name says more.
+                taken.addresses.retain(|a| *a != range);
+                taken.networks.push((network.name.clone(), range));
+            }
+        }
+        network::plan(&self.config, name, spec, previous, &taken)
+    }
+
+    /// Gives back the servers, for the caller to stop.
+    pub fn remove_network(&self, uid: &str) -> Result<Option<Servers>, Error> {
+        let _making = self.making.lock();
+        let gone = self.networks.write().remove(uid);
+        let bridge = self.names.bridge(uid);
+        let subnet = match &gone {
+            Some(network) => Some(network.pool.subnet()),
+            None => network::taken(&mut self.home.lock(), &bridge)?.own.map(|own| own.0),
+        };
+        self.drop_bridge(&bridge, subnet)?;
+        Ok(gone.map(|n| n.servers))
+    }
+
+    fn drop_bridge(&self, bridge: &str, subnet: Option<Subnet>) -> Result<(), Error> {
+        attach::drop_links(&mut self.home.lock(), &[bridge])?;
+        let last = self.rules.change(|elements| {
+            network::erase_elements(elements, bridge, subnet);
+            !elements.keys().any(|(set, _)| *set == Set::Bridges)
+        })?;
+        if !last {
+            return self.rules.sync();
+        }
+        self.rules.delete()?;
+        foreign::withdraw(&self.names.bridge_prefix())
+    }
+
+    fn network<T>(&self, uid: &str, f: impl FnOnce(&mut Network) -> Result<T, Error>) -> Result<T, Error> {
+        let mut networks = self.networks.write();
+        f(networks.get_mut(uid).ok_or_else(|| Error::NoNetwork(uid.to_owned()))?)
+    }
+
+    // --- addresses ------------------------------------------------------------------------------------------------
+
+    pub fn endpoint(
+        &self,
+        network_uid: &str,
+        instance_uid: &str,
+        interface: &str,
+        wanted: Option<Ipv4Addr>,
+        mac: Option<Mac>,
+    ) -> Result<Endpoint, Error> {
+        self.network(network_uid, |network| {
+            let address = network.pool.allocate(instance_uid, wanted)?;
+            Ok(Endpoint {
+                network_uid: network_uid.to_owned(),
+                interface: interface.to_owned(),
+                address,
+                prefix: network.pool.subnet().prefix(),
+                gateway: (!network.internal).then(|| network.pool.gateway()),
+                mac: mac.unwrap_or_else(|| Mac::derive(instance_uid, network_uid)),
+                mtu: network.mtu,
+                hostname: None,
+            })
+        })
+    }
+
+    pub fn allocate(&self, network: &str, instance: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        self.network(network, |n| n.pool.allocate(instance, wanted))
+    }
+
+    pub fn restore(&self, network: &str, instance: &str, address: Ipv4Addr) -> Result<(), Error> {
+        self.network(network, |n| n.pool.restore(instance, address))
+    }
+
+    pub fn release(&self, instance: &str) {
+        for network in self.networks.write().values_mut() {
+            network.pool.release(instance);
+        }
+    }
+
+    // --- ends -----------------------------------------------------------------------------------------------------
+
+    pub fn attach_container(
+        &self,
+        uid: &str,
+        endpoints: &[Endpoint],
+        sysctls: &BTreeMap<String, String>,
+    ) -> Result<PathBuf, Error> {
+        attach::check(uid, endpoints)?;
+        let ends = self.ends(endpoints)?;
+        let path = attach::netns_path(&self.config.run_dir, uid);
+        let links: Vec<String> = (0..ends.len()).map(|i| self.names.veth(uid, i)).collect();
+        let attached = Attached {
+            links,
+            endpoints: endpoints.to_vec(),
+        };
+        if attach::holds_netns(&path) && self.adopt(uid, &attached, &ends) {
+            return Ok(path);
+        }
+        // What is there, if anything, is the rest of a broken-off attempt or of other endpoints.
+        if path.exists() {
+            self.clear(uid)?;
+        }
+        // Known before it is made, so that nobody takes its links for leftovers.
+        self.attached.lock().insert(uid.to_owned(), attached);
+        let made = attach::make_container(&mut self.home.lock(), &self.names, &path, uid, &ends, sysctls);
+        if let Err(e) = made {
+            if let Err(undo) = self.clear(uid) {
+                tracing::warn!(uid, error = %undo, "a half-made network namespace stays until the next sweep");
+            }
+            return Err(e);
+        }
+        Ok(path)
+    }
+
+    /// Whether what is there already is what is wanted.
+    fn adopt(&self, uid: &str, wanted: &Attached, ends: &[End<'_>]) -> bool {
+        let known = self.attached.lock().get(uid).cloned();
+        if known.is_some_and(|known| known.endpoints != wanted.endpoints) {
+            return false;
+        }
+        if attach::rejoin(&mut self.home.lock(), &wanted.links, ends).is_err() {
+            return false;
+        }
+        self.attached.lock().insert(uid.to_owned(), wanted.clone());
+        true
+    }
+
+    pub fn attach_machine(&self, uid: &str, endpoints: &[Endpoint]) -> Result<Vec<String>, Error> {
+        attach::check(uid, endpoints)?;
+        let ends = self.ends(endpoints)?;
+        let taps = attach::make_machine(&mut self.home.lock(), &self.names, uid, &ends);
+        let taps = match taps {
+            Ok(taps) => taps,
+            Err(e) => {
+                if let Err(undo) = self.clear(uid) {
+                    tracing::warn!(uid, error = %undo, "half-made taps stay until the next sweep");
+                }
+                return Err(e);
+            }
+        };
+        for endpoint in endpoints {
+            self.network(&endpoint.network_uid, |network| {
+                network.leases.set(endpoint.mac, uid, lease(endpoint, network));
+                Ok(())
+            })?;
+        }
+        let attached = Attached {
+            links: taps.clone(),
+            endpoints: endpoints.to_vec(),
+        };
+        self.attached.lock().insert(uid.to_owned(), attached);
+        Ok(taps)
+    }
+
+    fn ends<'a>(&self, endpoints: &'a [Endpoint]) -> Result<Vec<End<'a>>, Error> {
+        let networks = self.networks.read();
+        let end = |endpoint: &'a Endpoint| {
+            let network = networks.get(&endpoint.network_uid);
+            let network = network.ok_or_else(|| Error::NoNetwork(endpoint.network_uid.clone()))?;
+            Ok(End {
+                endpoint,
+                bridge: network.index,
+                router: network.pool.gateway(),
+            })
+        };
+        endpoints.iter().map(end).collect()
+    }
+
+    /// Undoes an attach and gives back the links to look after: where nothing runs in a namespace any more, the
+    /// kernel ends it with its links by itself, in a third of the time that removing them by hand takes.
+    pub fn detach(&self, uid: &str) -> Result<Vec<String>, Error> {
+        crate::ids::check_uid(uid)?;
+        let path = attach::netns_path(&self.config.run_dir, uid);
+        let known = self.attached.lock().get(uid).cloned();
+        let Some(known) = known.filter(|_| attach::holds_netns(&path)) else {
+            self.clear(uid)?;
+            return Ok(Vec::new());
+        };
+        attach::drop_netns(&path)?;
+        self.attached.lock().remove(uid);
+        Ok(known.links)
+    }
+
+    /// Removes links of a detached instance that are still there: somebody holds the namespace. Not where it has
+    /// been attached anew.
+    pub fn reap(&self, uid: &str, links: &[String]) -> Result<(), Error> {
+        let mut home = self.home.lock();
+        if self.attached.lock().contains_key(uid) {
+            return Ok(());
+        }
+        attach::drop_links(&mut home, links)
+    }
+
+    /// Removes all there is of an instance, at once.
+    fn clear(&self, uid: &str) -> Result<(), Error> {
+        crate::ids::check_uid(uid)?;
+        for network in self.networks.read().values() {
+            network.leases.retain(|instance| instance != uid);
+        }
+        let path = attach::netns_path(&self.config.run_dir, uid);
+        let mut home = self.home.lock();
+        let known = self.attached.lock().remove(uid);
+        let links = match known {
+            Some(known) => known.links,
+            None => {
+                let stems = self.names.stems(uid);
+                let ours = |name: &str| {
+                    self.names
+                        .stem_of(name)
+                        .is_some_and(|stem| stems.iter().any(|s| s == stem))
+                };
+                home.links()?.into_iter().map(|l| l.name).filter(|n| ours(n)).collect()
+            }
+        };
+        attach::drop_links(&mut home, &links)?;
+        attach::drop_netns(&path)
+    }
+
+    // --- ports ----------------------------------------------------------------------------------------------------
+
+    pub fn publish(&self, uid: &str, address: Ipv4Addr, wanted: &[PortMapping]) -> Result<Vec<PortMapping>, Error> {
+        if wanted.is_empty() {
+            self.unpublish(uid)?;
+            return Ok(Vec::new());
+        }
+        let filled = self.rules.change(|elements| {
+            let mut ports = self.ports.lock();
+            let before = ports.elements_of(uid);
+            let filled = ports.take(uid, address, wanted, elements)?;
+            elements.retain(|key, _| !before.contains_key(key));
+            elements.extend(ports.elements_of(uid));
+            Ok(filled)
+        })??;
+        if let Err(e) = self.rules.sync() {
+            self.forget_ports(uid)?;
+            return Err(e);
+        }
+        Ok(filled)
+    }
+
+    pub fn unpublish(&self, uid: &str) -> Result<(), Error> {
+        if self.forget_ports(uid)? {
+            self.rules.sync()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether there were any.
+    fn forget_ports(&self, uid: &str) -> Result<bool, Error> {
+        let mut ports = self.ports.lock();
+        let gone = ports.elements_of(uid);
+        ports.free(uid);
+        drop(ports);
+        if gone.is_empty() {
+            return Ok(false);
+        }
+        self.rules
+            .change(|elements| elements.retain(|key, _| !gone.contains_key(key)))?;
+        Ok(true)
+    }
+
+    // --- names ----------------------------------------------------------------------------------------------------
+
+    pub fn add_names(&self, network: &str, instance: &str, names: &[String], address: Ipv4Addr) -> Result<(), Error> {
+        self.network(network, |n| {
+            n.zone.set(instance, names, address);
+            Ok(())
+        })
+    }
+
+    pub fn remove_names(&self, instance: &str) {
+        for network in self.networks.read().values() {
+            network.zone.forget(instance);
+        }
+    }
+
+    // --- after a crash --------------------------------------------------------------------------------------------
+
+    pub fn sweep(&self, live: &HashSet<String>) -> Result<Swept, Error> {
+        let _making = self.making.lock();
+        let alive = |uid: &str| live.contains(uid);
+        let mut swept = Swept::default();
+        self.attached.lock().retain(|uid, _| alive(uid));
+        self.ports.lock().retain(alive);
+        let mut bridges = HashSet::new();
+        for network in self.networks.write().values_mut() {
+            network.pool.retain(alive);
+            network.zone.retain(alive);
+            network.leases.retain(alive);
+            bridges.insert(network.bridge.clone());
+        }
+        swept.links = self.sweep_links(live, &bridges)?;
+        swept.namespaces = self.sweep_namespaces(live)?;
+        swept.ports = self.sweep_rules(&bridges)?;
+        Ok(swept)
+    }
+
+    fn sweep_namespaces(&self, live: &HashSet<String>) -> Result<usize, Error> {
+        let dir = self.config.run_dir.join("netns");
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            other => other.map_err(|e| Error::io("list", &dir, e))?,
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::io("list", &dir, e))?;
+            if !entry.file_name().to_str().is_some_and(|uid| live.contains(uid)) {
+                attach::drop_netns(&entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn sweep_links(&self, live: &HashSet<String>, bridges: &HashSet<String>) -> Result<usize, Error> {
+        let stems: HashSet<String> = live.iter().flat_map(|uid| self.names.stems(uid)).collect();
+        let prefix = self.names.bridge_prefix();
+        let mut home = self.home.lock();
+        let dead = |name: &str| match self.names.stem_of(name) {
+            Some(stem) => !stems.contains(stem),
+            None => name.starts_with(&prefix) && !bridges.contains(name),
+        };
+        let names: Vec<String> = home.links()?.into_iter().map(|l| l.name).filter(|n| dead(n)).collect();
+        attach::drop_links(&mut home, &names)?;
+        Ok(names.len())
+    }
+
+    /// Rules exist for what this process ensured and published, and nothing else.
+    fn sweep_rules(&self, bridges: &HashSet<String>) -> Result<usize, Error> {
+        let ports = self.ports.lock().elements();
+        let subnets: HashSet<String> = self
+            .networks
+            .read()
+            .values()
+            .map(|n| n.pool.subnet().to_string())
+            .collect();
+        let removed = self.rules.change(|elements| {
+            let before = elements.keys().filter(|(set, _)| set.is_ports()).count();
+            elements.retain(|(set, key), _| match set {
+                Set::PortsAny | Set::PortsIp => ports.contains_key(&(*set, key.clone())),
+                Set::Nat | Set::Subnets => subnets.contains(key),
+                Set::Bridges | Set::Internal | Set::Same => {
+                    key.split(" . ").next().is_some_and(|bridge| bridges.contains(bridge))
+                }
+            });
+            before - elements.keys().filter(|(set, _)| set.is_ports()).count()
+        })?;
+        if bridges.is_empty() {
+            self.rules.delete()?;
+            foreign::withdraw(&self.names.bridge_prefix())?;
+        } else {
+            self.rules.sync()?;
+        }
+        Ok(removed)
+    }
+}
+
+fn same_shape(network: &Network, plan: &Plan) -> bool {
+    network.name == plan.name && network.pool.subnet() == plan.subnet && network.pool.gateway() == plan.gateway
+}
+
+fn lease(endpoint: &Endpoint, network: &Network) -> Lease {
+    Lease {
+        address: endpoint.address,
+        subnet: Subnet::containing(endpoint.address, endpoint.prefix),
+        router: endpoint.gateway,
+        server: network.pool.gateway(),
+        hostname: endpoint.hostname.clone(),
+        mtu: endpoint.mtu,
+    }
+}

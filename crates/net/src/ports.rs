@@ -1,0 +1,264 @@
+//! Published ports: who has which, and the sockets that hold them.
+//!
+//! Packets to a published port are translated before they reach any socket, so a port could be published and used by
+//! another program at once, and the other would wonder. So each is also bound by a socket of ours, to which nothing
+//! ever comes.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use biga_model::kinds::instance::{PortMapping, Protocol};
+use socket2::{Domain, Socket, Type};
+
+use crate::Error;
+use crate::nft::{Elements, Set};
+
+/// Where ports are picked from.
+const FIRST_PICKED: u16 = 32768;
+
+/// What is published, by instance.
+#[derive(Default)]
+pub struct Ports {
+    held: HashMap<String, Vec<Held>>,
+}
+
+#[derive(Clone)]
+struct Held {
+    at: HostPort,
+    /// None where another program took the port while we were away; translation goes first all the same.
+    _socket: Option<Arc<Socket>>,
+    to: String,
+}
+
+/// A port of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HostPort {
+    address: Ipv4Addr,
+    port: u16,
+    protocol: Protocol,
+}
+
+impl HostPort {
+    fn clashes(self, other: HostPort) -> bool {
+        let (a, b) = (self.address, other.address);
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (a == b || a.is_unspecified() || b.is_unspecified())
+    }
+
+    /// The element that translates it.
+    fn element(self) -> (Set, String) {
+        let (protocol, port) = (self.protocol.as_str(), self.port);
+        if self.address.is_unspecified() {
+            (Set::PortsAny, format!("{protocol} . {port}"))
+        } else {
+            (Set::PortsIp, format!("{} . {protocol} . {port}", self.address))
+        }
+    }
+
+    fn in_use(self, by: String) -> Error {
+        Error::PortInUse {
+            port: self.port,
+            protocol: self.protocol.as_str(),
+            by,
+        }
+    }
+}
+
+impl Ports {
+    /// Takes the ports, all or none, in the place of what the instance held; returns the mappings with host ports
+    /// filled in. `present` are the rules of the kernel.
+    pub fn take(
+        &mut self,
+        uid: &str,
+        address: Ipv4Addr,
+        wanted: &[PortMapping],
+        present: &Elements,
+    ) -> Result<Vec<PortMapping>, Error> {
+        let before = self.held.remove(uid).unwrap_or_default();
+        let taken = self.take_all(address, wanted, &before, present);
+        let (holds, result) = match taken {
+            Ok(now) => {
+                let filled = now.iter().zip(wanted).map(|(held, mapping)| PortMapping {
+                    host_port: Some(held.at.port),
+                    ..mapping.clone()
+                });
+                let filled = filled.collect();
+                (now, Ok(filled))
+            }
+            Err(e) => (before, Err(e)),
+        };
+        if !holds.is_empty() {
+            self.held.insert(uid.to_owned(), holds);
+        }
+        result
+    }
+
+    fn take_all(
+        &self,
+        address: Ipv4Addr,
+        wanted: &[PortMapping],
+        before: &[Held],
+        present: &Elements,
+    ) -> Result<Vec<Held>, Error> {
+        let mut now = Vec::new();
+        for mapping in wanted {
+            let to = format!("{address} . {}", mapping.port);
+            let held = self.take_one(mapping, to, before, &now, present)?;
+            now.push(held);
+        }
+        Ok(now)
+    }
+
+    fn take_one(
+        &self,
+        mapping: &PortMapping,
+        to: String,
+        before: &[Held],
+        now: &[Held],
+        present: &Elements,
+    ) -> Result<Held, Error> {
+        let address = host_address(mapping)?;
+        let protocol = mapping.protocol;
+        let Some(port) = mapping.host_port.filter(|p| *p != 0) else {
+            return self.pick(address, protocol, to, now);
+        };
+        let at = HostPort {
+            address,
+            port,
+            protocol,
+        };
+        if let Some(holder) = self.holder(at) {
+            return Err(at.in_use(format!("published by instance {holder}")));
+        }
+        if now.iter().any(|h| h.at.clashes(at)) {
+            return Err(at.in_use("published by the same instance".into()));
+        }
+        if let Some(held) = before.iter().find(|h| h.at == at) {
+            return Ok(Held { to, ..held.clone() });
+        }
+        let socket = match bind(at) {
+            Ok(socket) => Some(Arc::new(socket)),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && present.get(&at.element()) == Some(&to) => {
+                tracing::warn!(
+                    port,
+                    "another program listens on a port that was published before the restart"
+                );
+                None
+            }
+            Err(e) => return Err(refused(at, mapping.port, e)),
+        };
+        Ok(Held {
+            at,
+            _socket: socket,
+            to,
+        })
+    }
+
+    fn pick(&self, address: Ipv4Addr, protocol: Protocol, to: String, now: &[Held]) -> Result<Held, Error> {
+        for port in FIRST_PICKED..=u16::MAX {
+            let at = HostPort {
+                address,
+                port,
+                protocol,
+            };
+            if self.holder(at).is_some() || now.iter().any(|h| h.at.clashes(at)) {
+                continue;
+            }
+            match bind(at) {
+                Ok(socket) => {
+                    let socket = Some(Arc::new(socket));
+                    return Ok(Held {
+                        at,
+                        _socket: socket,
+                        to,
+                    });
+                }
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+                Err(e) => return Err(refused(at, port, e)),
+            }
+        }
+        Err(Error::NoPort {
+            protocol: protocol.as_str(),
+            from: FIRST_PICKED,
+        })
+    }
+
+    fn holder(&self, at: HostPort) -> Option<&str> {
+        let mut all = self.held.iter();
+        all.find_map(|(uid, held)| held.iter().any(|h| h.at.clashes(at)).then_some(uid.as_str()))
+    }
+
+    /// Frees the instance's ports.
+    pub fn free(&mut self, uid: &str) {
+        self.held.remove(uid);
+    }
+
+    /// Frees the ports of all instances for which `keep` says no.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.held.retain(|uid, _| keep(uid));
+    }
+
+    /// The elements of one instance.
+    pub fn elements_of(&self, uid: &str) -> Elements {
+        let held = self.held.get(uid).into_iter().flatten();
+        held.map(|h| (h.at.element(), h.to.clone())).collect()
+    }
+
+    /// The elements of all.
+    pub fn elements(&self) -> Elements {
+        let held = self.held.values().flatten();
+        held.map(|h| (h.at.element(), h.to.clone())).collect()
+    }
+}
+
+fn host_address(mapping: &PortMapping) -> Result<Ipv4Addr, Error> {
+    let Some(text) = mapping.host_ip.as_deref().filter(|t| !t.is_empty()) else {
+        return Ok(Ipv4Addr::UNSPECIFIED);
+    };
+    text.parse().map_err(|_| Error::HostIp {
+        address: text.to_owned(),
+        port: mapping.port,
+        protocol: mapping.protocol.as_str(),
+        why: "is no IPv4 address".into(),
+    })
+}
+
+fn refused(at: HostPort, port: u16, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::AddrInUse => at.in_use("in use by another program".into()),
+        io::ErrorKind::AddrNotAvailable => Error::HostIp {
+            address: at.address.to_string(),
+            port,
+            protocol: at.protocol.as_str(),
+            why: "is not an address of this host".into(),
+        },
+        _ => Error::HostIp {
+            address: at.address.to_string(),
+            port,
+            protocol: at.protocol.as_str(),
+            why: format!("cannot be bound: {e}"),
+        },
+    }
+}
+
+fn bind(at: HostPort) -> io::Result<Socket> {
+    let address = SocketAddrV4::new(at.address, at.port).into();
+    match at.protocol {
+        Protocol::Tcp => {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            // Or connections that ended a minute ago would keep it from us; others cannot share a listening port.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address)?;
+            socket.listen(1)?;
+            Ok(socket)
+        }
+        Protocol::Udp => {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+            socket.bind(&address)?;
+            Ok(socket)
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the server asks of the node: the streaming path. The program implements it over the agent.
+
+use async_trait::async_trait;
+use biga_api_kube::ApiError;
+use biga_wire::http::{ImageResult, Line, Progress, PruneResult};
+use biga_wire::shim;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+/// A stream in both directions.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A stream in both directions, of any kind. `UnixStream` becomes one by `Box::new`.
+pub type BoxedIo = Box<dyn Io>;
+
+/// Bytes that arrive over time. An error ends the answer early.
+pub type ByteStream = BoxStream<'static, Result<Bytes, ApiError>>;
+
+/// A request's body.
+pub type Upload = BoxStream<'static, std::io::Result<Bytes>>;
+
+/// Which part of an instance's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Go on with what is written from now, until the instance ends or the client leaves.
+    pub follow: bool,
+    /// Only so many of the last lines.
+    pub tail: Option<u64>,
+    /// Only what is not older than this.
+    pub since: Option<biga_model::Timestamp>,
+    /// Only what is older than this.
+    pub until: Option<biga_model::Timestamp>,
+    /// Begin each line with its time (RFC 3339, nanoseconds) and a space.
+    pub timestamps: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error.
+    pub stderr: bool,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+/// How a log is written to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// The bytes, both streams mixed.
+    #[default]
+    Text,
+    /// Wire frames of `Stdout` and `Stderr`.
+    Frames,
+}
+
+/// Credentials for a registry, from the header `X-Registry-Auth`. Never printed.
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// A token that stands for both.
+    #[serde(rename = "identitytoken", alias = "identityToken")]
+    pub identity_token: String,
+    /// A bearer token for the registry itself.
+    #[serde(rename = "registrytoken", alias = "registryToken")]
+    pub registry_token: String,
+    /// The registry they are for.
+    #[serde(rename = "serveraddress", alias = "serverAddress")]
+    pub server_address: String,
+}
+
+impl std::fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RegistryAuth({} at {})", self.username, self.server_address)
+    }
+}
+
+/// Form of a saved archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchiveFormat {
+    /// As `docker save` writes.
+    #[default]
+    Docker,
+    /// An OCI image layout.
+    Oci,
+}
+
+/// What an imported file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImportFormat {
+    /// A tar of a root file system.
+    #[default]
+    Rootfs,
+    /// A raw disk.
+    Raw,
+    /// A qcow2 disk.
+    Qcow2,
+}
+
+/// Where a long call reports how far it is. Reports are dropped where the client is slow.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    lines: mpsc::Sender<Line>,
+}
+
+impl Reporter {
+    pub(crate) fn new(lines: mpsc::Sender<Line>) -> Reporter {
+        Reporter { lines }
+    }
+
+    /// Reports.
+    pub fn progress(&self, progress: Progress) {
+        let _ = self.lines.try_send(Line {
+            progress: Some(progress),
+            ..Line::default()
+        });
+    }
+
+    /// Whether the client is gone, so that nobody wants the result.
+    pub fn is_closed(&self) -> bool {
+        self.lines.is_closed()
+    }
+}
+
+/// The node behind the streaming path.
+///
+/// A call's future is dropped when its client goes; what must not stop half-way belongs in a task of its own.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Opens a stream into an instance: waits (a while) for it to have a shim, connects, and sends `first`, one of
+    /// `Exec`, `Attach`, `Console`. The shim's reply is not read: it goes to the client.
+    async fn open(&self, namespace: &str, name: &str, first: shim::Request) -> Result<BoxedIo, ApiError>;
+
+    /// An instance's log.
+    async fn logs(&self, namespace: &str, name: &str, query: LogQuery) -> Result<ByteStream, ApiError>;
+
+    /// Samples of what an instance uses: one, or with `stream` one a second until it ends or the client leaves.
+    async fn stats(
+        &self,
+        namespace: &str,
+        name: &str,
+        stream: bool,
+    ) -> Result<BoxStream<'static, Result<shim::Stats, ApiError>>, ApiError>;
+
+    /// Sends a signal to an instance's main process.
+    async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), ApiError>;
+
+    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd).
+    async fn image_load(&self, archive: Upload, report: Reporter) -> Result<ImageResult, ApiError>;
+
+    /// Writes an image into an archive.
+    async fn image_save(&self, reference: &str, format: ArchiveFormat) -> Result<ByteStream, ApiError>;
+
+    /// Makes an image of a root file system (`config` is the `config` object of the OCI image config, as JSON) or of a disk.
+    async fn image_import(
+        &self,
+        reference: &str,
+        format: ImportFormat,
+        config: Option<serde_json::Value>,
+        content: Upload,
+        report: Reporter,
+    ) -> Result<ImageResult, ApiError>;
+
+    /// Sends an image to a registry under the name `target`.
+    async fn image_push(
+        &self,
+        reference: &str,
+        target: &str,
+        auth: Option<RegistryAuth>,
+        report: Reporter,
+    ) -> Result<ImageResult, ApiError>;
+
+    /// Gives an image another name.
+    async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, ApiError>;
+
+    /// Removes what nothing refers to.
+    async fn prune(&self, report: Reporter) -> Result<PruneResult, ApiError>;
+}

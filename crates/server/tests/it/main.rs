@@ -1,0 +1,9 @@
+//! The whole API in one process: memory store, resource machinery, server on a temporary unix socket and a TLS port.
+
+mod backend;
+mod errors;
+mod kubectl;
+mod stack;
+mod streams;
+mod verbs;
+mod watch;

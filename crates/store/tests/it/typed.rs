@@ -1,0 +1,243 @@
+//! The typed handles.
+
+use std::sync::Arc;
+
+use biga_model::{Instance, InstanceSpec, Node, Object, Phase, Power};
+use biga_store::typed::{self, DeleteOptions, Deletion, Error, ObjectEvent};
+use biga_store::{MemoryStore, Objects, Precondition, SpecWriter, StatusWriter, Store};
+use futures_util::StreamExt;
+
+fn handles() -> (
+    Arc<dyn Store>,
+    Objects<Instance>,
+    SpecWriter<Instance>,
+    StatusWriter<Instance>,
+) {
+    let s: Arc<dyn Store> = MemoryStore::new().unwrap();
+    (
+        s.clone(),
+        Objects::new(s.clone()),
+        SpecWriter::new(s.clone()),
+        StatusWriter::new(s),
+    )
+}
+
+fn web() -> Object<Instance> {
+    Object::new(
+        "web",
+        InstanceSpec {
+            image: "busybox".into(),
+            ..InstanceSpec::default()
+        },
+    )
+}
+
+#[test]
+fn keys_are_paths() {
+    assert_eq!(
+        typed::key::<Instance>("default", "web"),
+        "/biga.dev/instances/default/web"
+    );
+    assert_eq!(typed::key::<Node>("ignored", "n1"), "/biga.dev/nodes/n1");
+    assert_eq!(typed::prefix::<Instance>(None), "/biga.dev/instances/");
+    assert_eq!(typed::prefix::<Instance>(Some("a")), "/biga.dev/instances/a/");
+    assert_eq!(typed::prefix::<Node>(Some("a")), "/biga.dev/nodes/");
+}
+
+#[tokio::test]
+async fn spec_and_status_have_writers_of_their_own() {
+    let (store, objects, spec, status) = handles();
+    let made = spec.create(web()).await.unwrap();
+    assert_eq!((made.metadata.generation, made.metadata.finalizers.len()), (1, 1));
+    assert_eq!(objects.get("default", "web").await.unwrap(), made);
+    let stored = store.get("/biga.dev/instances/default/web").await.unwrap().unwrap();
+    assert!(stored.value.starts_with(typed::head::<Instance>().as_bytes()));
+    assert!(matches!(spec.create(web()).await, Err(Error::AlreadyExists { .. })));
+
+    let uid = made.uid().to_string();
+    let seen = status
+        .modify_status("default", "web", &uid, |s| s.phase = Phase::Running)
+        .await
+        .unwrap();
+    assert_eq!(
+        (seen.metadata.generation, seen.status_or_default().phase),
+        (1, Phase::Running)
+    );
+    let same = status
+        .modify_status("default", "web", &uid, |s| s.phase = Phase::Running)
+        .await
+        .unwrap();
+    assert_eq!(
+        same.metadata.resource_version, seen.metadata.resource_version,
+        "no write where nothing changed"
+    );
+    assert!(
+        status
+            .modify_status("default", "web", "other", |_| ())
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+
+    let mut stale = made.clone();
+    stale.spec.power = Power::Stopped;
+    assert!(spec.update(stale).await.unwrap_err().is_conflict());
+    let mut fresh = seen.clone();
+    fresh.spec.power = Power::Stopped;
+    fresh.status = None;
+    fresh.metadata.generation = 77;
+    fresh.metadata.uid.clear();
+    let updated = spec.update(fresh).await.unwrap();
+    assert_eq!((updated.metadata.generation, updated.uid()), (2, uid.as_str()));
+    assert_eq!(
+        updated.status_or_default().phase,
+        Phase::Running,
+        "the spec's writer keeps the status"
+    );
+    let same = spec
+        .modify("default", "web", |o| o.spec.power = Power::Stopped)
+        .await
+        .unwrap();
+    assert_eq!(same, updated);
+}
+
+#[tokio::test]
+async fn both_writers_at_once_lose_nothing() {
+    let (_, objects, spec, status) = handles();
+    let made = spec.create(web()).await.unwrap();
+    let uid = made.uid().to_string();
+    let specs = async {
+        for i in 0..20 {
+            spec.modify("default", "web", |o| o.spec.restart_request = i + 1)
+                .await
+                .unwrap();
+        }
+    };
+    let statuses = async {
+        for _ in 0..20 {
+            status
+                .modify_status("default", "web", &uid, |s| s.restart_count += 1)
+                .await
+                .unwrap();
+        }
+    };
+    tokio::join!(specs, statuses);
+    let end = objects.get("default", "web").await.unwrap();
+    assert_eq!(
+        (
+            end.spec.restart_request,
+            end.status_or_default().restart_count,
+            end.metadata.generation
+        ),
+        (20, 20, 21)
+    );
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_the_finalizer() {
+    let (_, objects, spec, status) = handles();
+    let made = spec.create(web()).await.unwrap();
+    let uid = made.uid().to_string();
+    let kept = status
+        .remove_finalizer("default", "web", &uid, "no/such")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(kept, made);
+    let wrong = DeleteOptions {
+        uid: Some("x".into()),
+        ..DeleteOptions::default()
+    };
+    assert!(spec.delete("default", "web", &wrong).await.unwrap_err().is_conflict());
+    let options = DeleteOptions {
+        grace_seconds: Some(3),
+        ..DeleteOptions::default()
+    };
+    let Deletion::Waiting(marked) = spec.delete("default", "web", &options).await.unwrap() else {
+        panic!("it went without its finalizer");
+    };
+    assert_eq!(
+        (marked.is_deleting(), marked.metadata.deletion_grace_period_seconds),
+        (true, Some(3))
+    );
+    let again = spec.delete("default", "web", &DeleteOptions::default()).await.unwrap();
+    assert!(
+        matches!(again, Deletion::Waiting(o) if o == marked),
+        "asking twice changes nothing"
+    );
+    let added = spec
+        .modify("default", "web", |o| o.metadata.finalizers.push("late/one".into()))
+        .await
+        .unwrap();
+    assert_eq!(
+        added.metadata.finalizers, marked.metadata.finalizers,
+        "too late for another finalizer"
+    );
+    assert_eq!(
+        status
+            .remove_finalizer("default", "web", &uid, "biga.dev/agent")
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(objects.find("default", "web").await.unwrap(), None);
+    assert_eq!(
+        status
+            .remove_finalizer("default", "web", &uid, "biga.dev/agent")
+            .await
+            .unwrap(),
+        None
+    );
+    let second = spec.create(web()).await.unwrap();
+    spec.delete("default", "web", &DeleteOptions::default()).await.unwrap();
+    let mut bare = objects.get("default", "web").await.unwrap();
+    bare.metadata.finalizers.clear();
+    spec.update(bare).await.unwrap();
+    assert_eq!(
+        objects.find("default", "web").await.unwrap(),
+        None,
+        "the last finalizer may also go by an update"
+    );
+    assert_ne!(second.uid(), uid);
+}
+
+#[tokio::test]
+async fn watches_are_typed_and_survive_damaged_entries() {
+    let (store, objects, spec, status) = handles();
+    let list = objects.list(None).await.unwrap();
+    let mut w = objects.watch(Some("default"), Some(list.revision)).await.unwrap();
+    let made = spec.create(web()).await.unwrap();
+    let bad = typed::key::<Instance>("default", "bad");
+    store.put(&bad, "{".into(), Precondition::None, None).await.unwrap();
+    status
+        .modify_status("default", "web", "", |s| s.phase = Phase::Running)
+        .await
+        .unwrap();
+    spec.modify("default", "web", |o| o.metadata.finalizers.clear())
+        .await
+        .unwrap();
+    spec.delete("default", "web", &DeleteOptions::default()).await.unwrap();
+    let Some(Ok(ObjectEvent::Put { object, previous: None })) = w.next().await else {
+        panic!()
+    };
+    assert_eq!(*object, made);
+    assert!(matches!(w.next().await, Some(Err(Error::Damaged { .. }))));
+    let Some(Ok(ObjectEvent::Put {
+        object,
+        previous: Some(before),
+    })) = w.next().await
+    else {
+        panic!()
+    };
+    assert_eq!((object.status_or_default().phase, *before), (Phase::Running, made));
+    assert!(matches!(w.next().await, Some(Ok(ObjectEvent::Put { .. }))));
+    let Some(Ok(ObjectEvent::Deleted { object })) = w.next().await else {
+        panic!()
+    };
+    assert_eq!(object.name(), "web");
+    assert_eq!(
+        objects.list(None).await.unwrap().items,
+        [],
+        "what cannot be read is left out"
+    );
+}
