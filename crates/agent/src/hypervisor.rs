@@ -76,6 +76,13 @@ impl Hypervisors {
         tried
     }
 
+    /// What an earlier trial brought, without a new one.
+    pub fn known_kvm(&self) -> probe::Kvm {
+        // A trial that goes on holds the lock.
+        let known = self.kvm.try_lock().and_then(|k| k.clone());
+        known.unwrap_or_else(|| probe::Kvm::Broken("it was not tried yet".into()))
+    }
+
     async fn found(&self) -> Result<&Found, Failure> {
         self.found.get_or_try_init(find).await
     }

@@ -168,19 +168,42 @@ async fn take_over(engine: &Arc<Engine>, store: &Arc<dyn Store>) -> Result<(), E
     Ok(())
 }
 
-/// Tries the host's abilities once, behind everything else.
+/// Looks at the host: at once without the trial of KVM, which takes seconds, then with it; and again whenever
+/// `biga setup` has put a guest kernel in place.
 async fn look_around(
     engine: Arc<Engine>,
     writer: node::Writer,
     status: biga_model::NodeStatus,
     guest: &'static [u8],
 ) {
-    engine.hypervisors.refresh_initrd(engine.layout.kernel(), guest).await;
+    let kernel = engine.layout.kernel();
+    let mut changes = match engine::private_dir(&kernel).map(|()| logs::Watcher::new(&kernel.join("meta.json"))) {
+        Ok(Ok(w)) => Some(w),
+        _ => None,
+    };
+    engine.hypervisors.refresh_initrd(kernel, guest).await;
+    look(&engine, &writer, &status, false).await;
+    loop {
+        look(&engine, &writer, &status, true).await;
+        let Some(w) = &mut changes else { return };
+        if w.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One look; the trial of KVM is made only once for a boot, whoever asks.
+async fn look(engine: &Arc<Engine>, writer: &node::Writer, status: &biga_model::NodeStatus, with_kvm: bool) {
     let (state, hypervisors) = (engine.layout.state.clone(), engine.hypervisors.clone());
-    let trial = tokio::task::spawn_blocking(move || node::abilities(state, || hypervisors.try_kvm()));
+    let trial = tokio::task::spawn_blocking(move || {
+        node::abilities(state, || match with_kvm {
+            true => hypervisors.try_kvm(),
+            false => hypervisors.known_kvm(),
+        })
+    });
     match trial.await {
         Ok(found) => {
-            if let Err(e) = writer.write(&node::with_abilities(status, found)).await {
+            if let Err(e) = writer.write(&node::with_abilities(status.clone(), found)).await {
                 tracing::warn!("the node's abilities were not written: {e}");
             }
         }

@@ -75,7 +75,9 @@ impl Networks {
                 Err(e) => return Err(e),
             }
         }
-        let networks = self.objects.list(None).await?.items;
+        let mut networks = self.objects.list(None).await?.items;
+        // Those that have a subnet already come first, so that a new one cannot take it.
+        networks.sort_by_key(|o| o.status_or_default().subnet.is_empty());
         let mut uids = BTreeMap::new();
         for o in &networks {
             uids.insert(o.metadata.name.clone(), o.metadata.uid.clone());

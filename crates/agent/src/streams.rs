@@ -239,8 +239,15 @@ fn settled(o: &Object<Instance>) -> Option<Result<(), Error>> {
         Phase::Created | Phase::Pending | Phase::Preparing if o.spec.power == Power::Stopped => {
             Some(Err(Error::State(format!("instance {name} is not running: `biga start {name}` starts it"))))
         }
-        Phase::Created | Phase::Pending | Phase::Preparing => None,
+        Phase::Pending => unplaced(&s).map(|why| Err(Error::State(format!("{name} cannot be placed: {why}")))),
+        Phase::Created | Phase::Preparing => None,
     }
+}
+
+/// Why the scheduler found no node for it.
+fn unplaced(s: &biga_model::InstanceStatus) -> Option<String> {
+    let scheduled = s.conditions.iter().find(|c| c.type_ == "Scheduled" && c.status == "False")?;
+    Some(scheduled.message.clone())
 }
 
 async fn pump(

@@ -31,8 +31,16 @@ impl Attaches {
         let mut all = self.0.lock();
         let list = all.entry(uid.to_string()).or_default();
         let number = list.iter().map(|c| c.number + 1).max().unwrap_or(0);
-        list.push(Client { number, waiting, frames });
-        Attached { all: self.clone(), uid: uid.to_string(), number }
+        list.push(Client {
+            number,
+            waiting,
+            frames,
+        });
+        Attached {
+            all: self.clone(),
+            uid: uid.to_string(),
+            number,
+        }
     }
 
     /// Whether a client waits for the process to start.
@@ -43,14 +51,20 @@ impl Attaches {
     /// Gives a frame to one client's stream. False where there is none.
     pub fn send(&self, uid: &str, frame: Frame) -> bool {
         let all = self.0.lock();
-        all.get(uid).is_some_and(|l| l.iter().any(|c| c.frames.try_send(frame.clone()).is_ok()))
+        all.get(uid)
+            .is_some_and(|l| l.iter().any(|c| c.frames.try_send(frame.clone()).is_ok()))
     }
 }
 
 impl Attached {
     /// The process runs, and this client has its stream.
     pub fn connected(&self) {
-        if let Some(c) = self.all.0.lock().get_mut(&self.uid).and_then(|l| l.iter_mut().find(|c| c.number == self.number))
+        if let Some(c) = self
+            .all
+            .0
+            .lock()
+            .get_mut(&self.uid)
+            .and_then(|l| l.iter_mut().find(|c| c.number == self.number))
         {
             c.waiting = false;
         }

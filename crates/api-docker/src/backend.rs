@@ -34,7 +34,10 @@ pub struct Fault {
 impl Fault {
     /// A failure.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Fault {
-        Fault { kind, message: message.into() }
+        Fault {
+            kind,
+            message: message.into(),
+        }
     }
 }
 
@@ -96,7 +99,14 @@ pub struct RegistryAuth {
 impl RegistryAuth {
     /// Whether it names nobody.
     pub fn is_empty(&self) -> bool {
-        [&self.username, &self.password, &self.identity_token, &self.registry_token].iter().all(|s| s.is_empty())
+        [
+            &self.username,
+            &self.password,
+            &self.identity_token,
+            &self.registry_token,
+        ]
+        .iter()
+        .all(|s| s.is_empty())
     }
 }
 
@@ -196,7 +206,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Asks a registry whether it knows these credentials; answers an identity token, or an empty string.
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {
-        let message = format!("checking credentials at {:?} is not supported by this node yet", auth.server_address);
+        let message = format!(
+            "checking credentials at {:?} is not supported by this node yet",
+            auth.server_address
+        );
         Err(Fault::new(FaultKind::Unsupported, message))
     }
 }

@@ -23,7 +23,10 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure with this status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Error {
-        Error { status, message: message.into() }
+        Error {
+            status,
+            message: message.into(),
+        }
     }
 
     /// 400.
@@ -48,7 +51,10 @@ impl Error {
 
     /// 501: what is missing, as in "health checks".
     pub fn missing(what: impl std::fmt::Display) -> Error {
-        Error::new(StatusCode::NOT_IMPLEMENTED, format!("{what}: not supported by Biga yet"))
+        Error::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("{what}: not supported by Biga yet"),
+        )
     }
 
     /// 400 with all that is wrong with an object.
@@ -62,7 +68,8 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "message": self.message }).to_string() + "\n";
         let mut r = (self.status, body).into_response();
-        r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        r.headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         r
     }
 }

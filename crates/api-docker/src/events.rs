@@ -54,16 +54,41 @@ const KINDS: usize = 4;
 impl Hub {
     /// Begins to follow the store.
     pub fn start(store: Arc<dyn Store>, namespace: String) -> Hub {
-        let shared = Arc::new(Shared { kept: Mutex::default(), tell: broadcast::Sender::new(BEHIND) });
+        let shared = Arc::new(Shared {
+            kept: Mutex::default(),
+            tell: broadcast::Sender::new(BEHIND),
+        });
         let (up, ready) = watch::channel(0);
         let up = Arc::new(up);
         let mut tasks = JoinSet::new();
         let ns = Some(namespace);
-        tasks.spawn(run::<Instance>(store.clone(), ns.clone(), shared.clone(), up.clone(), events::instance));
-        tasks.spawn(run::<Volume>(store.clone(), ns, shared.clone(), up.clone(), events::volume));
-        tasks.spawn(run::<Network>(store.clone(), None, shared.clone(), up.clone(), events::network));
+        tasks.spawn(run::<Instance>(
+            store.clone(),
+            ns.clone(),
+            shared.clone(),
+            up.clone(),
+            events::instance,
+        ));
+        tasks.spawn(run::<Volume>(
+            store.clone(),
+            ns,
+            shared.clone(),
+            up.clone(),
+            events::volume,
+        ));
+        tasks.spawn(run::<Network>(
+            store.clone(),
+            None,
+            shared.clone(),
+            up.clone(),
+            events::network,
+        ));
         tasks.spawn(run::<Image>(store, None, shared.clone(), up, events::image));
-        Hub { shared, ready, _tasks: tasks }
+        Hub {
+            shared,
+            ready,
+            _tasks: tasks,
+        }
     }
 
     /// Waits until what was there before is known, so that nothing that comes after is missed.
@@ -120,7 +145,9 @@ async fn follow<K: Kind>(
         None => up.send_modify(|n| *n += 1),
         Some(before) => {
             for (uid, old) in &before {
-                compare(Some(old), now.get(uid)).into_iter().for_each(|m| shared.publish(m));
+                compare(Some(old), now.get(uid))
+                    .into_iter()
+                    .for_each(|m| shared.publish(m));
             }
             for (_, new) in now.iter().filter(|(uid, _)| !before.contains_key(*uid)) {
                 compare(None, Some(new)).into_iter().for_each(|m| shared.publish(m));

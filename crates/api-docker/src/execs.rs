@@ -64,7 +64,9 @@ impl Execs {
         let mut t = self.0.lock();
         while t.order.len() >= KEPT {
             let idle = |id: &String| {
-                !t.all.get(id).is_some_and(|e| matches!(e.state, ExecState::Running(_) | ExecState::Starting))
+                !t.all
+                    .get(id)
+                    .is_some_and(|e| matches!(e.state, ExecState::Running(_) | ExecState::Starting))
             };
             let Some(i) = t.order.iter().position(idle) else { break };
             if let Some(id) = t.order.remove(i) {
@@ -107,7 +109,9 @@ impl Execs {
     pub fn running(&self, uid: &str) -> Vec<String> {
         let t = self.0.lock();
         let live = |id: &&String| {
-            t.all.get(*id).is_some_and(|e| e.uid == uid && matches!(e.state, ExecState::Running(_)))
+            t.all
+                .get(*id)
+                .is_some_and(|e| e.uid == uid && matches!(e.state, ExecState::Running(_)))
         };
         t.order.iter().filter(live).cloned().collect()
     }

@@ -64,16 +64,20 @@ impl Query {
     /// A number.
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(v) = self.get(name) else { return Ok(None) };
-        v.parse().map(Some).map_err(|_| Error::bad(format!("invalid value for {name}: {v:?} is no number in its range")))
+        v.parse()
+            .map(Some)
+            .map_err(|_| Error::bad(format!("invalid value for {name}: {v:?} is no number in its range")))
     }
 
     /// A moment: seconds since 1970 with a fraction, or RFC 3339.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>> {
         match self.get(name) {
             None | Some("0") => Ok(None),
-            Some(v) => parse_time(v)
-                .map(Some)
-                .ok_or_else(|| Error::bad(format!("invalid value for \"{name}\": failed to parse {v:?} as a timestamp"))),
+            Some(v) => parse_time(v).map(Some).ok_or_else(|| {
+                Error::bad(format!(
+                    "invalid value for \"{name}\": failed to parse {v:?} as a timestamp"
+                ))
+            }),
         }
     }
 
@@ -184,12 +188,15 @@ impl Filters {
     /// The moment of an `until` filter: as in a query, or a duration before now (`10m`, `1h30m`).
     pub fn until(&self) -> Result<Option<Timestamp>> {
         let Some(l) = self.get("until") else { return Ok(None) };
-        let [v] = l else { return Err(Error::bad("more than one until filter specified")) };
+        let [v] = l else {
+            return Err(Error::bad("more than one until filter specified"));
+        };
         if let Some(t) = parse_time(v) {
             return Ok(Some(t));
         }
-        let ago: jiff::SignedDuration =
-            v.parse().map_err(|_| Error::bad(format!("invalid filter 'until={v}': no time and no duration")))?;
+        let ago: jiff::SignedDuration = v
+            .parse()
+            .map_err(|_| Error::bad(format!("invalid filter 'until={v}': no time and no duration")))?;
         Timestamp::now()
             .checked_sub(ago)
             .map(Some)
@@ -202,29 +209,43 @@ pub(crate) async fn json_or_none<T: DeserializeOwned>(headers: &HeaderMap, body:
     let bytes = axum::body::to_bytes(body, MAX_JSON).await.map_err(|e| {
         let message = e.to_string();
         match message.contains("length limit") {
-            true => Error::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {MAX_JSON} bytes")),
+            true => Error::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {MAX_JSON} bytes"),
+            ),
             false => Error::bad(format!("the body cannot be read: {message}")),
         }
     })?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Error::bad(format!("unsupported Content-Type header ({kind}): must be 'application/json'")));
+        return Err(Error::bad(format!(
+            "unsupported Content-Type header ({kind}): must be 'application/json'"
+        )));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::bad(format!("invalid JSON: {e}")))
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|e| Error::bad(format!("invalid JSON: {e}")))
 }
 
 /// A JSON body that must be there.
 pub(crate) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T> {
-    json_or_none(headers, body).await?.ok_or_else(|| Error::bad("invalid JSON: got EOF while reading request body"))
+    json_or_none(headers, body)
+        .await?
+        .ok_or_else(|| Error::bad("invalid JSON: got EOF while reading request body"))
 }
 
 /// Credentials of the header `X-Registry-Auth` (base64url of JSON); `None` where they name nobody.
 pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>> {
-    let Some(text) = headers.get("x-registry-auth") else { return Ok(None) };
+    let Some(text) = headers.get("x-registry-auth") else {
+        return Ok(None);
+    };
     let text = text.as_bytes().trim_ascii_end();
     let end = text.iter().rposition(|b| *b != b'=').map_or(0, |i| i + 1);
     if end == 0 {
@@ -240,7 +261,9 @@ pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>>
         })
         .collect();
     let bad = |why: String| Error::bad(format!("invalid X-Registry-Auth header: {why}"));
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(plain).map_err(|e| bad(e.to_string()))?;
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(plain)
+        .map_err(|e| bad(e.to_string()))?;
     let auth: Option<RegistryAuth> = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
     Ok(auth.filter(|a| !a.is_empty()))
 }
@@ -271,7 +294,8 @@ mod tests {
     #[test]
     fn filters_have_two_spellings() {
         let new = Filters::parse(r#"{"status":["running"],"label":["a=b","c"]}"#).unwrap();
-        let old = Filters::parse(r#"{"status":{"running":true,"exited":false},"label":{"a=b":true,"c":true}}"#).unwrap();
+        let old =
+            Filters::parse(r#"{"status":{"running":true,"exited":false},"label":{"a=b":true,"c":true}}"#).unwrap();
         assert_eq!(new, old);
         let labels: BTreeMap<String, String> = [("a".into(), "b".into()), ("c".into(), String::new())].into();
         assert!(new.labels(&labels) && !new.labels(&BTreeMap::new()));

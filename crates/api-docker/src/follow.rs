@@ -24,7 +24,11 @@ pub(crate) async fn follow<K: Kind, T>(
         let mut seen = store.revision().await?;
         let entry = store.get(&key).await?;
         let from = seen;
-        let current = entry.as_ref().map(decode::<K>).transpose()?.filter(|o| o.metadata.uid == uid);
+        let current = entry
+            .as_ref()
+            .map(decode::<K>)
+            .transpose()?
+            .filter(|o| o.metadata.uid == uid);
         if let Some(e) = &entry {
             seen = seen.max(e.revision);
         }

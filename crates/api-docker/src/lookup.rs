@@ -117,11 +117,16 @@ impl DockerApi {
         if !is_hex(word) {
             return Err(missing());
         }
-        let mut found: Vec<_> = all.into_iter().filter(|o| docker_id(o.uid()).starts_with(word)).collect();
+        let mut found: Vec<_> = all
+            .into_iter()
+            .filter(|o| docker_id(o.uid()).starts_with(word))
+            .collect();
         match found.len() {
             0 => Err(missing()),
             1 => found.pop().ok_or_else(missing),
-            n => Err(Error::bad(format!("network {word} is ambiguous ({n} matches found based on ID prefix)"))),
+            n => Err(Error::bad(format!(
+                "network {word} is ambiguous ({n} matches found based on ID prefix)"
+            ))),
         }
     }
 
@@ -148,19 +153,26 @@ pub(crate) struct FoundImage {
 
 impl FoundImage {
     fn new(id: String, by_name: Option<String>, all: Vec<Object<Image>>) -> FoundImage {
-        let objects = all.into_iter().filter(|o| o.status_or_default().image_id == id).collect();
+        let objects = all
+            .into_iter()
+            .filter(|o| o.status_or_default().image_id == id)
+            .collect();
         FoundImage { id, by_name, objects }
     }
 
     /// The object under the name that was typed.
     pub fn named(&self) -> Option<&Object<Image>> {
         let word: Reference = self.by_name.as_deref()?.parse().ok()?;
-        self.objects.iter().find(|o| o.spec.reference.parse::<Reference>().is_ok_and(|r| r == word))
+        self.objects
+            .iter()
+            .find(|o| o.spec.reference.parse::<Reference>().is_ok_and(|r| r == word))
     }
 
     /// A reference by which the node finds it.
     pub fn reference(&self) -> String {
-        self.named().or_else(|| self.objects.first()).map_or_else(|| self.id.clone(), |o| o.spec.reference.clone())
+        self.named()
+            .or_else(|| self.objects.first())
+            .map_or_else(|| self.id.clone(), |o| o.spec.reference.clone())
     }
 }
 
@@ -172,11 +184,19 @@ fn by_reference(word: &str, all: &[Object<Image>]) -> Option<String> {
         s.phase == ImagePhase::Ready || !s.image_id.is_empty()
     };
     let matches = |o: &&Object<Image>| {
-        let Ok(r) = o.spec.reference.parse::<Reference>() else { return false };
-        let by_digest = wanted.digest.as_deref().is_some_and(|d| d == o.status_or_default().digest);
+        let Ok(r) = o.spec.reference.parse::<Reference>() else {
+            return false;
+        };
+        let by_digest = wanted
+            .digest
+            .as_deref()
+            .is_some_and(|d| d == o.status_or_default().digest);
         r == wanted || (by_digest && r.registry == wanted.registry && r.repository == wanted.repository)
     };
-    all.iter().filter(same).find(matches).map(|o| o.status_or_default().image_id)
+    all.iter()
+        .filter(same)
+        .find(matches)
+        .map(|o| o.status_or_default().image_id)
 }
 
 pub(crate) fn is_hex(word: &str) -> bool {

@@ -23,7 +23,10 @@ pub async fn serve(listener: UnixListener, app: Router) -> Infallible {
                 continue;
             }
         };
-        let service = TowerToHyperService::new(app.clone().map_request(|r: http::Request<_>| r.map(axum::body::Body::new)));
+        let service = TowerToHyperService::new(
+            app.clone()
+                .map_request(|r: http::Request<_>| r.map(axum::body::Body::new)),
+        );
         tokio::spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .half_close(true)

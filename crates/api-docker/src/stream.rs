@@ -69,7 +69,9 @@ where
     let wants = parts.headers.get(header::UPGRADE).is_some();
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| wants);
     let mut response = Response::new(Body::empty());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     let Some(upgrade) = upgrade else {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let input = body.into_data_stream().map(|r| r.map_err(std::io::Error::other));
@@ -87,8 +89,12 @@ where
         }
     });
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    response
+        .headers_mut()
+        .insert(header::UPGRADE, HeaderValue::from_static("tcp"));
     response
 }
 
@@ -104,7 +110,10 @@ impl ShimStream {
         let mut decoder = Decoder::new();
         match next_frame(&mut io, &mut decoder).await? {
             Some(f) if f.kind == FrameKind::Reply => Ok((f.parse()?, ShimStream { io, decoder })),
-            Some(f) => Err(std::io::Error::other(format!("the shim answered by a frame of kind {:?}", f.kind))),
+            Some(f) => Err(std::io::Error::other(format!(
+                "the shim answered by a frame of kind {:?}",
+                f.kind
+            ))),
             None => Err(std::io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -315,7 +324,10 @@ pub(crate) const DEFAULT_KEYS: &[u8] = &[16, 17];
 
 impl DetachKeys {
     fn new(keys: &[u8]) -> DetachKeys {
-        DetachKeys { keys: keys.to_vec(), held: 0 }
+        DetachKeys {
+            keys: keys.to_vec(),
+            held: 0,
+        }
     }
 
     /// What passes on, and whether the keys were complete. Keys that begin a match are held back until it fails.
@@ -362,7 +374,9 @@ pub(crate) fn parse_keys(text: &str) -> Result<Vec<u8>, Error> {
         }
     };
     text.split(',').map(one).collect::<Option<_>>().ok_or_else(|| {
-        Error::bad(format!("invalid detach keys ({text}) provided: write them as in ctrl-p,ctrl-q"))
+        Error::bad(format!(
+            "invalid detach keys ({text}) provided: write them as in ctrl-p,ctrl-q"
+        ))
     })
 }
 
@@ -374,7 +388,10 @@ pub(crate) struct Recoder {
 
 impl Recoder {
     pub fn new(format: Format) -> Recoder {
-        Recoder { decoder: Decoder::new(), format }
+        Recoder {
+            decoder: Decoder::new(),
+            format,
+        }
     }
 
     /// Output for the frames that are complete now.

@@ -64,7 +64,10 @@ fn prefix(path: &str) -> Option<(ApiVersion, &str)> {
     let end = rest.find('/')?;
     let (major, minor) = rest[..end].split_once('.')?;
     let number = |s: &str| s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse().ok()).flatten();
-    let version = ApiVersion { major: number(major)?, minor: number(minor)? };
+    let version = ApiVersion {
+        major: number(major)?,
+        minor: number(minor)?,
+    };
     Some((version, &rest[end..]))
 }
 

@@ -9,14 +9,12 @@ use serde_json::Value;
 use crate::decode::{self, Decoded, MAX_BODY};
 use crate::error::{ApiError, ErrorKind};
 use crate::resource::{Call, Resource};
-use crate::write::{content_type, to_value, unsupported};
+use crate::write::{SWAP_TRIES, content_type, to_value, unsupported};
 
 /// At most so many operations in a JSON patch, as in Kubernetes.
 const MAX_OPERATIONS: usize = 10_000;
 /// No patch may nest deeper: the JSON parser's own bound.
 const MAX_DEPTH: usize = 128;
-/// How often a patch without a version is tried again on a newer object.
-const TRIES: usize = 64;
 
 /// A patch that was read.
 enum Change {
@@ -129,28 +127,30 @@ fn size(value: &Value, depth: usize) -> Option<usize> {
 impl<K: Kind> Resource<K> {
     pub async fn patch(&self, call: &Call) -> Result<Response, ApiError> {
         let change = Change::read(call)?;
-        for _ in 0..TRIES {
+        let named = change.names_version();
+        let mut tries = 1;
+        loop {
             let current = self.objects.get(call.ns(), call.name()).await?;
             let Decoded { object, warnings } = self.patched(call, &change, &current)?;
             match self.replace(call, &current, object).await {
-                Err(e) if e.kind == ErrorKind::Conflict && !change.names_version() => {}
+                Err(e) if e.kind == ErrorKind::Conflict && !named && tries < SWAP_TRIES => tries += 1,
                 other => return self.answer(call, StatusCode::OK, &other?, &warnings),
             }
         }
-        Err(busy::<K>(call))
     }
 
     pub async fn patch_status(&self, call: &Call) -> Result<Response, ApiError> {
         let change = Change::read(call)?;
-        for _ in 0..TRIES {
+        let named = change.names_version();
+        let mut tries = 1;
+        loop {
             let current = self.objects.get(call.ns(), call.name()).await?;
             let Decoded { object, warnings } = self.patched(call, &change, &current)?;
             match self.replace_status(call, &current, object).await {
-                Err(e) if e.kind == ErrorKind::Conflict && !change.names_version() => {}
+                Err(e) if e.kind == ErrorKind::Conflict && !named && tries < SWAP_TRIES => tries += 1,
                 other => return self.answer(call, StatusCode::OK, &other?, &warnings),
             }
         }
-        Err(busy::<K>(call))
     }
 
     fn patched(&self, call: &Call, change: &Change, current: &Object<K>) -> Result<Decoded<K>, ApiError> {
@@ -163,14 +163,6 @@ impl<K: Kind> Resource<K> {
         }
         Ok(decoded)
     }
-}
-
-fn busy<K: Kind>(call: &Call) -> ApiError {
-    ApiError::new(
-        ErrorKind::Conflict,
-        "the object changes too fast to be patched: try again",
-    )
-    .about(K::PLURAL, call.name())
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::resource::{Call, Resource};
 
 /// How often a generated name is drawn again where it is taken.
 const NAME_TRIES: usize = 8;
+/// How often a write that names no version is tried on a newer object where somebody came between.
+pub(crate) const SWAP_TRIES: usize = 64;
 
 impl<K: Kind> Resource<K> {
     pub async fn create(&self, call: &Call) -> Result<Response, ApiError> {
@@ -58,11 +60,12 @@ impl<K: Kind> Resource<K> {
         let Decoded { mut object, warnings } = self.body(call)?;
         self.place(call, &mut object)?;
         // Without a resourceVersion the last writer wins, on whatever stands there by then.
-        let unconditional = object.metadata.resource_version.is_empty();
+        let unconditional = object.metadata.resource_version.is_empty() && object.metadata.uid.is_empty();
+        let mut tries = 1;
         loop {
             let current = self.objects.get(call.ns(), call.name()).await?;
             match self.replace(call, &current, object.clone()).await {
-                Err(e) if e.kind == ErrorKind::Conflict && unconditional && object.metadata.uid.is_empty() => {}
+                Err(e) if e.kind == ErrorKind::Conflict && unconditional && tries < SWAP_TRIES => tries += 1,
                 other => return self.answer(call, StatusCode::OK, &other?, &warnings),
             }
         }
@@ -91,11 +94,12 @@ impl<K: Kind> Resource<K> {
     pub async fn update_status(&self, call: &Call) -> Result<Response, ApiError> {
         let Decoded { mut object, warnings } = self.body(call)?;
         self.place(call, &mut object)?;
-        let unconditional = object.metadata.resource_version.is_empty();
+        let unconditional = object.metadata.resource_version.is_empty() && object.metadata.uid.is_empty();
+        let mut tries = 1;
         loop {
             let current = self.objects.get(call.ns(), call.name()).await?;
             match self.replace_status(call, &current, object.clone()).await {
-                Err(e) if e.kind == ErrorKind::Conflict && unconditional && object.metadata.uid.is_empty() => {}
+                Err(e) if e.kind == ErrorKind::Conflict && unconditional && tries < SWAP_TRIES => tries += 1,
                 other => return self.answer(call, StatusCode::OK, &other?, &warnings),
             }
         }

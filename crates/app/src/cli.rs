@@ -4,8 +4,8 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, compare, delete, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig, logs, many, network, node,
-    power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    apply, attach, compare, delete, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig, logs, many,
+    network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;
@@ -14,8 +14,10 @@ use crate::serve::ServeOptions;
 /// Runs virtual machines and containers on one host, as one thing.
 #[derive(Debug, Parser)]
 #[command(name = "biga", version, propagate_version = false, disable_help_subcommand = true)]
-#[command(after_help = "`biga VERB --help` says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, \
-                        5 invalid, 6 no daemon, 7 timeout, 8 denied; run, exec, attach: that of the process, or 125, 126, 127.")]
+#[command(
+    after_help = "`biga VERB --help` says more. Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, \
+                        5 invalid, 6 no daemon, 7 timeout, 8 denied; run, exec, attach: that of the process, or 125, 126, 127."
+)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -29,7 +31,16 @@ struct Global {
     #[arg(long, global = true, env = "BIGA_HOST", hide_env_values = true, value_name = "ADDRESS", default_value = "unix:///run/biga/api.sock", help_heading = "Global options", value_parser = endpoint)]
     host: Endpoint,
     /// Namespace of instances, volumes and events
-    #[arg(short = 'n', long, global = true, env = "BIGA_NAMESPACE", hide_env_values = true, value_name = "NAMESPACE", default_value = "default", help_heading = "Global options")]
+    #[arg(
+        short = 'n',
+        long,
+        global = true,
+        env = "BIGA_NAMESPACE",
+        hide_env_values = true,
+        value_name = "NAMESPACE",
+        default_value = "default",
+        help_heading = "Global options"
+    )]
     namespace: String,
 }
 
@@ -234,7 +245,10 @@ mod tests {
                 at = at.find_subcommand_mut(step).unwrap();
             }
             let text = at.clone().term_width(100).render_long_help().to_string();
-            let name = std::iter::once("help").chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("_");
+            let name = std::iter::once("help")
+                .chain(path.iter().map(String::as_str))
+                .collect::<Vec<_>>()
+                .join("_");
             insta::assert_snapshot!(name, text);
         }
     }

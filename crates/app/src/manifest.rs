@@ -26,7 +26,8 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
         }
         for file in files_of(p)? {
             let name = file.display().to_string();
-            let text = std::fs::read_to_string(&file).map_err(|e| fail(Code::FAILED, format!("cannot read {name}: {e}")))?;
+            let text =
+                std::fs::read_to_string(&file).map_err(|e| fail(Code::FAILED, format!("cannot read {name}: {e}")))?;
             out.extend(parse(&text, &name)?);
         }
     }
@@ -113,10 +114,17 @@ items:
 - {apiVersion: biga.dev/v1, kind: Network, metadata: {name: c}, spec: {mtu: 1400, internal: true, subnet: \"10.1.0.0/24\"}}
 ";
         let docs = parse(text, "f.yaml").unwrap();
-        let names: Vec<_> = docs.iter().map(|d| d.object["metadata"]["name"].as_str().unwrap()).collect();
+        let names: Vec<_> = docs
+            .iter()
+            .map(|d| d.object["metadata"]["name"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(docs[2].object["spec"], serde_json::json!({"mtu": 1400, "internal": true, "subnet": "10.1.0.0/24"}));
-        let json = r#"{"apiVersion": "biga.dev/v1", "kind": "Volume", "metadata": {"name": "j"}, "spec": {"size": "1Gi"}}"#;
+        assert_eq!(
+            docs[2].object["spec"],
+            serde_json::json!({"mtu": 1400, "internal": true, "subnet": "10.1.0.0/24"})
+        );
+        let json =
+            r#"{"apiVersion": "biga.dev/v1", "kind": "Volume", "metadata": {"name": "j"}, "spec": {"size": "1Gi"}}"#;
         assert_eq!(parse(json, "f.json").unwrap()[0].object["spec"]["size"], "1Gi");
     }
 

@@ -5,16 +5,16 @@ const ADJECTIVES: &[&str] = &[
     "candid", "clear", "clever", "coral", "cosy", "crisp", "deft", "eager", "early", "fair", "fleet", "fond", "frank",
     "fresh", "gentle", "glad", "golden", "grand", "hardy", "honest", "humble", "ideal", "jolly", "keen", "kind",
     "lively", "loyal", "lucid", "merry", "mild", "neat", "nimble", "noble", "patient", "plain", "proud", "quick",
-    "quiet", "rapid", "ready", "rosy", "royal", "sage", "silver", "smooth", "solid", "steady", "swift", "tidy", "vivid",
-    "warm", "wise", "witty", "zesty",
+    "quiet", "rapid", "ready", "rosy", "royal", "sage", "silver", "smooth", "solid", "steady", "swift", "tidy",
+    "vivid", "warm", "wise", "witty", "zesty",
 ];
 const NOUNS: &[&str] = &[
     "anchor", "arrow", "badger", "beacon", "birch", "bison", "bridge", "brook", "canyon", "cedar", "chariot", "cliff",
     "cobalt", "comet", "condor", "crane", "dune", "eagle", "ember", "falcon", "fern", "finch", "fjord", "forge", "fox",
-    "gale", "garnet", "glade", "grove", "harbour", "hare", "hawk", "heron", "horse", "iris", "island", "jasper", "kite",
-    "lake", "lark", "linden", "lynx", "maple", "meadow", "moss", "oak", "ocean", "onyx", "orchid", "otter", "owl",
-    "pebble", "pine", "quartz", "raven", "reef", "river", "robin", "slate", "sparrow", "spruce", "stag", "summit",
-    "swan", "thistle", "tiger", "valley", "willow", "wren",
+    "gale", "garnet", "glade", "grove", "harbour", "hare", "hawk", "heron", "horse", "iris", "island", "jasper",
+    "kite", "lake", "lark", "linden", "lynx", "maple", "meadow", "moss", "oak", "ocean", "onyx", "orchid", "otter",
+    "owl", "pebble", "pine", "quartz", "raven", "reef", "river", "robin", "slate", "sparrow", "spruce", "stag",
+    "summit", "swan", "thistle", "tiger", "valley", "willow", "wren",
 ];
 
 /// A name such as `quiet-otter`.
@@ -55,7 +55,9 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut d = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + change);
+            let mut d = (rows[i - 1][j] + 1)
+                .min(rows[i][j - 1] + 1)
+                .min(rows[i - 1][j - 1] + change);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 d = d.min(rows[i - 2][j - 2] + 1);
             }

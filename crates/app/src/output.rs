@@ -165,7 +165,11 @@ fn width(text: &str) -> usize {
 
 /// Makes control characters visible, apart from the colours we set ourselves.
 pub fn clean(text: &str) -> String {
-    let ours = |rest: &str| ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"].iter().any(|e| rest.starts_with(e));
+    let ours = |rest: &str| {
+        ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[0m"]
+            .iter()
+            .any(|e| rest.starts_with(e))
+    };
     let mut out = String::with_capacity(text.len());
     for (i, c) in text.char_indices() {
         if c.is_control() && !ours(&text[i..]) {
@@ -195,7 +199,13 @@ pub fn object_table<K: Kind>(objects: &[Object<K>], wide: bool, namespace: bool,
         headings.push("Namespace");
     }
     headings.push("Name");
-    headings.extend(columns.iter().enumerate().filter(|(i, _)| shown(*i)).map(|(_, c)| c.name));
+    headings.extend(
+        columns
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| shown(*i))
+            .map(|(_, c)| c.name),
+    );
     headings.push("Age");
     let mut t = TextTable::new(headings);
     for o in objects {
@@ -205,7 +215,13 @@ pub fn object_table<K: Kind>(objects: &[Object<K>], wide: bool, namespace: bool,
         }
         row.push(o.name().to_string());
         let cells = K::cells(o, now);
-        row.extend(cells.iter().enumerate().filter(|(i, _)| shown(*i)).map(|(_, v)| cell(v)));
+        row.extend(
+            cells
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| shown(*i))
+                .map(|(_, v)| cell(v)),
+        );
         row.push(biga_model::kind::age(o.metadata.creation_timestamp, now));
         t.row(row);
     }

@@ -97,7 +97,11 @@ pub fn cpu_exact(pid: u32) -> Duration {
     if let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) {
         for t in tasks.flatten() {
             let text = std::fs::read_to_string(t.path().join("schedstat")).unwrap_or_default();
-            total += text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+            total += text
+                .split_whitespace()
+                .next()
+                .and_then(|n| n.parse::<u64>().ok())
+                .unwrap_or(0);
         }
     }
     let ticks = Process::read(Path::new(&format!("/proc/{pid}"))).map_or(Duration::ZERO, |p| p.cpu);
@@ -116,7 +120,9 @@ pub struct Pss {
 
 /// Proportional memory of a process, from `smaps_rollup`.
 pub fn pss(pid: u32) -> Option<Pss> {
-    Some(pss_of(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?))
+    Some(pss_of(
+        &std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?,
+    ))
 }
 
 fn pss_of(text: &str) -> Pss {
@@ -139,7 +145,8 @@ mod tests {
 
     #[test]
     fn hostile_process_names_are_read() {
-        let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 20 10 20 0 1 0 100 1000 25 18446744073709551615";
+        let stat =
+            "42 (a) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 20 10 20 0 1 0 100 1000 25 18446744073709551615";
         let p = Process::of_stat(stat).unwrap();
         assert_eq!((p.parent, p.command.as_str()), (7, "[a) b (c]"));
         let ticks = rustix::param::clock_ticks_per_second();
@@ -149,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_tree_is_followed_down() {
-        let p = |parent| Process { parent, ..Process::default() };
+        let p = |parent| Process {
+            parent,
+            ..Process::default()
+        };
         let all = BTreeMap::from([(1, p(0)), (2, p(1)), (3, p(2)), (4, p(1)), (9, p(0))]);
         let mut t = tree(&all, 1);
         t.sort();

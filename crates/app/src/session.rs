@@ -90,9 +90,7 @@ impl Session {
     /// Carries one stream to its end.
     pub async fn carry(&mut self, stream: Duplex) -> anyhow::Result<End> {
         let Duplex {
-            mut reader,
-            mut writer,
-            ..
+            mut reader, mut writer, ..
         } = stream;
         if self.options.tty
             && let Some((rows, cols)) = window()

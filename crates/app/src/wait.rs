@@ -32,8 +32,8 @@ pub async fn running(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Objec
             None => Some(None),
             Some(s) => {
                 let status = s.status_or_default();
-                let answered = status.observed_generation >= generation
-                    && status.observed_restart >= s.spec.restart_request;
+                let answered =
+                    status.observed_generation >= generation && status.observed_restart >= s.spec.restart_request;
                 let settled = matches!(status.phase, Phase::Running | Phase::Paused) || status.phase.is_ended();
                 (answered && settled).then(|| Some(s.clone()))
             }
@@ -86,11 +86,7 @@ pub async fn gone(cx: &Context, o: &Object<Instance>) -> Result<(), Error> {
 }
 
 /// Runs `work` and shows how far the image is while it is pulled.
-pub async fn with_pull<T, E>(
-    cx: &Context,
-    reference: &str,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
+pub async fn with_pull<T, E>(cx: &Context, reference: &str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     tokio::select! {
         biased;
         r = work => r,
@@ -134,7 +130,9 @@ impl PullBar {
         let s = o.status_or_default();
         match s.phase {
             ImagePhase::Pulling => {
-                let bar = self.bar.get_or_insert_with(|| begin(&format!("pulling {}", self.reference)));
+                let bar = self
+                    .bar
+                    .get_or_insert_with(|| begin(&format!("pulling {}", self.reference)));
                 bar.set_length(s.total_bytes.max(s.done_bytes));
                 bar.set_position(s.done_bytes);
             }

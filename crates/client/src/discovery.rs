@@ -80,22 +80,25 @@ impl Client {
         let mut all = Vec::new();
         for g in groups.groups {
             let gv = g.preferred_version.group_version;
-            let list: Resources = self
-                .json(request(http::Method::GET, &format!("/apis/{gv}"))?)
-                .await?;
+            let list: Resources = self.json(request(http::Method::GET, &format!("/apis/{gv}"))?).await?;
             // A slash marks a subresource.
-            all.extend(list.resources.into_iter().filter(|r| !r.name.contains('/')).map(|r| Resource {
-                api_version: gv.clone(),
-                singular: if r.singular_name.is_empty() {
-                    r.kind.to_ascii_lowercase()
-                } else {
-                    r.singular_name
-                },
-                kind: r.kind,
-                plural: r.name,
-                short_names: r.short_names,
-                namespaced: r.namespaced,
-            }));
+            all.extend(
+                list.resources
+                    .into_iter()
+                    .filter(|r| !r.name.contains('/'))
+                    .map(|r| Resource {
+                        api_version: gv.clone(),
+                        singular: if r.singular_name.is_empty() {
+                            r.kind.to_ascii_lowercase()
+                        } else {
+                            r.singular_name
+                        },
+                        kind: r.kind,
+                        plural: r.name,
+                        short_names: r.short_names,
+                        namespaced: r.namespaced,
+                    }),
+            );
         }
         Ok(all)
     }

@@ -125,7 +125,10 @@ impl Client {
         }
         Error::new(
             ErrorKind::Unreachable,
-            format!("the connection to the Biga daemon at {} broke: {text}", self.inner.endpoint),
+            format!(
+                "the connection to the Biga daemon at {} broke: {text}",
+                self.inner.endpoint
+            ),
         )
     }
 

@@ -89,7 +89,10 @@ impl ImportFormat {
 }
 
 fn instance_path(namespace: &str, name: &str, verb: &str) -> String {
-    format!("{}/{verb}", Resource::of::<Instance>().path(Some(namespace), Some(name)))
+    format!(
+        "{}/{verb}",
+        Resource::of::<Instance>().path(Some(namespace), Some(name))
+    )
 }
 
 fn node_path(verb: &str, query: &[(&str, &str)]) -> String {

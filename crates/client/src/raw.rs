@@ -63,7 +63,7 @@ impl Resource {
             || w == self.singular
             || w == full
             || w == self.kind.to_ascii_lowercase()
-            || self.short_names.iter().any(|s| *s == w)
+            || self.short_names.contains(&w)
     }
 
     fn prefix(&self) -> String {

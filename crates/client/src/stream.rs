@@ -77,7 +77,10 @@ impl Client {
         verb: &str,
         ask: &Request,
     ) -> Result<Duplex, StreamError> {
-        let path = format!("{}/{verb}", Resource::of::<Instance>().path(Some(namespace), Some(name)));
+        let path = format!(
+            "{}/{verb}",
+            Resource::of::<Instance>().path(Some(namespace), Some(name))
+        );
         let mut r = request(Method::POST, &path)?;
         r.headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -96,10 +99,7 @@ impl Client {
         };
         let mut writer = Writer { io: write };
         let lost = |e: io::Error| StreamError::Api(self.broken(&e));
-        writer
-            .send(&Frame::json(FrameKind::Request, ask))
-            .await
-            .map_err(lost)?;
+        let sent = writer.send(&Frame::json(FrameKind::Request, ask)).await;
         let reply = match reader.next().await.map_err(lost)? {
             Some(f) if f.kind == FrameKind::Reply => f.parse::<Reply>().map_err(lost)?,
             Some(f) if f.kind == FrameKind::Error => {
@@ -109,7 +109,9 @@ impl Client {
                 )));
             }
             Some(f) => return Err(Error::protocol(format!("a stream began with a frame of kind {:?}", f.kind)).into()),
+            // An answer that came before the request was read stands; only without one it matters that sending failed.
             None => {
+                sent.map_err(lost)?;
                 return Err(Error::new(
                     ErrorKind::Unreachable,
                     format!("instance {name} closed the stream before it answered"),

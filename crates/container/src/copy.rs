@@ -11,7 +11,10 @@ const MAX_DEPTH: usize = 200;
 
 /// Copies the content of a directory, and its owner and mode, to another.
 pub fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    directory(from, to, MAX_DEPTH)
+    // What comes may be good only to find things by.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let (from, to) = (open(from, c".", flags)?, open(to, c".", flags)?);
+    directory(from.as_fd(), to.as_fd(), MAX_DEPTH)
 }
 
 fn open(dir: BorrowedFd<'_>, name: &std::ffi::CStr, flags: OFlags) -> io::Result<OwnedFd> {
@@ -101,8 +104,8 @@ fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Resu
     rustix::fs::futimens(
         to,
         &Timestamps {
-            last_access: time(stat.st_atime as i64, stat.st_atime_nsec as u64),
-            last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
+            last_access: time(stat.st_atime, stat.st_atime_nsec),
+            last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
         },
     )?;
     Ok(())

@@ -14,16 +14,33 @@ use crate::beneath::{self, Kind};
 use crate::error::Context;
 use crate::rootfs;
 
-/// Mounts all of a container, in order.
-pub fn all(root: BorrowedFd<'_>, container: &Container) -> Result<(), Error> {
-    container.mounts.iter().try_for_each(|m| one(root, m))
+/// File systems of a container's block volumes, in the order of its mounts, not attached anywhere. They are made by the shim: the
+/// container's own control group does not allow it loop devices.
+pub fn blocks(container: &Container) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let of = |m: &Mount| match &m.source {
+        MountSource::Block { path } => block(path).map(Some),
+        _ => Ok(None),
+    };
+    container.mounts.iter().map(of).collect()
 }
 
-fn one(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Error> {
+/// Mounts all of a container, in order. `blocks` are those of [`blocks`].
+pub fn all(root: BorrowedFd<'_>, container: &Container, blocks: &[Option<OwnedFd>]) -> Result<(), Error> {
+    let block = |i: usize| blocks.get(i).and_then(Option::as_ref);
+    container
+        .mounts
+        .iter()
+        .enumerate()
+        .try_for_each(|(i, m)| match block(i) {
+            Some(tree) => one(root, m, tree),
+            None => one(root, m, &source(&m.source)?),
+        })
+}
+
+fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error> {
     if !mount.target.starts_with('/') || mount.target.trim_matches('/').is_empty() {
         return Err(Error::Field("the mount's target", mount.target.clone()));
     }
-    let tree = source(&mount.source)?;
     let what = || format!("mount at {}", mount.target);
     let kind = if beneath::is_dir(tree.as_fd()).step(what)? {
         Kind::Directory
@@ -32,12 +49,12 @@ fn one(root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Error> {
     };
     let place = beneath::place(root, &mount.target, kind).step(|| format!("make mount point {}", mount.target))?;
     if mount.copy_up && kind == Kind::Directory {
-        copy_up(&place, &tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
+        copy_up(&place, tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
     }
     if mount.read_only {
-        attr::set_attributes(&tree, attr::RDONLY, true).step(what)?;
+        attr::set_attributes(tree, attr::RDONLY, true).step(what)?;
     }
-    rootfs::attach(&tree, &place).step(what)
+    rootfs::attach(tree, &place).step(what)
 }
 
 /// The mount, not yet attached.

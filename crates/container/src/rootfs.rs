@@ -40,10 +40,13 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 pub fn make(kind: &str, options: &[(&str, Option<&str>)], attributes: u64) -> Result<OwnedFd, Error> {
     let what = || format!("make a {kind} file system");
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).step(what)?;
-    for (key, value) in options {
+    // Shown as the device in /proc/mounts.
+    let named = options.iter().any(|(key, _)| *key == "source");
+    let name = (!named).then_some(("source", Some(kind)));
+    for (key, value) in options.iter().copied().chain(name) {
         match value {
-            Some(v) => fsconfig_set_string(&context, *key, *v),
-            None => fsconfig_set_flag(&context, *key),
+            Some(v) => fsconfig_set_string(&context, key, v),
+            None => fsconfig_set_flag(&context, key),
         }
         .step(|| format!("set option {key} of a {kind} file system"))?;
     }
@@ -130,6 +133,7 @@ fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path) -> rustix::io::
     for layer in layers {
         fsconfig_set_string(&context, "lowerdir+", *layer)?;
     }
+    fsconfig_set_string(&context, "source", "overlay")?;
     fsconfig_set_string(&context, "upperdir", upper)?;
     fsconfig_set_string(&context, "workdir", work)?;
     fsconfig_create(&context)?;

@@ -82,6 +82,8 @@ pub struct First<'a> {
     pub state_dir: &'a Path,
     /// Control group files to enter by.
     pub entrances: Vec<PathBuf>,
+    /// File systems of its block volumes.
+    pub blocks: Vec<Option<OwnedFd>>,
     /// Run without waiting to be told.
     pub start: bool,
 }
@@ -131,7 +133,7 @@ fn prepare(first: &First<'_>, socket: &OwnedFd) -> Result<(Option<OwnedFd>, Conf
     let dev = rootfs::kernel_file_systems(root.as_fd(), container)?;
     nodes.make(root.as_fd(), &dev)?;
     mounts::own_files(root.as_fd(), container, first.run_dir)?;
-    mounts::all(root.as_fd(), container)?;
+    mounts::all(root.as_fd(), container, &first.blocks)?;
     sysctls(root.as_fd(), container)?;
 
     let terminal = match first.program.tty {
@@ -311,7 +313,7 @@ fn terminal(dev: &OwnedFd, pts: &str, window: Option<(u16, u16)>, socket: &Owned
     let flags = OFlags::RDWR | OFlags::NOCTTY;
     let master = beneath::open(dev.as_fd(), &format!("{pts}/ptmx"), flags).step(what)?;
     // A container may have put something else there: the shim must not take that for a terminal.
-    let real = rustix::fs::fstatfs(&master).step(what)?.f_type as i64 == DEVPTS_MAGIC
+    let real = rustix::fs::fstatfs(&master).step(what)?.f_type == DEVPTS_MAGIC
         && rustix::fs::fstat(&master).step(what)?.st_rdev == rustix::fs::makedev(5, 2);
     if !real {
         return Err(io::Error::new(

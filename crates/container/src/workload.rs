@@ -166,6 +166,7 @@ impl ContainerWorkload {
             run_dir: &self.config.run_dir,
             state_dir: &self.config.state_dir,
             entrances: entrances(group, directory.is_some()),
+            blocks: mounts::blocks(&self.container)?,
             start: self.config.start,
         };
         match process::fork(namespaces, directory.as_ref().map(AsFd::as_fd))

@@ -95,11 +95,15 @@ impl Driver {
             .plan(now)
             .await
             .map_err(failed("read the state for the controllers"))?;
+        let mut failure = None;
         for action in &actions {
             tracing::debug!(%action, "controller");
-            self.executor.execute(action).await?;
+            if let Err(e) = self.executor.execute(action).await {
+                // The others must not wait for this one.
+                failure = Some(e);
+            }
         }
-        Ok(actions)
+        failure.map_or(Ok(actions), Err)
     }
 
     async fn plan(&mut self, now: Timestamp) -> Result<Vec<Action>, typed::Error> {

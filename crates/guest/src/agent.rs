@@ -139,10 +139,7 @@ impl Agent {
             }
         }
         let timeout = match self.state {
-            State::Closed(_) => Some(Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            }),
+            State::Closed(_) => Some(Timespec { tv_sec: 1, tv_nsec: 0 }),
             _ => None,
         };
         match poll(&mut fds, timeout.as_ref()) {
@@ -232,7 +229,11 @@ impl Agent {
         if !setup.nics.is_empty() {
             wanted.push("virtio_net");
         }
-        if setup.mounts.iter().any(|m| matches!(m.source, guest::GuestSource::Share { .. })) {
+        if setup
+            .mounts
+            .iter()
+            .any(|m| matches!(m.source, guest::GuestSource::Share { .. }))
+        {
             wanted.push("virtiofs");
         }
         for name in wanted {
@@ -259,7 +260,9 @@ impl Agent {
     }
 
     fn stream_ready(&mut self, id: u16, end: End) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
         match end {
             End::Stdin => stream.write(&mut self.out),
             End::Stdout | End::Stderr => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use biga_wire::guest::LayerRange;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{Context, Error};
 
@@ -44,6 +45,12 @@ pub fn port(name: &str) -> Result<File, Error> {
     let open = File::options().read(true).write(true).open(&path);
     let file = open.step(|| format!("open {}", path.display()))?;
     rustix::io::ioctl_fionbio(&file, true).step(|| format!("set up {}", path.display()))?;
+    // The driver learns the port's name before it learns that the host listens.
+    wait("host at its port", || {
+        let mut fds = [PollFd::new(&file, PollFlags::OUT)];
+        let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        (polled.is_ok() && !fds[0].revents().contains(PollFlags::HUP)).then_some(())
+    })?;
     Ok(file)
 }
 

@@ -194,7 +194,10 @@ impl Netlink {
 fn acknowledged(answer: &[u8]) -> io::Result<()> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "an answer of netlink that is none");
     let kind = answer.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
-    let code = answer.get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
+    let code = answer
+        .get(16..20)
+        .and_then(|b| b.try_into().ok())
+        .map(i32::from_ne_bytes);
     match (kind, code) {
         (Some(NLMSG_ERROR), Some(0)) => Ok(()),
         (Some(NLMSG_ERROR), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
@@ -208,7 +211,9 @@ mod tests {
 
     #[test]
     fn messages_are_padded_and_counted() {
-        let bytes = Message::new(RTM_NEWLINK, 0, &[0; 16]).attribute(IFLA_IFNAME, b"eth0\0").finish();
+        let bytes = Message::new(RTM_NEWLINK, 0, &[0; 16])
+            .attribute(IFLA_IFNAME, b"eth0\0")
+            .finish();
         assert_eq!(bytes.len(), 16 + 16 + 12);
         assert_eq!(u32::from_ne_bytes(bytes[..4].try_into().unwrap()), 44);
         assert_eq!(u16::from_ne_bytes(bytes[32..34].try_into().unwrap()), 9);
@@ -216,7 +221,10 @@ mod tests {
 
     #[test]
     fn addresses_are_checked() {
-        assert_eq!(parse_address("10.88.0.5/24").unwrap(), (Ipv4Addr::new(10, 88, 0, 5), 24));
+        assert_eq!(
+            parse_address("10.88.0.5/24").unwrap(),
+            (Ipv4Addr::new(10, 88, 0, 5), 24)
+        );
         for bad in ["", "10.0.0.1", "10.0.0.1/33", "x/8", "10.0.0/8"] {
             assert!(parse_address(bad).is_err(), "{bad}");
         }

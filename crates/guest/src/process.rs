@@ -75,7 +75,11 @@ impl Plan {
     }
 
     fn new(setup: &Setup, mut process: Process, privileged: bool, window: Option<(u16, u16)>) -> Result<Plan, Fault> {
-        let read = |path| fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+        let read = |path| {
+            fs::read(path)
+                .map(|b| String::from_utf8_lossy(&b).into_owned())
+                .unwrap_or_default()
+        };
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         let identity = user::resolve(&process.user, &process.additional_groups, &passwd, &group)?;
         let wanted = match privileged {
@@ -144,7 +148,10 @@ impl Plan {
         })
     }
 
-    #[allow(clippy::type_complexity, reason = "the two sides of one set of pipes, taken apart at once")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "the two sides of one set of pipes, taken apart at once"
+    )]
     fn streams(&self) -> std::io::Result<((Option<OwnedFd>, OwnedFd, Option<OwnedFd>), [OwnedFd; 3])> {
         if self.process.tty {
             let (master, slave) = self.terminal()?;

@@ -107,7 +107,13 @@ impl Mounted {
             ("proc", "/proc", "proc", safe, String::new()),
             ("sysfs", "/sys", "sysfs", kernel, String::new()),
             ("cgroup2", "/sys/fs/cgroup", "cgroup2", kernel, String::new()),
-            ("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, "mode=755,size=65536k".to_owned()),
+            (
+                "tmpfs",
+                "/dev",
+                "tmpfs",
+                MountFlags::NOSUID,
+                "mode=755,size=65536k".to_owned(),
+            ),
         ];
         for (source, target, kind, flags, data) in list {
             if target != "/sys/fs/cgroup" {
@@ -120,6 +126,9 @@ impl Mounted {
             self.volume(number, m, devices)?;
         }
         files(setup)?;
+        if setup.process.cwd.starts_with('/') {
+            make_dir(&setup.process.cwd, 0o755)?;
+        }
         if setup.read_only_root {
             let flags = MountFlags::RDONLY | MountFlags::BIND;
             mount_remount("/", flags, c"").step(|| "make the root read-only".into())?;
@@ -158,14 +167,17 @@ impl Mounted {
                 put("tmpfs", &aside, "tmpfs", flags, &data)?;
             }
         }
-        let is_dir = fs::metadata(&from).step(|| format!("look at the volume of {}", m.target))?.is_dir();
+        let is_dir = fs::metadata(&from)
+            .step(|| format!("look at the volume of {}", m.target))?
+            .is_dir();
         place(&m.target, is_dir)?;
         if m.copy_up && is_dir && !m.read_only && is_empty(Path::new(&from)) {
             copy_tree(Path::new(&m.target), Path::new(&from)).step(|| format!("fill the volume of {}", m.target))?;
         }
         mount_bind(&from, &m.target).step(|| format!("mount a volume on {}", m.target))?;
         // The place aside is not to be seen inside.
-        rustix::mount::unmount(&aside, UnmountFlags::DETACH).step(|| format!("put the volume of {} in place", m.target))?;
+        rustix::mount::unmount(&aside, UnmountFlags::DETACH)
+            .step(|| format!("put the volume of {} in place", m.target))?;
         if !matches!(m.source, GuestSource::Tmpfs { .. }) {
             self.volumes.push(PathBuf::from(&m.target));
         }
@@ -247,7 +259,13 @@ fn populate_dev(setup: &Setup) -> Result<(), Error> {
     }
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
-    put("devpts", "/dev/pts", "devpts", no_exec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    put(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        no_exec,
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )?;
     let shm = match setup.shm_size {
         0 => "mode=1777,size=65536k".to_owned(),
         size => format!("mode=1777,size={size}"),
@@ -271,7 +289,13 @@ fn files(setup: &Setup) -> Result<(), Error> {
     ];
     let dir = "/dev/.volumes/etc";
     make_dir(dir, 0o755)?;
-    put("tmpfs", dir, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, "mode=755,size=1m")?;
+    put(
+        "tmpfs",
+        dir,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        "mode=755,size=1m",
+    )?;
     for (name, content) in list {
         let target = format!("/etc/{name}");
         // A volume mounted there by the user stays.

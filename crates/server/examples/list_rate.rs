@@ -30,7 +30,7 @@ const PATHS: [(&str, &str); 4] = [
 ];
 
 fn instance(n: usize) -> Object<Instance> {
-    let mut o = Object::new(
+    let mut o = Object::<Instance>::new(
         format!("web-{n}"),
         InstanceSpec {
             image: "registry.example/team/web:1.2".into(),

@@ -136,7 +136,8 @@ impl Client {
         self.out.clear();
         self.sent = 0;
         self.out.shrink_to(MAX_DATA);
-        !self.closing && !(self.finished && self.role == Role::Asking)
+        let nothing_more_to_ask = self.finished && self.role == Role::Asking;
+        !self.closing && !nothing_more_to_ask
     }
 
     /// Receives what has come; false when the connection is over.

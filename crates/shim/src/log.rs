@@ -114,21 +114,40 @@ impl Log {
         self.batch.shrink_to(MAX_LINE);
     }
 
-    fn write_batch(&mut self, batch: &[u8]) -> io::Result<()> {
+    fn write_batch(&mut self, mut batch: &[u8]) -> io::Result<()> {
         let Some(path) = self.path.clone() else { return Ok(()) };
-        if self.file.is_none() {
-            self.open(&path)?;
-        }
-        let full = |size: u64| self.max_size > 0 && size > 0 && size + batch.len() as u64 > self.max_size;
-        if full(self.size) {
-            rotate(&path, self.max_files)?;
-            self.open(&path)?;
-        }
-        if let Some(file) = &mut self.file {
-            file.write_all(batch)?;
-            self.size += batch.len() as u64;
+        while !batch.is_empty() {
+            if self.file.is_none() {
+                self.open(&path)?;
+            }
+            let mut fits = self.fitting(batch);
+            if fits == 0 && self.size > 0 {
+                rotate(&path, self.max_files)?;
+                self.open(&path)?;
+                fits = self.fitting(batch);
+            }
+            if fits == 0 {
+                // A line longer than a whole file.
+                fits = batch.iter().position(|b| *b == b'\n').map_or(batch.len(), |n| n + 1);
+            }
+            let (now, later) = batch.split_at(fits);
+            if let Some(file) = &mut self.file {
+                file.write_all(now)?;
+            }
+            self.size += fits as u64;
+            batch = later;
         }
         Ok(())
+    }
+
+    /// Bytes of whole lines that the current file has room for.
+    fn fitting(&self, batch: &[u8]) -> usize {
+        let room = self.max_size.saturating_sub(self.size);
+        match usize::try_from(room) {
+            _ if self.max_size == 0 => batch.len(),
+            Ok(room) if room < batch.len() => batch[..room].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1),
+            _ => batch.len(),
+        }
     }
 
     fn open(&mut self, path: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@
 //! - [`signal`]: dispositions, masks, signalfd
 //! - [`fd`]: close_range, taking inherited descriptors, sealed memory files, passing descriptors over sockets
 //! - [`mount`]: mount_setattr, loop devices
-//! - [`namespace`]: unshare
+//! - [`namespace`]: namespaces of this process
 //! - [`partition`]: partitions without a table
 //! - [`seccomp`]: installing a filter
 //! - [`device_filter`]: the device program of a control group of version 2

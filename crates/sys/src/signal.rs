@@ -8,12 +8,29 @@ use crate::check;
 /// Highest signal number.
 pub const MAX: i32 = 64;
 
+/// The kernel's own form of a disposition: the C library refuses to touch the two signals it uses itself, though they can be
+/// inherited ignored like any other.
+#[repr(C)]
+struct KernelAction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
 /// Every signal as in a fresh process: default disposition, none blocked. For a child before exec, since ignored
 /// and blocked signals are inherited.
 pub fn reset_all() {
+    let default = KernelAction {
+        handler: libc::SIG_DFL,
+        flags: 0,
+        restorer: 0,
+        mask: 0,
+    };
     for signal in 1..=MAX {
-        // SAFETY: SIG_DFL runs no code of ours. KILL, STOP and the two of the C library fail, which is right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` has the layout and size the kernel expects, and SIG_DFL runs no code of ours. KILL and STOP
+        // fail, which is right.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0usize, size_of::<u64>()) };
     }
     // SAFETY: an empty set is valid; the mask of this thread is changed and no memory beyond `set` is touched.
     unsafe {

@@ -54,6 +54,8 @@ struct Stream {
     may_send: u32,
     /// Bytes of output received and not yet allowed again.
     owed: u32,
+    /// Of these, bytes that were handed on.
+    handed: u32,
 }
 
 /// The protocol: bytes in, messages out; requests in, bytes out.
@@ -69,6 +71,7 @@ impl Codec {
         let fresh = Stream {
             may_send: WINDOW,
             owed: 0,
+            handed: 0,
         };
         self.streams.insert(stream, fresh);
     }
@@ -145,15 +148,23 @@ impl Codec {
         take
     }
 
-    /// Allows the guest to send again what was received, if that is worth a frame.
+    /// Bytes of a stream's output were handed on.
+    pub fn handed(&mut self, stream: u16, bytes: usize) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.handed = state.handed.saturating_add(bytes as u32).min(state.owed);
+        }
+    }
+
+    /// Allows the guest to send again what was handed on, if that is worth a frame.
     pub fn credit(&mut self, stream: u16, out: &mut Vec<u8>) {
         if let Some(state) = self.streams.get_mut(&stream)
-            && state.owed >= WINDOW / 4
+            && state.handed >= WINDOW / 4
         {
-            Frame::with_number(FrameKind::Credit, state.owed)
+            Frame::with_number(FrameKind::Credit, state.handed)
                 .on(stream)
                 .encode(out);
-            state.owed = 0;
+            state.owed -= state.handed;
+            state.handed = 0;
         }
     }
 }
@@ -198,7 +209,12 @@ impl Channel {
         taken
     }
 
-    /// Lets the guest send more on a stream, after what came was handed on.
+    /// Bytes of a stream's output were handed on.
+    pub fn handed(&mut self, stream: u16, bytes: usize) {
+        self.codec.handed(stream, bytes);
+    }
+
+    /// Lets the guest send more on a stream, as much as was handed on.
     pub fn credit(&mut self, stream: u16, host: &mut dyn Host) {
         let mut out = Vec::new();
         self.codec.credit(stream, &mut out);
@@ -288,13 +304,18 @@ mod tests {
         let block = Frame::new(FrameKind::Stderr, vec![0; MAX_DATA - 1]).on(1);
         let mut codec = codec(&[block.clone(), block]);
         let mut out = Vec::new();
-        assert!(codec.next_message().unwrap().is_some());
+        // Both were received; only what was handed on counts.
+        assert!(codec.next_message().unwrap().is_some() && codec.next_message().unwrap().is_some());
+        codec.handed(1, MAX_DATA - 1);
         codec.credit(1, &mut out);
         assert!(out.is_empty());
-        assert!(codec.next_message().unwrap().is_some());
+        codec.handed(1, MAX_DATA - 1);
         codec.credit(1, &mut out);
         let frame = Frame::read_from(&mut &out[..]).unwrap().unwrap();
-        assert_eq!((frame.kind, frame.number()), (FrameKind::Credit, Some(2 * (MAX_DATA as u32 - 1))));
+        assert_eq!(
+            (frame.kind, frame.number()),
+            (FrameKind::Credit, Some(2 * (MAX_DATA as u32 - 1)))
+        );
     }
 
     #[test]
@@ -308,7 +329,7 @@ mod tests {
             Frame::new(FrameKind::Credit, b"123".to_vec()).on(1),
         ];
         for frame in cases {
-            assert!(codec(&[frame.clone()]).next_message().is_err(), "{frame:?}");
+            assert!(codec(std::slice::from_ref(&frame)).next_message().is_err(), "{frame:?}");
         }
         let mut garbage = Codec::default();
         garbage.push(&[200; 64]);

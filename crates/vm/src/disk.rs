@@ -91,7 +91,10 @@ pub fn inspect(path: &Path) -> Result<Info, Error> {
     };
     let mut f = File::open(path).map_err(|e| file("open", e))?;
     let mut header = Vec::new();
-    f.by_ref().take(HEADER as u64).read_to_end(&mut header).map_err(|e| file("read", e))?;
+    f.by_ref()
+        .take(HEADER as u64)
+        .read_to_end(&mut header)
+        .map_err(|e| file("read", e))?;
     if !header.starts_with(MAGIC) {
         let size = f.seek(SeekFrom::End(0)).map_err(|e| file("read", e))?;
         return Ok(Info {
@@ -110,8 +113,18 @@ pub fn inspect(path: &Path) -> Result<Info, Error> {
 }
 
 fn qcow2_size(header: &[u8]) -> Result<u64, &'static str> {
-    let be32 = |at: usize| header.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
-    let be64 = |at: usize| header.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+    let be32 = |at: usize| {
+        header
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map(u32::from_be_bytes)
+    };
+    let be64 = |at: usize| {
+        header
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map(u64::from_be_bytes)
+    };
     let cut = "its header is cut off";
     let version = be32(4).ok_or(cut)?;
     if be64(8).ok_or(cut)? != 0 {
@@ -123,7 +136,9 @@ fn qcow2_size(header: &[u8]) -> Result<u64, &'static str> {
     match version {
         2 => {}
         3 if be64(72).ok_or(cut)? & !HARMLESS != 0 => {
-            return Err("it keeps its data in another file, or needs a feature that is not known; convert it with `qemu-img convert` first");
+            return Err(
+                "it keeps its data in another file, or needs a feature that is not known; convert it with `qemu-img convert` first",
+            );
         }
         3 => {}
         _ => return Err("its version of qcow2 is not known"),
@@ -155,7 +170,10 @@ pub fn clone(base: &Path, base_info: Info, clone: &Path, size: Option<u64>) -> R
 /// Makes the disk larger, while nothing uses it. A smaller size is refused: it would cut data off.
 pub fn grow(path: &Path, format: Format, size: u64) -> Result<(), Error> {
     let mut command = Command::new("qemu-img");
-    command.args(["resize", "-q", "-f", format.name()]).arg(path).arg(size.to_string());
+    command
+        .args(["resize", "-q", "-f", format.name()])
+        .arg(path)
+        .arg(size.to_string());
     qemu_img(command, "resize", path)
 }
 
@@ -168,7 +186,11 @@ pub fn raw(path: &Path, size: u64) -> Result<(), Error> {
             source,
         }
     };
-    let file = File::options().write(true).create_new(true).open(path).map_err(failed("make"))?;
+    let file = File::options()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(failed("make"))?;
     file.set_len(size).map_err(failed("size"))
 }
 
@@ -182,7 +204,11 @@ pub fn ext4(path: &Path, size: u64) -> Result<(), Error> {
 }
 
 fn qemu_img(mut command: Command, what: &'static str, path: &Path) -> Result<(), Error> {
-    let out = command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(Error::Start)?;
+    let out = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(Error::Start)?;
     if out.status.success() {
         return Ok(());
     }
@@ -232,7 +258,13 @@ mod tests {
         let mut command = Command::new("qemu-img");
         command.args(["create", "-q", "-f", "qcow2"]).arg(&path).arg("64M");
         qemu_img(command, "make", &path).unwrap();
-        assert_eq!(inspect(&path).unwrap(), Info { format: Format::Qcow2, size: 64 << 20 });
+        assert_eq!(
+            inspect(&path).unwrap(),
+            Info {
+                format: Format::Qcow2,
+                size: 64 << 20
+            }
+        );
     }
 
     #[test]

@@ -166,7 +166,10 @@ impl Duplex {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return false,
             }
-            if fds[0].revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            if fds[0]
+                .revents()
+                .intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+            {
                 return true;
             }
         }

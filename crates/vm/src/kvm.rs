@@ -20,7 +20,9 @@ const GOOD: i32 = 42 << 1 | 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No device.
-    #[error("/dev/kvm cannot be opened ({0}): the processor's virtualization is off, missing, or not passed on to this machine")]
+    #[error(
+        "/dev/kvm cannot be opened ({0}): the processor's virtualization is off, missing, or not passed on to this machine"
+    )]
     Open(io::Error),
     /// No trial.
     #[error("KVM could not be tried out: {0}")]
@@ -76,16 +78,31 @@ fn firmware() -> Vec<u8> {
 /// Runs a tiny guest under KVM. Takes some hundredths of a second where KVM works and at most a few seconds where not; the answer
 /// holds until the next boot of the host or another QEMU.
 pub fn probe_kvm(qemu: &Path) -> Result<(), Error> {
-    File::options().read(true).write(true).open("/dev/kvm").map_err(Error::Open)?;
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .map_err(Error::Open)?;
     trial(qemu, "kvm", "host")
 }
 
 fn trial(qemu: &Path, accelerator: &str, cpu: &str) -> Result<(), Error> {
-    let dir = tempfile::Builder::new().prefix("biga-kvm").tempdir().map_err(Error::Trial)?;
+    let dir = tempfile::Builder::new()
+        .prefix("biga-kvm")
+        .tempdir()
+        .map_err(Error::Trial)?;
     let (image, log) = (dir.path().join("probe.bin"), dir.path().join("log"));
     fs::write(&image, firmware()).map_err(Error::Trial)?;
     let child = Command::new(qemu)
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "16M"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-m",
+            "16M",
+        ])
         .args(["-M", "microvm,isa-serial=off,rtc=off,x-option-roms=off"])
         .args(["-accel", accelerator, "-cpu", cpu])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios"])
@@ -101,7 +118,11 @@ fn trial(qemu: &Path, accelerator: &str, cpu: &str) -> Result<(), Error> {
         _ => {
             let words = fs::read_to_string(&log).unwrap_or_default();
             let words = crate::microvm::usage::last_lines(&words, 3);
-            Err(Error::Refused(if words.is_empty() { "QEMU ended without a word".into() } else { words }))
+            Err(Error::Refused(if words.is_empty() {
+                "QEMU ended without a word".into()
+            } else {
+                words
+            }))
         }
     }
 }
@@ -144,7 +165,10 @@ mod tests {
     fn a_qemu_that_refuses_is_quoted() {
         let error = trial(Path::new(QEMU), "tcg", "no-such-cpu").unwrap_err();
         assert!(error.to_string().contains("no-such-cpu"), "{error}");
-        assert!(matches!(trial(Path::new("/nonexistent"), "tcg", "max"), Err(Error::Trial(_))));
+        assert!(matches!(
+            trial(Path::new("/nonexistent"), "tcg", "max"),
+            Err(Error::Trial(_))
+        ));
     }
 
     #[test]

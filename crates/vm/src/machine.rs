@@ -148,7 +148,11 @@ impl MachineWorkload {
             uuid: &self.uid,
             disks: self.disks(),
             cards: cards.collect(),
-            uefi: self.config.uefi.as_ref().map(|(code, vars)| (code.as_path(), vars.as_path())),
+            uefi: self
+                .config
+                .uefi
+                .as_ref()
+                .map(|(code, vars)| (code.as_path(), vars.as_path())),
             fds,
         });
         let log = usage::log_file(&self.run_dir.join("qemu.log"))?;
@@ -165,7 +169,8 @@ impl MachineWorkload {
         };
         serial.register(host).map_err(|e| failed("watch the console", e))?;
         agent.register(host).map_err(|e| failed("watch the guest agent", e))?;
-        host.watch(qemu.as_fd(), QEMU, Interest::READ).map_err(|e| failed("watch the QEMU", e))?;
+        host.watch(qemu.as_fd(), QEMU, Interest::READ)
+            .map_err(|e| failed("watch the QEMU", e))?;
         let mut qmp = Qmp::new(qmp, host).map_err(|e| failed("watch the monitor", e))?;
         let first = Some(qmp.send("query-status", Value::Null, host));
         Ok(Vm {
@@ -313,6 +318,8 @@ impl Vm {
             "VSERPORT_CHANGE" if data["id"] == args::AGENT_PORT => {
                 if data["open"].as_bool() == Some(true) {
                     self.resync(true, host);
+                    // Wakes QEMU's loop, which would not look at the port by itself (see the microvm's).
+                    self.qmp.send("query-status", Value::Null, host);
                 } else {
                     host.timer(ANSWER_TIMER, None);
                     host.timer(LOOK_TIMER, None);
@@ -434,7 +441,9 @@ impl Workload for MachineWorkload {
         if !BUTTON.contains(&signal) {
             return Err(Fault::new(
                 ErrorCode::Unsupported,
-                format!("a machine has no process to send signal {signal} to; TERM presses its power button, KILL switches it off"),
+                format!(
+                    "a machine has no process to send signal {signal} to; TERM presses its power button, KILL switches it off"
+                ),
             ));
         }
         vm.stopping = true;

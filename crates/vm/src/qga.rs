@@ -93,7 +93,11 @@ impl Session {
         self.scanned = 0;
         let fault = || Fault::failed("the guest agent went away");
         let mut news: Vec<News> = Vec::new();
-        let waiting = self.asked.take().into_iter().chain(self.queue.drain(..).map(|(ask, _)| ask));
+        let waiting = self
+            .asked
+            .take()
+            .into_iter()
+            .chain(self.queue.drain(..).map(|(ask, _)| ask));
         for ask in waiting {
             if let Ask::Exec(stream) = ask {
                 news.push(News::Started(stream, Err(fault())));
@@ -110,7 +114,10 @@ impl Session {
         self.ready = false;
         // Its answer may come late; the sync tells old answers from new ones.
         let news = match self.asked.take() {
-            Some(Ask::Exec(stream)) => vec![News::Started(stream, Err(Fault::failed("the guest agent does not answer")))],
+            Some(Ask::Exec(stream)) => vec![News::Started(
+                stream,
+                Err(Fault::failed("the guest agent does not answer")),
+            )],
             Some(Ask::Status(stream, _)) => vec![News::StillRuns(stream)],
             _ => Vec::new(),
         };
@@ -288,7 +295,9 @@ fn lost(stream: StreamId) -> News {
 }
 
 fn line(command: &str, arguments: Value) -> Vec<u8> {
-    let mut bytes = json!({ "execute": command, "arguments": arguments }).to_string().into_bytes();
+    let mut bytes = json!({ "execute": command, "arguments": arguments })
+        .to_string()
+        .into_bytes();
     bytes.push(b'\n');
     bytes
 }
@@ -299,7 +308,11 @@ fn exec_arguments(spec: &ExecSpec) -> Result<Value, Fault> {
             "the guest agent of a machine runs a command and returns its output; it has no terminal and no input. Leave out -i and -t, or use `biga console` or ssh",
         ));
     }
-    if spec.user.as_ref().is_some_and(|u| !matches!(u.as_str(), "" | "root" | "0")) {
+    if spec
+        .user
+        .as_ref()
+        .is_some_and(|u| !matches!(u.as_str(), "" | "root" | "0"))
+    {
         return Err(Fault::unsupported(
             "the guest agent of a machine runs commands as root only; use `runuser -u NAME -- COMMAND` as the command",
         ));
@@ -342,7 +355,9 @@ fn addresses(interfaces: &Value) -> Vec<String> {
     for interface in interfaces.as_array().into_iter().flatten() {
         for address in interface["ip-addresses"].as_array().into_iter().flatten() {
             let ip: Option<IpAddr> = address["ip-address"].as_str().and_then(|t| t.parse().ok());
-            let Some(ip) = ip.filter(|ip| !ip.is_loopback()) else { continue };
+            let Some(ip) = ip.filter(|ip| !ip.is_loopback()) else {
+                continue;
+            };
             let most = if ip.is_ipv4() { 32 } else { 128 };
             let prefix = address["prefix"].as_u64().unwrap_or(most).min(most);
             if out.len() < MAX_ADDRESSES {
@@ -376,7 +391,11 @@ mod tests {
         let mut session = Session::default();
         let hello = session.opened();
         assert_eq!(hello[0], 0xff);
-        assert!(session.receive(b"{\"return\": {}}\nrubbish\n{\"return\": 7}\n").is_empty());
+        assert!(
+            session
+                .receive(b"{\"return\": {}}\nrubbish\n{\"return\": 7}\n")
+                .is_empty()
+        );
         assert!(!session.is_ready());
         assert_eq!(session.receive(b"half\xff{\"return\": 1}\n"), [News::Ready]);
     }
@@ -403,7 +422,9 @@ mod tests {
             news
         };
         let news = talk(&mut session, "10.0.0.2");
-        let [News::Guest(guest)] = &news[..] else { panic!("{news:?}") };
+        let [News::Guest(guest)] = &news[..] else {
+            panic!("{news:?}")
+        };
         assert_eq!((guest.os.as_str(), guest.hostname.as_str()), ("Debian 12", "vm"));
         assert_eq!(guest.addresses, ["10.0.0.2/24"]);
         assert!(talk(&mut session, "10.0.0.2").is_empty());
@@ -416,14 +437,22 @@ mod tests {
         session.exec(9, &spec(&["echo", "x"])).unwrap();
         let sent = String::from_utf8(session.next_command().unwrap()).unwrap();
         assert!(sent.contains("\"path\":\"echo\""), "{sent}");
-        assert_eq!(session.receive(b"{\"return\":{\"pid\":55}}\n"), [News::Started(9, Ok(55))]);
+        assert_eq!(
+            session.receive(b"{\"return\":{\"pid\":55}}\n"),
+            [News::Started(9, Ok(55))]
+        );
         session.poll(9);
         assert!(session.next_command().is_some());
-        assert_eq!(session.receive(b"{\"return\":{\"exited\":false}}\n"), [News::StillRuns(9)]);
+        assert_eq!(
+            session.receive(b"{\"return\":{\"exited\":false}}\n"),
+            [News::StillRuns(9)]
+        );
         session.poll(9);
         assert!(session.next_command().is_some());
         let news = session.receive(b"{\"return\":{\"exited\":true,\"exitcode\":3,\"out-data\":\"aGk=\"}}\n");
-        let [News::Ended(9, out, err, exit)] = &news[..] else { panic!("{news:?}") };
+        let [News::Ended(9, out, err, exit)] = &news[..] else {
+            panic!("{news:?}")
+        };
         assert_eq!((out.as_slice(), err.as_slice(), exit.code), (&b"hi"[..], &b""[..], 3));
     }
 
@@ -436,11 +465,18 @@ mod tests {
         };
         assert_eq!(session.exec(9, &tty).unwrap_err().code, ErrorCode::Unsupported);
         assert_eq!(session.exec(9, &spec(&[])).unwrap_err().code, ErrorCode::Invalid);
-        assert_eq!(Session::default().exec(9, &spec(&["x"])).unwrap_err().code, ErrorCode::State);
+        assert_eq!(
+            Session::default().exec(9, &spec(&["x"])).unwrap_err().code,
+            ErrorCode::State
+        );
         session.exec(9, &spec(&["nix"])).unwrap();
         session.next_command();
-        let news = session.receive(b"{\"error\":{\"desc\":\"Failed to execute child process (No such file or directory)\"}}\n");
-        assert!(matches!(&news[..], [News::Started(9, Err(f))] if f.code == ErrorCode::NotFound), "{news:?}");
+        let news = session
+            .receive(b"{\"error\":{\"desc\":\"Failed to execute child process (No such file or directory)\"}}\n");
+        assert!(
+            matches!(&news[..], [News::Started(9, Err(f))] if f.code == ErrorCode::NotFound),
+            "{news:?}"
+        );
     }
 
     #[test]
@@ -464,7 +500,10 @@ mod tests {
         session.receive(b"{\"return\":{\"pid\":55}}\n");
         session.exec(10, &spec(&["b"])).unwrap();
         let news = session.closed();
-        assert!(matches!(&news[..], [News::Started(10, Err(_)), News::Ended(9, _, _, _)]), "{news:?}");
+        assert!(
+            matches!(&news[..], [News::Started(10, Err(_)), News::Ended(9, _, _, _)]),
+            "{news:?}"
+        );
     }
 
     proptest::proptest! {

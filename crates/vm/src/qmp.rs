@@ -295,7 +295,9 @@ mod tests {
                     result: Err("no such thing".into())
                 })
             );
-            assert!(matches!(&got[2], Ok(Message::Event { name, data }) if name == "SHUTDOWN" && data["guest"] == true));
+            assert!(
+                matches!(&got[2], Ok(Message::Event { name, data }) if name == "SHUTDOWN" && data["guest"] == true)
+            );
         }
     }
 

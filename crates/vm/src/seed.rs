@@ -54,7 +54,12 @@ fn image(path: &Path, seed: &Seed) -> io::Result<()> {
         ("network-config", network_config(seed)),
     ];
     let content: u64 = files.iter().map(|(_, text)| text.len() as u64).sum();
-    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
     // Twice the content leaves room for the tables.
     file.set_len(MIN_SIZE.max(2 * content).next_multiple_of(4096))?;
     fatfs::format_volume(&mut file, FormatVolumeOptions::new().volume_label(*b"cidata     "))?;
@@ -131,7 +136,12 @@ mod tests {
 
     /// Reads a file by mtools, which knows nothing of our writer.
     fn read(image: &Path, name: &str) -> String {
-        let out = Command::new("mtype").arg("-i").arg(image).arg(format!("::{name}")).output().unwrap();
+        let out = Command::new("mtype")
+            .arg("-i")
+            .arg(image)
+            .arg(format!("::{name}"))
+            .output()
+            .unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }
@@ -142,7 +152,11 @@ mod tests {
         let path = dir.path().join("seed.img");
         write(&path, &seed()).unwrap();
         write(&path, &seed()).unwrap();
-        let label = Command::new("blkid").args(["-p", "-s", "LABEL", "-o", "value"]).arg(&path).output().unwrap();
+        let label = Command::new("blkid")
+            .args(["-p", "-s", "LABEL", "-o", "value"])
+            .arg(&path)
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&label.stdout).trim(), "cidata");
         let meta: Value = serde_json::from_str(&read(&path, "meta-data")).unwrap();
         assert_eq!(meta["local-hostname"], "web\": {evil");
@@ -151,7 +165,10 @@ mod tests {
         let network: Value = serde_json::from_str(&read(&path, "network-config")).unwrap();
         let card = &network["ethernets"]["nic0"];
         assert_eq!(card["match"]["macaddress"], "52:54:00:aa:bb:cc");
-        assert_eq!((&card["addresses"][0], &card["mtu"]), (&json!("10.88.0.5/24"), &json!(1450)));
+        assert_eq!(
+            (&card["addresses"][0], &card["mtu"]),
+            (&json!("10.88.0.5/24"), &json!(1450))
+        );
         let check = Command::new("fsck.fat").arg("-n").arg(&path).output().unwrap();
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     }

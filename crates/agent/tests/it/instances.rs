@@ -144,7 +144,7 @@ impl Stack {
         self.objects.get("default", name).await.unwrap().status_or_default()
     }
 
-    async fn modify(&self, name: &str, change: impl Fn(&mut InstanceSpec) + Send) {
+    async fn modify(&self, name: &str, change: impl Fn(&mut InstanceSpec) + Send + Sync) {
         self.specs.modify("default", name, |o| change(&mut o.spec)).await.unwrap();
     }
 }

@@ -23,7 +23,9 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/grpc", any(no_session))
         .route("/distribution/{*rest}", get(no_distribution));
     for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
-        r = r.route(&format!("/{kind}"), any(no_swarm)).route(&format!("/{kind}/{{*rest}}"), any(no_swarm));
+        r = r
+            .route(&format!("/{kind}"), any(no_swarm))
+            .route(&format!("/{kind}/{{*rest}}"), any(no_swarm));
     }
     r
 }

@@ -21,8 +21,20 @@ pub(super) fn routes() -> Router<DockerApi> {
 }
 
 const FILTERS: &[&str] = &[
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
-    "type", "volume",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
 ];
 
 async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
@@ -74,13 +86,18 @@ async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     });
     let lines = futures_util::stream::unfold(rx, |mut rx| async move { rx.recv().await.map(|l| (l, rx)) });
     let mut r = Response::new(Body::from_stream(lines.boxed()));
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(r)
 }
 
 fn matches(f: &Filters, m: &Message) -> bool {
     let name = m.attributes.get("name").map_or("", String::as_str);
-    let about = |kind: &str| f.any(kind, |v| m.kind == kind && (m.id == v || name == v || m.id.starts_with(v)));
+    let about = |kind: &str| {
+        f.any(kind, |v| {
+            m.kind == kind && (m.id == v || name == v || m.id.starts_with(v))
+        })
+    };
     let image = |v: &str| {
         let of = m.attributes.get("image").map_or("", String::as_str);
         let bare = |s: &str| s.strip_suffix(":latest").unwrap_or(s).to_string();
@@ -94,6 +111,8 @@ fn matches(f: &Filters, m: &Message) -> bool {
         && about("network")
         && about("volume")
         && f.any("image", image)
-        && ["config", "daemon", "node", "plugin", "secret", "service"].iter().all(|k| f.get(k).is_none())
+        && ["config", "daemon", "node", "plugin", "secret", "service"]
+            .iter()
+            .all(|k| f.get(k).is_none())
         && f.labels(&m.attributes)
 }

@@ -82,7 +82,9 @@ fn may_exec(o: &Object<Instance>) -> Result<()> {
     let id = docker_id(o.uid());
     match o.status_or_default().phase {
         Phase::Running => Ok(()),
-        Phase::Paused => Err(Error::conflict(format!("container {id} is paused, unpause the container before exec"))),
+        Phase::Paused => Err(Error::conflict(format!(
+            "container {id} is paused, unpause the container before exec"
+        ))),
         _ => Err(Error::conflict(format!("container {id} is not running"))),
     }
 }
@@ -98,7 +100,10 @@ fn tell(api: &DockerApi, o: &Object<Instance>, e: &Exec, action: &str, command: 
 }
 
 fn find(api: &DockerApi, id: &str) -> Result<Exec> {
-    api.inner.execs.get(id).ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+    api.inner
+        .execs
+        .get(id)
+        .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
 }
 
 async fn start(
@@ -109,18 +114,25 @@ async fn start(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let value: Option<Value> = extract::json_or_none(&parts.headers, body).await?;
-    let options: ExecStart = types::read(value.unwrap_or_else(|| json!({})))
-        .map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
+    let options: ExecStart =
+        types::read(value.unwrap_or_else(|| json!({}))).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let exec = find(&api, &id)?;
     let o = api.container(&docker_id(&exec.uid)).await?;
     may_exec(&o)?;
     if !api.inner.execs.begin(&exec.id) {
-        return Err(Error::conflict(format!("exec command {} is already running or has ended", exec.id)));
+        return Err(Error::conflict(format!(
+            "exec command {} is already running or has ended",
+            exec.id
+        )));
     }
     let mut spec = exec.spec.clone();
     spec.stdin &= !options.detach;
     spec.window = options.console_size.map(|[h, w]| (h, w)).or(spec.window);
-    let running = Running { api: api.clone(), o, exec };
+    let running = Running {
+        api: api.clone(),
+        o,
+        exec,
+    };
     let begun = running.begin(spec).await;
     let request = Request::from_parts(parts, Body::empty());
     if options.detach {
@@ -185,7 +197,10 @@ impl Running {
         })
     }
 
-    async fn begin(&self, spec: ExecSpec) -> std::result::Result<(ShimStream, mpsc::Receiver<biga_wire::Frame>), NotBegun> {
+    async fn begin(
+        &self,
+        spec: ExecSpec,
+    ) -> std::result::Result<(ShimStream, mpsc::Receiver<biga_wire::Frame>), NotBegun> {
         let result = self.open(spec).await;
         let (tx, frames) = mpsc::channel(16);
         let state = match &result {
@@ -209,7 +224,9 @@ impl Running {
         match ShimStream::begin(io).await {
             Ok((Reply::Exec { pid }, stream)) => Ok((pid, stream)),
             Ok((Reply::Error { code, message }, _)) => Err(refused(code, &message)),
-            Ok((other, _)) => Err(failed(Error::internal(format!("the shim answered an exec by {other:?}")))),
+            Ok((other, _)) => Err(failed(Error::internal(format!(
+                "the shim answered an exec by {other:?}"
+            )))),
             Err(e) => Err(failed(Error::internal(format!("the shim does not answer: {e}")))),
         }
     }
@@ -224,7 +241,14 @@ impl Running {
             e.state = ExecState::Ended(code);
             e.frames = None;
         });
-        tell(&self.api, &self.o, &self.exec, "exec_die", false, &[("exitCode", code.to_string())]);
+        tell(
+            &self.api,
+            &self.o,
+            &self.exec,
+            "exec_die",
+            false,
+            &[("exitCode", code.to_string())],
+        );
     }
 }
 
@@ -232,11 +256,19 @@ fn refused(code: ErrorCode, message: &str) -> NotBegun {
     let head = "OCI runtime exec failed: exec failed";
     let (error, code) = match code {
         ErrorCode::NotFound => {
-            let hint = if message.contains("not found") { "" } else { ": executable file not found in $PATH" };
+            let hint = if message.contains("not found") {
+                ""
+            } else {
+                ": executable file not found in $PATH"
+            };
             (Error::bad(format!("{head}: {message}{hint}")), Some(127))
         }
         ErrorCode::NotExecutable => {
-            let hint = if message.contains("permission denied") { "" } else { ": permission denied" };
+            let hint = if message.contains("permission denied") {
+                ""
+            } else {
+                ": permission denied"
+            };
             (Error::bad(format!("{head}: {message}{hint}")), Some(126))
         }
         ErrorCode::State => (Error::conflict(message), None),

@@ -22,7 +22,9 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, request: Requ
     match (q.get("fromImage"), q.get("fromSrc")) {
         (Some(image), None) => pull(api, &q, image, auth).await,
         (None, Some("-")) => import(api, &q, request.into_body()).await,
-        (None, Some(_)) => Err(Error::missing("importing from an address: send the archive itself (fromSrc=-)")),
+        (None, Some(_)) => Err(Error::missing(
+            "importing from an address: send the archive itself (fromSrc=-)",
+        )),
         _ => Err(Error::bad("give either fromImage or fromSrc")),
     }
 }
@@ -34,7 +36,8 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference> {
         Some(t) => format!("{name}:{t}"),
         None => name.to_string(),
     };
-    text.parse().map_err(|e: String| Error::bad(format!("invalid reference format: {e}")))
+    text.parse()
+        .map_err(|e: String| Error::bad(format!("invalid reference format: {e}")))
 }
 
 async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>) -> Result<Response> {
@@ -44,7 +47,11 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
         return Ok(stream(move |lines| async move {
             let text = reference.familiar();
             begin(&lines, &reference).await;
-            let call = async |r| api.backend().image_pull(&reference.to_string(), platform.as_deref(), auth, r).await;
+            let call = async |r| {
+                api.backend()
+                    .image_pull(&reference.to_string(), platform.as_deref(), auth, r)
+                    .await
+            };
             match with_progress(&lines, call).await {
                 Ok(done) => {
                     let digest = done.images.first().map(|i| i.digest.clone()).unwrap_or_default();
@@ -56,11 +63,19 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
             }
         }));
     }
-    let before = api.images().find("", &reference.object_name()).await?.map(|o| o.status_or_default()).unwrap_or_default();
+    let before = api
+        .images()
+        .find("", &reference.object_name())
+        .await?
+        .map(|o| o.status_or_default())
+        .unwrap_or_default();
     let o = ask(&api, &reference, platform).await?;
     let mut statuses = watch(api, &o);
     // The first news decide between an answer that streams and one that is an error.
-    let first = statuses.recv().await.unwrap_or_else(|| Err(Error::internal("the pull was not followed")))?;
+    let first = statuses
+        .recv()
+        .await
+        .unwrap_or_else(|| Err(Error::internal("the pull was not followed")))?;
     if first.phase == ImagePhase::Failed {
         return Err(pull_failure(&first));
     }
@@ -70,7 +85,9 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
         while let Some(news) = next {
             match news {
                 Ok(s) if s.phase == ImagePhase::Ready => {
-                    lines.send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)})).await;
+                    lines
+                        .send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)}))
+                        .await;
                     let same = !before.image_id.is_empty() && before.image_id == s.image_id;
                     finish(&lines, &reference.familiar(), &s.digest, same).await;
                     return;
@@ -80,7 +97,9 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
                     return;
                 }
                 Ok(s) => {
-                    lines.send(bar("Downloading", &id_of(&reference), s.done_bytes, s.total_bytes)).await;
+                    lines
+                        .send(bar("Downloading", &id_of(&reference), s.done_bytes, s.total_bytes))
+                        .await;
                 }
                 Err(e) => {
                     lines.error(&e).await;
@@ -99,25 +118,40 @@ fn id_of(r: &Reference) -> String {
 
 async fn begin(lines: &Lines, r: &Reference) {
     let id = r.tag.clone().or_else(|| r.digest.clone()).unwrap_or_default();
-    let bare = Reference { tag: Some("x".into()), digest: None, ..r.clone() }.familiar();
+    let bare = Reference {
+        tag: Some("x".into()),
+        digest: None,
+        ..r.clone()
+    }
+    .familiar();
     let from = bare.strip_suffix(":x").unwrap_or(&bare);
     let from = match (r.registry.as_str(), r.repository.as_str()) {
         (biga_model::reference::DEFAULT_REGISTRY, full) => full,
         _ => from,
     };
-    lines.send(json!({"status": format!("Pulling from {from}"), "id": id})).await;
+    lines
+        .send(json!({"status": format!("Pulling from {from}"), "id": id}))
+        .await;
 }
 
 async fn finish(lines: &Lines, familiar: &str, digest: &str, same: bool) {
     if !digest.is_empty() {
         lines.status(format!("Digest: {digest}")).await;
     }
-    let what = if same { "Image is up to date for" } else { "Downloaded newer image for" };
+    let what = if same {
+        "Image is up to date for"
+    } else {
+        "Downloaded newer image for"
+    };
     lines.status(format!("Status: {what} {familiar}")).await;
 }
 
 fn pull_failure(s: &ImageStatus) -> Error {
-    let why = if s.message.is_empty() { s.reason.clone() } else { s.message.clone() };
+    let why = if s.message.is_empty() {
+        s.reason.clone()
+    } else {
+        s.message.clone()
+    };
     let lower = why.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|w| lower.contains(w));
     if says(&["not found", "unknown", "no such", "404"]) {
@@ -131,7 +165,11 @@ fn pull_failure(s: &ImageStatus) -> Error {
 
 /// Creates the `Image`, or raises the pull request of the one that is there.
 async fn ask(api: &DockerApi, reference: &Reference, platform: Option<String>) -> Result<Object<Image>> {
-    let spec = ImageSpec { reference: reference.to_string(), platform: platform.clone(), pull_request: 1 };
+    let spec = ImageSpec {
+        reference: reference.to_string(),
+        platform: platform.clone(),
+        pull_request: 1,
+    };
     let mut o = Object::<Image>::new(reference.object_name(), spec);
     o.metadata.namespace = None;
     let name = o.name().to_string();
@@ -186,9 +224,14 @@ async fn import(api: DockerApi, q: &Query, body: Body) -> Result<Response> {
     if q.get("platform").is_some() {
         return Err(Error::missing("a platform while importing"));
     }
-    let name = q.get("repo").ok_or_else(|| Error::missing("importing an image without a name"))?;
+    let name = q
+        .get("repo")
+        .ok_or_else(|| Error::missing("importing an image without a name"))?;
     let reference = reference(name, q.get("tag"))?;
-    let content = body.into_data_stream().map(|r| r.map_err(std::io::Error::other)).boxed();
+    let content = body
+        .into_data_stream()
+        .map(|r| r.map_err(std::io::Error::other))
+        .boxed();
     Ok(stream(move |lines| async move {
         let call = async |r| api.backend().image_import(&reference.to_string(), content, r).await;
         match with_progress(&lines, call).await {

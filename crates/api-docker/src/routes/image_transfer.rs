@@ -16,7 +16,11 @@ pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Reques
     if q.get("platform").is_some() {
         return Err(Error::missing("loading one platform of an archive"));
     }
-    let archive = request.into_body().into_data_stream().map(|r| r.map_err(std::io::Error::other)).boxed();
+    let archive = request
+        .into_body()
+        .into_data_stream()
+        .map(|r| r.map_err(std::io::Error::other))
+        .boxed();
     Ok(stream(move |lines| async move {
         let call = async |r| api.backend().image_load(archive, r).await;
         match with_progress(&lines, call).await {
@@ -44,14 +48,19 @@ pub(super) async fn save(api: &DockerApi, names: &[String], q: &Query) -> Result
     let mut references = Vec::new();
     for name in names.iter().flat_map(|n| n.split(',')).filter(|n| !n.is_empty()) {
         let image = api.image(name).await?;
-        references.push(image.named().map_or_else(|| image.id.clone(), |o| o.spec.reference.clone()));
+        references.push(
+            image
+                .named()
+                .map_or_else(|| image.id.clone(), |o| o.spec.reference.clone()),
+        );
     }
     if references.is_empty() {
         return Err(Error::bad("no image was named"));
     }
     let archive = api.backend().image_save(&references).await?;
     let mut r = Response::new(Body::from_stream(archive.map(|b| b.map_err(std::io::Error::other))));
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     Ok(r)
 }
 
@@ -69,7 +78,9 @@ pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &Header
         None => name.to_string(),
     };
     let image = api.image(&full).await.map_err(|e| match e.status {
-        http::StatusCode::NOT_FOUND => Error::not_found(format!("An image does not exist locally with the tag: {name}")),
+        http::StatusCode::NOT_FOUND => {
+            Error::not_found(format!("An image does not exist locally with the tag: {name}"))
+        }
         _ => e,
     })?;
     let reference = image.named().map(|o| o.spec.reference.clone());
@@ -85,7 +96,9 @@ pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &Header
             Ok(done) => {
                 let digest = done.images.first().map(|i| i.digest.clone()).unwrap_or_default();
                 lines.status(format!("{tag}: digest: {digest} size: {size}")).await;
-                lines.send(json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}})).await;
+                lines
+                    .send(json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}}))
+                    .await;
             }
             Err(e) => {
                 lines.error(&e).await;

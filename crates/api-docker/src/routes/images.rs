@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use biga_model::{Image, Object, Reference};
 use biga_store::typed::DeleteOptions;
 use http::{Method, StatusCode};
@@ -29,8 +29,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/images/prune", post(prune))
         .route("/images/search", get(search))
         // Names have slashes, so what comes after them is split off by hand.
-        .route("/images/{*rest}", get(below).post(below))
-        .route("/images/{*name}", delete(remove))
+        .route("/images/{*rest}", get(below).post(below).delete(remove))
 }
 
 async fn search() -> Error {
@@ -38,7 +37,9 @@ async fn search() -> Error {
 }
 
 async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query, request: Request) -> Result<Response> {
-    let (name, verb) = rest.rsplit_once('/').ok_or_else(|| Error::not_found("page not found"))?;
+    let (name, verb) = rest
+        .rsplit_once('/')
+        .ok_or_else(|| Error::not_found("page not found"))?;
     match (request.method(), verb) {
         (&Method::GET | &Method::HEAD, "json") => inspect(&api, name, &q).await,
         (&Method::GET | &Method::HEAD, "history") => history(&api, name).await,
@@ -59,7 +60,9 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let mark = async |name: &str| -> Result<Option<biga_model::Timestamp>> {
         match filters.get(name) {
             None => Ok(None),
-            Some(l) => Ok(image::created(&api.image(&l[0]).await?.objects.iter().collect::<Vec<_>>())),
+            Some(l) => Ok(image::created(
+                &api.image(&l[0]).await?.objects.iter().collect::<Vec<_>>(),
+            )),
         }
     };
     let (before, since) = (mark("before").await?, mark("since").await?);
@@ -69,7 +72,11 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let mut out = Vec::new();
     for g in &groups {
         let config = api.image_config(g.id).await;
-        let labels = config.get("config").and_then(|c| c.get("Labels")).cloned().unwrap_or(Value::Null);
+        let labels = config
+            .get("config")
+            .and_then(|c| c.get("Labels"))
+            .cloned()
+            .unwrap_or(Value::Null);
         let made = image::created(&g.objects);
         let own = serde_json::from_value(labels.clone()).unwrap_or_default();
         // What has no name is not listed here at all.
@@ -78,9 +85,14 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
             && until.is_none_or(|t| made.is_some_and(|c| c < t))
             && before.is_none_or(|t| made.is_some_and(|c| c < t))
             && since.is_none_or(|t| made.is_some_and(|c| c > t))
-            && filters.any("reference", |p| image::tags(&g.objects).iter().any(|t| reference_fits(p, t)));
+            && filters.any("reference", |p| {
+                image::tags(&g.objects).iter().any(|t| reference_fits(p, t))
+            });
         if fits {
-            let used = instances.iter().filter(|o| o.status_or_default().image_id == g.id).count();
+            let used = instances
+                .iter()
+                .filter(|o| o.status_or_default().image_id == g.id)
+                .count();
             out.push(image::entry(g, &labels, i64::try_from(used).unwrap_or(-1)));
         }
     }
@@ -137,12 +149,16 @@ async fn history(api: &DockerApi, name: &str) -> Result<Response> {
 }
 
 async fn tag(api: &DockerApi, name: &str, q: &Query) -> Result<Response> {
-    let repo = q.get("repo").ok_or_else(|| Error::bad("repo is required: the new name"))?;
+    let repo = q
+        .get("repo")
+        .ok_or_else(|| Error::bad("repo is required: the new name"))?;
     let target = match q.get("tag") {
         Some(t) => format!("{repo}:{t}"),
         None => repo.to_string(),
     };
-    let target: Reference = target.parse().map_err(|e: String| Error::bad(format!("invalid reference format: {e}")))?;
+    let target: Reference = target
+        .parse()
+        .map_err(|e: String| Error::bad(format!("invalid reference format: {e}")))?;
     if target.digest.is_some() {
         return Err(Error::bad("refusing to create a tag with a digest reference"));
     }
@@ -179,7 +195,12 @@ async fn remove_image(api: &DockerApi, found: &FoundImage, force: bool) -> Resul
     for o in &gone {
         let objects = [o];
         lines.push(json!({"Untagged": familiar(&o.spec.reference)}));
-        lines.extend(image::digests(&objects).into_iter().filter(|d| *d != familiar(&o.spec.reference)).map(|d| json!({"Untagged": d})));
+        lines.extend(
+            image::digests(&objects)
+                .into_iter()
+                .filter(|d| *d != familiar(&o.spec.reference))
+                .map(|d| json!({"Untagged": d})),
+        );
         delete_object(api, o).await?;
     }
     if last {
@@ -193,7 +214,10 @@ async fn in_use(api: &DockerApi, found: &FoundImage, named: Option<&Object<Image
     let id = short(&found.id);
     for c in api.instances().list(Some(api.ns())).await?.items {
         let s = c.status_or_default();
-        let names = found.objects.iter().any(|o| familiar(&o.spec.reference) == familiar(&c.spec.image));
+        let names = found
+            .objects
+            .iter()
+            .any(|o| familiar(&o.spec.reference) == familiar(&c.spec.image));
         if s.image_id != found.id && !(s.image_id.is_empty() && names) {
             continue;
         }
@@ -219,14 +243,20 @@ async fn in_use(api: &DockerApi, found: &FoundImage, named: Option<&Object<Image
 }
 
 async fn delete_object(api: &DockerApi, o: &Object<Image>) -> Result<()> {
-    let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        ..DeleteOptions::default()
+    };
     match api.specs::<Image>().delete("", o.name(), &options).await {
         Err(e) if e.is_not_found() || e.is_conflict() => return Ok(()),
         other => {
             other?;
         }
     }
-    follow::<Image, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| seen.is_none().then_some(())).await
+    follow::<Image, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| {
+        seen.is_none().then_some(())
+    })
+    .await
 }
 
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
@@ -237,14 +267,22 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         let all = api.ready_images().await?;
         for g in image::group(&all) {
             let config = api.image_config(g.id).await;
-            let labels = config.get("config").and_then(|c| c.get("Labels")).cloned().unwrap_or_default();
+            let labels = config
+                .get("config")
+                .and_then(|c| c.get("Labels"))
+                .cloned()
+                .unwrap_or_default();
             let labels = serde_json::from_value(labels).unwrap_or_default();
             let old = until.is_none_or(|t| image::created(&g.objects).is_some_and(|c| c < t));
             if !old || !filters.labels(&labels) {
                 continue;
             }
             let objects = g.objects.iter().map(|o| (*o).clone()).collect();
-            let found = FoundImage { id: g.id.to_string(), by_name: None, objects };
+            let found = FoundImage {
+                id: g.id.to_string(),
+                by_name: None,
+                objects,
+            };
             // What is used stays.
             if in_use(&api, &found, None, false).await.is_ok() {
                 lines.extend(remove_image(&api, &found, true).await?);

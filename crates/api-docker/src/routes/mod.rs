@@ -83,21 +83,33 @@ async fn enter(State(outer): State<Outer>, mut request: Request) -> Response {
 
 /// Errors of the framework (a path that is no UTF-8, for one) in Docker's form.
 async fn with_message(response: Response) -> Response {
-    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
     if response.status().as_u16() < 400 || is_json {
         return response;
     }
     let (parts, body) = response.into_parts();
     let text = axum::body::to_bytes(body, MAX_ERROR).await.unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
-    Error::new(parts.status, if text.is_empty() { parts.status.to_string() } else { text }).into_response()
+    Error::new(
+        parts.status,
+        if text.is_empty() {
+            parts.status.to_string()
+        } else {
+            text
+        },
+    )
+    .into_response()
 }
 
 /// An answer with a status and JSON.
 fn json(status: StatusCode, value: &serde_json::Value) -> Response {
     let mut r = Response::new(Body::from(value.to_string() + "\n"));
     *r.status_mut() = status;
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     r
 }
 

@@ -67,7 +67,11 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     if dangling != Some(true) {
         out.extend(["host", "none"].map(|n| (network::predefined(n), Default::default())));
     }
-    let shown: Vec<Value> = out.into_iter().filter(|(doc, l)| fits(&filters, doc) && filters.labels(l)).map(|(d, _)| d).collect();
+    let shown: Vec<Value> = out
+        .into_iter()
+        .filter(|(doc, l)| fits(&filters, doc) && filters.labels(l))
+        .map(|(d, _)| d)
+        .collect();
     Ok(ok(&Value::Array(shown)))
 }
 
@@ -105,7 +109,10 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
         return Err(Error::new(StatusCode::FORBIDDEN, message));
     }
     if !is_resource_name(&body.name) {
-        return Err(Error::bad(format!("invalid network name {:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", body.name)));
+        return Err(Error::bad(format!(
+            "invalid network name {:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            body.name
+        )));
     }
     let (o, warnings) = network::create(&body)?;
     let wrong = Network::validate(&o, None);
@@ -114,7 +121,10 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
     }
     let stored = match api.specs::<Network>().create(o).await {
         Err(StoreError::AlreadyExists { .. }) => {
-            return Err(Error::conflict(format!("network with name {} already exists", body.name)));
+            return Err(Error::conflict(format!(
+                "network with name {} already exists",
+                body.name
+            )));
         }
         other => other?,
     };
@@ -126,7 +136,9 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
 /// Waits until the node made it; what cannot be made is taken away again.
 async fn ready(api: &DockerApi, o: &Object<Network>) -> Result<()> {
     let end = follow::<Network, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| {
-        let Some(o) = seen else { return Some(Err("it was removed meanwhile".to_string())) };
+        let Some(o) = seen else {
+            return Some(Err("it was removed meanwhile".to_string()));
+        };
         let s = o.status_or_default();
         if s.ready {
             return Some(Ok(()));
@@ -135,24 +147,43 @@ async fn ready(api: &DockerApi, o: &Object<Network>) -> Result<()> {
     })
     .await?;
     let Err(why) = end else { return Ok(()) };
-    let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        ..DeleteOptions::default()
+    };
     let _ = api.specs::<Network>().delete("", o.name(), &options).await;
-    Err(Error::new(StatusCode::FORBIDDEN, format!("cannot make network {}: {why}", o.name())))
+    Err(Error::new(
+        StatusCode::FORBIDDEN,
+        format!("cannot make network {}: {why}", o.name()),
+    ))
 }
 
 async fn remove(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<Response> {
     if is_predefined(&id) {
-        return Err(Error::new(StatusCode::FORBIDDEN, format!("{id} is a pre-defined network and cannot be removed")));
+        return Err(Error::new(
+            StatusCode::FORBIDDEN,
+            format!("{id} is a pre-defined network and cannot be removed"),
+        ));
     }
     let o = api.network(&id).await?;
     if o.name() == network_name("bridge") {
-        return Err(Error::new(StatusCode::FORBIDDEN, "bridge is a pre-defined network and cannot be removed"));
+        return Err(Error::new(
+            StatusCode::FORBIDDEN,
+            "bridge is a pre-defined network and cannot be removed",
+        ));
     }
-    let active = instances(&api).await?.into_iter().find(|c| on(c, o.name()) && c.status_or_default().phase.is_live());
+    let active = instances(&api)
+        .await?
+        .into_iter()
+        .find(|c| on(c, o.name()) && c.status_or_default().phase.is_live());
     if let Some(c) = active {
         return Err(Error::new(
             StatusCode::FORBIDDEN,
-            format!("error while removing network: network {} has active endpoints (name:\"{}\")", o.name(), c.name()),
+            format!(
+                "error while removing network: network {} has active endpoints (name:\"{}\")",
+                o.name(),
+                c.name()
+            ),
         ));
     }
     delete(&api, &o).await?;
@@ -160,7 +191,10 @@ async fn remove(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<
 }
 
 async fn delete(api: &DockerApi, o: &Object<Network>) -> Result<()> {
-    let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        ..DeleteOptions::default()
+    };
     match api.specs::<Network>().delete("", o.name(), &options).await {
         Err(e) if e.is_not_found() || e.is_conflict() => return Ok(()),
         other => {
@@ -176,7 +210,10 @@ async fn delete(api: &DockerApi, o: &Object<Network>) -> Result<()> {
     });
     match end.await? {
         None => Ok(()),
-        Some(why) => Err(Error::new(StatusCode::FORBIDDEN, format!("error while removing network {}: {why}", o.name()))),
+        Some(why) => Err(Error::new(
+            StatusCode::FORBIDDEN,
+            format!("error while removing network {}: {why}", o.name()),
+        )),
     }
 }
 
@@ -197,7 +234,12 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
 }
 
 /// The container of a connect call, and the network's name. Only while it does not run: the engine cannot do more yet.
-async fn joint(api: &DockerApi, id: &str, headers: &HeaderMap, body: Body) -> Result<(Object<Instance>, String, NetworkConnect)> {
+async fn joint(
+    api: &DockerApi,
+    id: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Object<Instance>, String, NetworkConnect)> {
     let value: Value = extract::json(headers, body).await?;
     let body: NetworkConnect = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let network = match id {
@@ -209,18 +251,32 @@ async fn joint(api: &DockerApi, id: &str, headers: &HeaderMap, body: Body) -> Re
     };
     let c = api.container(&body.container).await?;
     if c.spec.network_mode != NetworkMode::Bridge {
-        return Err(Error::new(StatusCode::FORBIDDEN, "a container without networks, or on the host's, joins no other"));
+        return Err(Error::new(
+            StatusCode::FORBIDDEN,
+            "a container without networks, or on the host's, joins no other",
+        ));
     }
     if c.status_or_default().phase.is_live() {
-        return Err(Error::missing("connecting and disconnecting networks while a container runs"));
+        return Err(Error::missing(
+            "connecting and disconnecting networks while a container runs",
+        ));
     }
     Ok((c, network, body))
 }
 
-async fn connect(State(api): State<DockerApi>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response> {
+async fn connect(
+    State(api): State<DockerApi>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
     let (c, network, body) = joint(&api, &id, &headers, body).await?;
     if on(&c, &network) {
-        let message = format!("endpoint with name {} already exists in network {}", c.name(), docker_network(&network));
+        let message = format!(
+            "endpoint with name {} already exists in network {}",
+            c.name(),
+            docker_network(&network)
+        );
         return Err(Error::new(StatusCode::FORBIDDEN, message));
     }
     let new = attachment(network, &body.endpoint_config)?;
@@ -230,29 +286,47 @@ async fn connect(State(api): State<DockerApi>, Path(id): Path<String>, headers: 
     if !wrong.is_empty() {
         return Err(Error::invalid(&wrong));
     }
-    api.specs::<Instance>().modify(api.ns(), c.name(), |now| join(now, &new)).await?;
+    api.specs::<Instance>()
+        .modify(api.ns(), c.name(), |now| join(now, &new))
+        .await?;
     Ok(empty(StatusCode::OK))
 }
 
 fn join(o: &mut Object<Instance>, new: &biga_model::NetworkAttachment) {
     if o.spec.networks.is_empty() {
         let network = network_name("bridge").to_string();
-        o.spec.networks.push(biga_model::NetworkAttachment { network, ..Default::default() });
+        o.spec.networks.push(biga_model::NetworkAttachment {
+            network,
+            ..Default::default()
+        });
     }
     if !o.spec.networks.iter().any(|n| n.network == new.network) {
         o.spec.networks.push(new.clone());
     }
 }
 
-async fn disconnect(State(api): State<DockerApi>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response> {
+async fn disconnect(
+    State(api): State<DockerApi>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
     let (c, network, _) = joint(&api, &id, &headers, body).await?;
     if !on(&c, &network) {
-        let message = format!("container {} is not connected to network {}", docker_id(c.uid()), docker_network(&network));
+        let message = format!(
+            "container {} is not connected to network {}",
+            docker_id(c.uid()),
+            docker_network(&network)
+        );
         return Err(Error::new(StatusCode::FORBIDDEN, message));
     }
     if c.spec.networks.len() <= 1 {
         return Err(Error::missing("leaving the last network of a container"));
     }
-    api.specs::<Instance>().modify(api.ns(), c.name(), |now| now.spec.networks.retain(|n| n.network != network)).await?;
+    api.specs::<Instance>()
+        .modify(api.ns(), c.name(), |now| {
+            now.spec.networks.retain(|n| n.network != network)
+        })
+        .await?;
     Ok(empty(StatusCode::OK))
 }

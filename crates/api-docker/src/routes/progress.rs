@@ -29,7 +29,8 @@ impl Lines {
 
     /// The last line of a call that failed.
     pub async fn error(&self, e: &Error) -> bool {
-        self.send(json!({"errorDetail": {"message": e.message}, "error": e.message})).await
+        self.send(json!({"errorDetail": {"message": e.message}, "error": e.message}))
+            .await
     }
 }
 
@@ -45,7 +46,8 @@ where
         rx.recv().await.map(|l| (Ok::<_, std::io::Error>(l), rx))
     });
     let mut r = Response::new(Body::from_stream(body));
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     r
 }
 
@@ -57,7 +59,13 @@ pub(super) fn bar(status: &str, id: &str, done: u64, total: u64) -> Value {
     let width = 50;
     let full = (done.min(total) * width / total) as usize;
     let head = if full < width as usize { ">" } else { "" };
-    let text = format!("[{}{head}{}] {}/{}", "=".repeat(full), " ".repeat(width as usize - full - head.len()), size(done), size(total));
+    let text = format!(
+        "[{}{head}{}] {}/{}",
+        "=".repeat(full),
+        " ".repeat(width as usize - full - head.len()),
+        size(done),
+        size(total)
+    );
     json!({"status": status, "progressDetail": {"current": done, "total": total}, "progress": text, "id": id})
 }
 
@@ -66,7 +74,11 @@ fn size(bytes: u64) -> String {
     let mut v = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         if v < 1000.0 {
-            return if unit == "B" { format!("{bytes}B") } else { format!("{v:.3}{unit}") };
+            return if unit == "B" {
+                format!("{bytes}B")
+            } else {
+                format!("{v:.3}{unit}")
+            };
         }
         v /= 1000.0;
     }

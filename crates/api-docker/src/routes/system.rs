@@ -28,8 +28,14 @@ pub(super) fn routes() -> Router<DockerApi> {
 async fn ping() -> Response {
     let mut r = Response::new(Body::from("OK"));
     let h = r.headers_mut();
-    h.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    h.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    h.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    h.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-store, must-revalidate"),
+    );
     h.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     h.insert("Builder-Version", HeaderValue::from_static("1"));
     h.insert("Swarm", HeaderValue::from_static("inactive"));
@@ -142,7 +148,11 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
 
 async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let wants = |kind: &str| q.all("type").is_empty() || q.all("type").iter().any(|t| t == kind);
-    if let Some(t) = q.all("type").iter().find(|t| !matches!(t.as_str(), "container" | "image" | "volume" | "build-cache")) {
+    if let Some(t) = q
+        .all("type")
+        .iter()
+        .find(|t| !matches!(t.as_str(), "container" | "image" | "volume" | "build-cache"))
+    {
         return Err(Error::bad(format!("unknown object type: {t}")));
     }
     let instances = api.instances().list(Some(api.ns())).await?.items;
@@ -150,35 +160,47 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
     if wants("image") {
         let images = api.ready_images().await?;
         let groups = image::group(&images);
-        let entries: Vec<Value> = groups.iter().map(|g| {
-            let used = instances.iter().filter(|o| o.status_or_default().image_id == g.id).count();
-            let mut e = image::entry(g, &Value::Null, i64::try_from(used).unwrap_or(0));
-            e["SharedSize"] = 0.into();
-            e
-        }).collect();
+        let entries: Vec<Value> = groups
+            .iter()
+            .map(|g| {
+                let used = instances
+                    .iter()
+                    .filter(|o| o.status_or_default().image_id == g.id)
+                    .count();
+                let mut e = image::entry(g, &Value::Null, i64::try_from(used).unwrap_or(0));
+                e["SharedSize"] = 0.into();
+                e
+            })
+            .collect();
         doc["LayersSize"] = groups.iter().map(|g| image::size(&g.objects)).sum::<u64>().into();
         doc["Images"] = entries.into();
     }
     if wants("container") {
         let now = biga_model::Timestamp::now();
         let beside = Default::default();
-        let entries: Vec<Value> = instances.iter().map(|o| {
-            let mut e = list::entry(o, &beside, now);
-            e["SizeRw"] = 0.into();
-            e["SizeRootFs"] = 0.into();
-            e
-        }).collect();
+        let entries: Vec<Value> = instances
+            .iter()
+            .map(|o| {
+                let mut e = list::entry(o, &beside, now);
+                e["SizeRw"] = 0.into();
+                e["SizeRootFs"] = 0.into();
+                e
+            })
+            .collect();
         doc["Containers"] = entries.into();
     }
     if wants("volume") {
         let volumes = api.volumes().list(Some(api.ns())).await?.items;
-        let entries: Vec<Value> = volumes.iter().map(|v| {
-            let used = instances.iter().filter(|o| super::volumes::uses(o, v.name())).count();
-            let mut e = volume::inspect(v);
-            // Docker's word for a size that was not measured.
-            e["UsageData"] = json!({"Size": -1, "RefCount": used});
-            e
-        }).collect();
+        let entries: Vec<Value> = volumes
+            .iter()
+            .map(|v| {
+                let used = instances.iter().filter(|o| super::volumes::uses(o, v.name())).count();
+                let mut e = volume::inspect(v);
+                // Docker's word for a size that was not measured.
+                e["UsageData"] = json!({"Size": -1, "RefCount": used});
+                e
+            })
+            .collect();
         doc["Volumes"] = entries.into();
     }
     if wants("build-cache") {

@@ -31,7 +31,10 @@ pub(super) fn routes() -> Router<DockerApi> {
 }
 
 async fn no_update() -> Error {
-    Error::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not a swarm manager: only cluster volumes can be updated")
+    Error::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is not a swarm manager: only cluster volumes can be updated",
+    )
 }
 
 /// Whether an instance has this volume.
@@ -94,7 +97,9 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
         other => other?,
     };
     let made = follow::<Volume, _>(&*api.inner.store, api.ns(), &name, stored.uid(), |seen| {
-        let Some(o) = seen else { return Some(Err("it was removed meanwhile".to_string())) };
+        let Some(o) = seen else {
+            return Some(Err("it was removed meanwhile".to_string()));
+        };
         let s = o.status_or_default();
         match (s.ready, s.message.is_empty()) {
             (true, _) => Some(Ok(o.clone())),
@@ -112,25 +117,38 @@ async fn remove(State(api): State<DockerApi>, Path(name): Path<String>, q: Query
         Err(e) if q.flag("force") && e.status == StatusCode::NOT_FOUND => return Ok(empty(StatusCode::NO_CONTENT)),
         other => other?,
     };
-    let users: Vec<String> =
-        instances(&api).await?.iter().filter(|c| uses(c, o.name())).map(|c| docker_id(c.uid())).collect();
+    let users: Vec<String> = instances(&api)
+        .await?
+        .iter()
+        .filter(|c| uses(c, o.name()))
+        .map(|c| docker_id(c.uid()))
+        .collect();
     if !users.is_empty() {
         let shorts: Vec<String> = users.iter().map(|u| short(u)).collect();
-        return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", shorts.join(", "))));
+        return Err(Error::conflict(format!(
+            "remove {name}: volume is in use - [{}]",
+            shorts.join(", ")
+        )));
     }
     delete(&api, &o).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
 async fn delete(api: &DockerApi, o: &Object<Volume>) -> Result<()> {
-    let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        ..DeleteOptions::default()
+    };
     match api.specs::<Volume>().delete(api.ns(), o.name(), &options).await {
         Err(e) if e.is_not_found() || e.is_conflict() => return Ok(()),
         other => {
             other?;
         }
     }
-    follow::<Volume, _>(&*api.inner.store, api.ns(), o.name(), o.uid(), |seen| seen.is_none().then_some(())).await
+    follow::<Volume, _>(&*api.inner.store, api.ns(), o.name(), o.uid(), |seen| {
+        seen.is_none().then_some(())
+    })
+    .await
 }
 
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {

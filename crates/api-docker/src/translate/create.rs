@@ -102,13 +102,17 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         ..InstanceSpec::default()
     };
     spec.stop.signal = some(&body.stop_signal);
-    spec.stop.grace_period_seconds = match body.stop_timeout {
-        None => None,
-        Some(n) => Some(grace(n)),
-    };
+    spec.stop.grace_period_seconds = body.stop_timeout.map(grace);
+    if body.healthcheck.is_none() && has_check(&around.image) {
+        warnings.push("the image's health check is not run: health checks are not supported yet".into());
+    }
     if network_mode != NetworkMode::Bridge && !spec.ports.is_empty() {
         spec.ports.clear();
-        let mode = if network_mode == NetworkMode::Host { "host" } else { "none" };
+        let mode = if network_mode == NetworkMode::Host {
+            "host"
+        } else {
+            "none"
+        };
         warnings.push(format!("Published ports are discarded when using {mode} network mode"));
     }
     let mut object = Object::<Instance>::new("x", spec);
@@ -118,7 +122,20 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     if !wrong.is_empty() {
         return Err(Error::invalid(&wrong));
     }
-    Ok(Created { object, anonymous: made.anonymous, volume_labels: made.labels, warnings })
+    Ok(Created {
+        object,
+        anonymous: made.anonymous,
+        volume_labels: made.labels,
+        warnings,
+    })
+}
+
+fn has_check(image: &Value) -> bool {
+    let first = image
+        .get("Healthcheck")
+        .and_then(|h| h.get("Test"))
+        .and_then(|t| t.get(0));
+    first.and_then(Value::as_str).is_some_and(|w| w != "NONE")
 }
 
 /// Docker's seconds: negative means to wait for ever.
@@ -150,7 +167,11 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
             return Err(Error::missing(format!("HostConfig.{field} {value:?}")));
         }
     }
-    for (field, value) in h.rest.iter().filter(|(k, v)| !is_zero(v) && !IGNORED.contains(&k.as_str())) {
+    for (field, value) in h
+        .rest
+        .iter()
+        .filter(|(k, v)| !is_zero(v) && !IGNORED.contains(&k.as_str()))
+    {
         match field.as_str() {
             "MemorySwappiness" if value == &Value::from(-1) => {}
             "MemorySwappiness" | "OomKillDisable" => {
@@ -165,7 +186,11 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
         warnings.push(format!("the field {field} is not known and was left out"));
     }
     // With `systempaths=unconfined` clients send empty lists.
-    if !h.privileged && h.rest.get("MaskedPaths").is_some_and(|v| v.as_array().is_some_and(Vec::is_empty)) {
+    if !h.privileged
+        && h.rest
+            .get("MaskedPaths")
+            .is_some_and(|v| v.as_array().is_some_and(Vec::is_empty))
+    {
         return Err(Error::missing("HostConfig.MaskedPaths (systempaths=unconfined)"));
     }
     Ok(())
@@ -186,9 +211,10 @@ pub fn isolation(h: &HostConfig) -> Result<Isolation, Error> {
         _ => return Err(Error::bad(format!("invalid isolation: {}", h.isolation))),
     };
     match (by_runtime, by_isolation) {
-        (Some(a), Some(b)) if a != b => {
-            Err(Error::bad(format!("runtime {} and isolation {} contradict each other", h.runtime, h.isolation)))
-        }
+        (Some(a), Some(b)) if a != b => Err(Error::bad(format!(
+            "runtime {} and isolation {} contradict each other",
+            h.runtime, h.isolation
+        ))),
         (a, b) => Ok(a.or(b).unwrap_or_default()),
     }
 }
@@ -223,7 +249,19 @@ fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerS
             read_only_root: h.readonly_rootfs,
             ..security(h, warnings)?
         },
-        ulimits: h.ulimits.iter().map(|u| (u.name.to_ascii_lowercase(), Ulimit { soft: u.soft, hard: u.hard })).collect(),
+        ulimits: h
+            .ulimits
+            .iter()
+            .map(|u| {
+                (
+                    u.name.to_ascii_lowercase(),
+                    Ulimit {
+                        soft: u.soft,
+                        hard: u.hard,
+                    },
+                )
+            })
+            .collect(),
         devices: h.devices.iter().map(device).collect(),
         init: h.init.unwrap_or(false),
         ..ContainerSpec::default()
@@ -248,7 +286,10 @@ fn env(all: &[String], warnings: &mut Vec<String>) -> Vec<EnvVar> {
             // The last of a name counts.
             Some((name, value)) => match out.iter_mut().find(|e| e.name == name) {
                 Some(e) => e.value = value.into(),
-                None => out.push(EnvVar { name: name.into(), value: value.into() }),
+                None => out.push(EnvVar {
+                    name: name.into(),
+                    value: value.into(),
+                }),
             },
             None => warnings.push(format!(
                 "environment variable {word} has no value; taking a variable away from the image is not supported"
@@ -270,7 +311,9 @@ fn security(h: &HostConfig, warnings: &mut Vec<String>) -> Result<SecuritySpec, 
             ("seccomp", _) => return Err(Error::missing("SecurityOpt seccomp with a profile of its own")),
             ("apparmor", "unconfined" | "") | ("label", "disable") => {}
             ("apparmor" | "label", _) => {
-                warnings.push(format!("security option {o} has no effect: Biga uses neither AppArmor nor SELinux"));
+                warnings.push(format!(
+                    "security option {o} has no effect: Biga uses neither AppArmor nor SELinux"
+                ));
             }
             ("systempaths", _) => return Err(Error::missing(format!("SecurityOpt {o}"))),
             _ => return Err(Error::bad(format!("invalid --security-opt 2: {o:?}"))),
@@ -299,7 +342,10 @@ pub fn restart_policy(p: &DockerPolicy) -> Result<RestartPolicy, Error> {
             "invalid restart policy: maximum retry count can only be used with 'on-failure'",
         ));
     }
-    Ok(RestartPolicy { policy, maximum_retry_count: count })
+    Ok(RestartPolicy {
+        policy,
+        maximum_retry_count: count,
+    })
 }
 
 fn log(h: &HostConfig, warnings: &mut Vec<String>) -> Result<LogSpec, Error> {
@@ -312,12 +358,22 @@ fn log(h: &HostConfig, warnings: &mut Vec<String>) -> Result<LogSpec, Error> {
     for (k, v) in &h.log_config.config {
         match k.as_str() {
             "max-size" if v == "-1" => {}
-            "max-size" => log.max_size = Some(size(v).ok_or_else(|| Error::bad(format!("invalid value for max-size: {v}")))?),
+            "max-size" => {
+                log.max_size = Some(size(v).ok_or_else(|| Error::bad(format!("invalid value for max-size: {v}")))?)
+            }
             "max-file" => {
-                log.max_files = Some(v.parse().map_err(|_| Error::bad(format!("invalid value for max-file: {v}")))?);
+                log.max_files = Some(
+                    v.parse()
+                        .map_err(|_| Error::bad(format!("invalid value for max-file: {v}")))?,
+                );
             }
             "compress" | "mode" | "max-buffer-size" => warnings.push(format!("log option {k} was left out")),
-            _ => return Err(Error::bad(format!("unknown log opt '{k}' for {} log driver", h.log_config.driver))),
+            _ => {
+                return Err(Error::bad(format!(
+                    "unknown log opt '{k}' for {} log driver",
+                    h.log_config.driver
+                )));
+            }
         }
     }
     Ok(log)
@@ -328,12 +384,15 @@ pub fn size(text: &str) -> Option<Memory> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower.trim_end_matches("ib").trim_end_matches('b');
     let (number, shift) = match lower.strip_suffix(['k', 'm', 'g', 't']) {
-        Some(n) => (n, match lower.as_bytes().last() {
-            Some(b'k') => 10,
-            Some(b'm') => 20,
-            Some(b'g') => 30,
-            _ => 40,
-        }),
+        Some(n) => (
+            n,
+            match lower.as_bytes().last() {
+                Some(b'k') => 10,
+                Some(b'm') => 20,
+                Some(b'g') => 30,
+                _ => 40,
+            },
+        ),
         None => (lower, 0),
     };
     let n: f64 = number.trim().parse().ok()?;
@@ -357,7 +416,9 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
     let other = |k: &&String| !matches!(k.as_str(), "none" | "host" | "default");
     if mode != NetworkMode::Bridge {
         if let Some(k) = endpoints.keys().find(other) {
-            return Err(Error::bad(format!("conflicting options: network {k} cannot be joined with network mode {first}")));
+            return Err(Error::bad(format!(
+                "conflicting options: network {k} cannot be joined with network mode {first}"
+            )));
         }
         return Ok((mode, Vec::new()));
     }
@@ -368,7 +429,9 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
         if out.iter().any(|a| a.network == network) {
             continue;
         }
-        let settings = endpoints.iter().find(|(k, _)| *k == word || resolve(k, around).is_ok_and(|n| n == network));
+        let settings = endpoints
+            .iter()
+            .find(|(k, _)| *k == word || resolve(k, around).is_ok_and(|n| n == network));
         let e = settings.and_then(|(_, e)| e.clone()).unwrap_or_default();
         out.push(attachment(network, &e)?);
     }
@@ -378,7 +441,10 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
         a.mac = some(&body.mac_address);
     }
     // The default network alone, with nothing special, is what an instance has anyway.
-    let plain = [NetworkAttachment { network: network_name("bridge").into(), ..Default::default() }];
+    let plain = [NetworkAttachment {
+        network: network_name("bridge").into(),
+        ..Default::default()
+    }];
     if out == plain {
         out.clear();
     }
@@ -407,7 +473,12 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
 fn resolve(word: &str, around: &Around) -> Result<String, Error> {
     let name = network_name(word);
     let by_name = around.networks.iter().find(|n| n.name == name);
-    let by_id = || around.networks.iter().find(|n| word.len() >= 12 && n.id.starts_with(word));
+    let by_id = || {
+        around
+            .networks
+            .iter()
+            .find(|n| word.len() >= 12 && n.id.starts_with(word))
+    };
     match by_name.or_else(by_id) {
         Some(n) => Ok(n.name.clone()),
         // The node makes it when it is first used.
@@ -420,7 +491,10 @@ fn resolve(word: &str, around: &Around) -> Result<String, Error> {
 fn annotate(body: &CreateBody, image: &Value, meta: &mut ObjectMeta) {
     let mut all: std::collections::BTreeMap<String, String> = Default::default();
     if let Some(own) = image.get("Labels").and_then(Value::as_object) {
-        all.extend(own.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))));
+        all.extend(
+            own.iter()
+                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))),
+        );
     }
     all.extend(body.labels.clone());
     labels::write(&all, meta);
@@ -443,12 +517,19 @@ fn drop_zeros(value: &mut Value) {
             if !keep {
                 drop_zeros(v);
             }
-            if keep { v.as_object().is_some_and(|o| !o.is_empty()) } else { !is_zero(v) }
+            if keep {
+                v.as_object().is_some_and(|o| !o.is_empty())
+            } else {
+                !is_zero(v)
+            }
         });
     }
 }
 
 /// What the client sent, as far as it was kept.
 pub fn sent(meta: &ObjectMeta) -> CreateBody {
-    meta.annotations.get(CREATED).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    meta.annotations
+        .get(CREATED)
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default()
 }

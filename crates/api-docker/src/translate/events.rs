@@ -30,12 +30,24 @@ impl Message {
         attributes.insert("image".into(), super::familiar(&o.spec.image));
         attributes.insert("name".into(), o.name().into());
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
-        Message { kind: "container", action: action.into(), id: docker_id(o.uid()), attributes, time: Timestamp::now() }
+        Message {
+            kind: "container",
+            action: action.into(),
+            id: docker_id(o.uid()),
+            attributes,
+            time: Timestamp::now(),
+        }
     }
 
     fn new(kind: &'static str, action: &str, id: String, attributes: &[(&str, String)]) -> Message {
         let attributes = attributes.iter().map(|(k, v)| ((*k).to_string(), v.clone())).collect();
-        Message { kind, action: action.into(), id, attributes, time: Timestamp::now() }
+        Message {
+            kind,
+            action: action.into(),
+            id,
+            attributes,
+            time: Timestamp::now(),
+        }
     }
 
     /// As it stands in the answer.
@@ -108,7 +120,11 @@ fn death(o: &Object<Instance>) -> Vec<Message> {
         (Some(a), Some(b)) => (b.as_second() - a.as_second()).max(0),
         _ => 0,
     };
-    out.push(Message::container(o, "die", &[("exitCode", code), ("execDuration", ran.to_string())]));
+    out.push(Message::container(
+        o,
+        "die",
+        &[("exitCode", code), ("execDuration", ran.to_string())],
+    ));
     out.extend(networks(o, "disconnect"));
     if s.stopped_by_user {
         out.push(Message::container(o, "stop", &[]));
@@ -120,7 +136,11 @@ fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
     let id = docker_id(o.uid());
     let message = |e: biga_model::NetworkEndpoint| {
         let name = docker_network(&e.network).to_string();
-        let attributes = [("container", id.clone()), ("name", name.clone()), ("type", "bridge".into())];
+        let attributes = [
+            ("container", id.clone()),
+            ("name", name.clone()),
+            ("type", "bridge".into()),
+        ];
         Message::new("network", action, name, &attributes)
     };
     o.status_or_default().networks.into_iter().map(message).collect()
@@ -129,7 +149,10 @@ fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
 /// What happened to a network.
 pub fn network(old: Option<&Object<Network>>, new: Option<&Object<Network>>) -> Vec<Message> {
     let about = |o: &Object<Network>, action| {
-        let attributes = [("name", docker_network(o.name()).to_string()), ("type", "bridge".into())];
+        let attributes = [
+            ("name", docker_network(o.name()).to_string()),
+            ("type", "bridge".into()),
+        ];
         Message::new("network", action, docker_id(o.uid()), &attributes)
     };
     match (old, new) {
@@ -164,7 +187,10 @@ pub fn image(old: Option<&Object<Image>>, new: Option<&Object<Image>>) -> Vec<Me
             }
         }
         (old, Some(n)) => {
-            let (before, s) = (old.map(|o| o.status_or_default()).unwrap_or_default(), n.status_or_default());
+            let (before, s) = (
+                old.map(|o| o.status_or_default()).unwrap_or_default(),
+                n.status_or_default(),
+            );
             let name = super::familiar(&n.spec.reference);
             if s.image_id.is_empty() {
                 return Vec::new();
@@ -190,7 +216,10 @@ mod tests {
     fn at(phase: Phase, change: impl FnOnce(&mut InstanceStatus)) -> Object<Instance> {
         let mut o = Object::<Instance>::new("web", Default::default());
         o.metadata.uid = "u".into();
-        let mut s = InstanceStatus { phase, ..Default::default() };
+        let mut s = InstanceStatus {
+            phase,
+            ..Default::default()
+        };
         change(&mut s);
         o.status = Some(s);
         o
@@ -206,7 +235,9 @@ mod tests {
         let created = at(Phase::Created, |_| ());
         let running = at(Phase::Running, |s| s.started_at = t(5));
         let paused = at(Phase::Paused, |s| s.started_at = t(5));
-        let ended = at(Phase::Exited, |s| (s.started_at, s.exit_code, s.stopped_by_user) = (t(5), Some(3), true));
+        let ended = at(Phase::Exited, |s| {
+            (s.started_at, s.exit_code, s.stopped_by_user) = (t(5), Some(3), true)
+        });
         assert_eq!(words(None, Some(&created)), ["create"]);
         assert_eq!(words(Some(&created), Some(&running)), ["start"]);
         assert_eq!(words(Some(&running), Some(&running)), Vec::<String>::new());
@@ -223,6 +254,9 @@ mod tests {
     #[test]
     fn what_never_ran_does_not_die() {
         let failed = at(Phase::Failed, |s| s.exit_code = Some(127));
-        assert_eq!(words(Some(&at(Phase::Preparing, |_| ())), Some(&failed)), Vec::<String>::new());
+        assert_eq!(
+            words(Some(&at(Phase::Preparing, |_| ())), Some(&failed)),
+            Vec::<String>::new()
+        );
     }
 }

@@ -58,10 +58,14 @@ pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>
         n => {
             let m = bytes("MemorySwap", n)?;
             if r.memory.is_none() {
-                return Err(Error::bad("You should always set the Memory limit when using Memoryswap limit, see usage"));
+                return Err(Error::bad(
+                    "You should always set the Memory limit when using Memoryswap limit, see usage",
+                ));
             }
             if m < r.memory {
-                return Err(Error::bad("Minimum memoryswap limit should be larger than memory limit, see usage"));
+                return Err(Error::bad(
+                    "Minimum memoryswap limit should be larger than memory limit, see usage",
+                ));
             }
             r.memory_swap = m;
         }
@@ -79,7 +83,9 @@ pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>
 
 fn cpus(d: &DockerResources) -> Result<Option<Cpus>, Error> {
     if d.nano_cpus != 0 && (d.cpu_period != 0 || d.cpu_quota != 0) {
-        return Err(Error::bad("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set"));
+        return Err(Error::bad(
+            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set",
+        ));
     }
     let millis = match (d.nano_cpus, d.cpu_quota) {
         (0, 0 | -1) => return Ok(None),
@@ -123,14 +129,24 @@ pub fn ports(body: &CreateBody, image: &Value) -> Result<Vec<PortMapping>, Error
         let any = [PortBinding::default()];
         let bindings = bindings.as_deref().filter(|b| !b.is_empty()).unwrap_or(&any);
         for b in bindings {
-            out.push(PortMapping { port: number, host_port: host_port(&b.host_port)?, host_ip: host_ip(&b.host_ip), protocol });
+            out.push(PortMapping {
+                port: number,
+                host_port: host_port(&b.host_port)?,
+                host_ip: host_ip(&b.host_ip),
+                protocol,
+            });
         }
     }
     if h.publish_all_ports {
         for text in exposed(body, image) {
             let Ok((number, protocol)) = port(&text) else { continue };
             if bound.insert((number, protocol.as_str())) {
-                out.push(PortMapping { port: number, host_port: None, host_ip: None, protocol });
+                out.push(PortMapping {
+                    port: number,
+                    host_port: None,
+                    host_ip: None,
+                    protocol,
+                });
             }
         }
     }
@@ -164,7 +180,10 @@ fn host_port(text: &str) -> Result<Option<u16>, Error> {
     }
     match text {
         "" | "0" => Ok(None),
-        n => n.parse().map(Some).map_err(|_| Error::bad(format!("invalid port specification: {text:?}"))),
+        n => n
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::bad(format!("invalid port specification: {text:?}"))),
     }
 }
 
@@ -172,13 +191,17 @@ fn host_port(text: &str) -> Result<Option<u16>, Error> {
 pub fn extra_hosts(h: &HostConfig, around: &Around) -> Result<Vec<HostAlias>, Error> {
     let mut out = Vec::new();
     for line in &h.extra_hosts {
-        let (name, ip) =
-            line.split_once([':', '=']).ok_or_else(|| Error::bad(format!("bad format for add-host: {line:?}")))?;
+        let (name, ip) = line
+            .split_once([':', '='])
+            .ok_or_else(|| Error::bad(format!("bad format for add-host: {line:?}")))?;
         let ip = match ip {
             "host-gateway" => gateway(h, around)?,
             ip => ip.trim_matches(['[', ']']).to_string(),
         };
-        out.push(HostAlias { ip, hostnames: vec![name.to_string()] });
+        out.push(HostAlias {
+            ip,
+            hostnames: vec![name.to_string()],
+        });
     }
     Ok(out)
 }

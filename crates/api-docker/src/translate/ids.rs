@@ -6,10 +6,12 @@ use sha2::{Digest, Sha256};
 
 /// Docker's id of an object: 64 hexadecimal digits made of its uid, the same for all time.
 pub fn docker_id(uid: &str) -> String {
-    Sha256::digest(uid.as_bytes()).iter().fold(String::with_capacity(64), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
+    Sha256::digest(uid.as_bytes())
+        .iter()
+        .fold(String::with_capacity(64), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        })
 }
 
 /// The first twelve digits of an id, without `sha256:`.
@@ -50,6 +52,9 @@ mod tests {
         assert_eq!(id, docker_id("0c5a8f9e-0000-4000-8000-000000000000"));
         assert_eq!(short(&id), id[..12]);
         assert_eq!(short("sha256:abcdefabcdefabcdef"), "abcdefabcdef");
-        assert_eq!((network_name("bridge"), docker_network("default"), network_name("a")), ("default", "bridge", "a"));
+        assert_eq!(
+            (network_name("bridge"), docker_network("default"), network_name("a")),
+            ("default", "bridge", "a")
+        );
     }
 }

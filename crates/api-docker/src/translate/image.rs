@@ -64,7 +64,12 @@ pub fn created(objects: &[&Object<Image>]) -> Option<biga_model::Timestamp> {
 
 /// Bytes on the node's disk.
 pub fn size(objects: &[&Object<Image>]) -> u64 {
-    objects.iter().filter_map(|o| o.status.as_ref()).map(|s| s.size).max().unwrap_or(0)
+    objects
+        .iter()
+        .filter_map(|o| o.status.as_ref())
+        .map(|s| s.size)
+        .max()
+        .unwrap_or(0)
 }
 
 /// One entry of `GET /images/json`.
@@ -84,11 +89,18 @@ pub fn entry(g: &Group, labels: &Value, containers: i64) -> Value {
 
 /// The document of `GET /images/{name}/json`. `config` is the OCI image config.
 pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
-    let platform = objects.first().and_then(|o| o.status.as_ref()).map_or("", |s| s.platform.as_str());
+    let platform = objects
+        .first()
+        .and_then(|o| o.status.as_ref())
+        .map_or("", |s| s.platform.as_str());
     let mut parts = platform.split('/');
     let (os, arch) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     let text = |f: &str, or: &str| config.get(f).and_then(Value::as_str).unwrap_or(or).to_string();
-    let layers = objects.first().and_then(|o| o.status.as_ref()).map(|s| s.layers.clone()).unwrap_or_default();
+    let layers = objects
+        .first()
+        .and_then(|o| o.status.as_ref())
+        .map(|s| s.layers.clone())
+        .unwrap_or_default();
     let mut doc = json!({
         "Id": id,
         "RepoTags": tags(objects),
@@ -114,13 +126,19 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
 
 /// The document of `GET /images/{name}/history`: newest step first.
 pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Value> {
-    let steps = config.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
+    let steps = config
+        .get("history")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let mut out: Vec<Value> = steps
         .iter()
         .rev()
         .map(|h| {
             let text = |f: &str| h.get(f).and_then(Value::as_str).unwrap_or("");
-            let created = text("created").parse::<biga_model::Timestamp>().map_or(0, |t| t.as_second());
+            let created = text("created")
+                .parse::<biga_model::Timestamp>()
+                .map_or(0, |t| t.as_second());
             json!({
                 "Id": "<missing>",
                 "Created": created,

@@ -17,9 +17,9 @@ pub struct Beside<'a> {
     /// The image's whole OCI config document; null where it is gone.
     pub image: Option<&'a Value>,
     /// Docker's ids of networks by Biga's name.
-    pub networks: Vec<(String, String)>,
+    pub networks: &'a [(String, String)],
     /// Where volumes are on the node, by name.
-    pub volumes: Vec<(String, String)>,
+    pub volumes: &'a [(String, String)],
     /// Ids of running execs.
     pub execs: Vec<String>,
     /// Where the daemon keeps state.
@@ -60,13 +60,21 @@ pub fn will_restart(spec: &InstanceSpec, s: &InstanceStatus) -> bool {
 
 /// The words of a config of an image.
 fn words(image: Option<&Value>, field: &str) -> Vec<String> {
-    let list = image.and_then(|i| i.get("config")).and_then(|c| c.get(field)).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(|v| v.as_str().map(str::to_string)).collect()
+    let list = image
+        .and_then(|i| i.get("config"))
+        .and_then(|c| c.get(field))
+        .and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str().map(str::to_string))
+        .collect()
 }
 
 /// Entrypoint and command in force.
 pub fn command(spec: &InstanceSpec, image: Option<&Value>) -> (Vec<String>, Vec<String>) {
-    let Some(c) = spec.containers.first() else { return (Vec::new(), Vec::new()) };
+    let Some(c) = spec.containers.first() else {
+        return (Vec::new(), Vec::new());
+    };
     match (&c.command, &c.args) {
         (Some(e), a) => (e.clone(), a.clone().unwrap_or_default()),
         (None, Some(a)) => (words(image, "Entrypoint"), a.clone()),
@@ -83,10 +91,11 @@ pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
     let path = all.next().cloned().unwrap_or_default();
     let args: Vec<&String> = all.collect();
     let dir = format!("{}/instances/{}", beside.state_dir, o.uid());
-    let platform = match beside.image.and_then(|i| i.get("os")).and_then(Value::as_str) {
-        Some(os) => os,
-        None => "linux",
-    };
+    let platform = beside
+        .image
+        .and_then(|i| i.get("os"))
+        .and_then(Value::as_str)
+        .unwrap_or("linux");
     json!({
         "Id": docker_id(o.uid()),
         "Created": time(o.metadata.creation_timestamp),
@@ -118,7 +127,11 @@ pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
 pub fn state(o: &Object<Instance>, s: &InstanceStatus) -> Value {
     let word = status_word(o);
     let running = matches!(word, "running" | "paused" | "restarting");
-    let error = if s.phase == Phase::Failed { s.message.as_str() } else { "" };
+    let error = if s.phase == Phase::Failed {
+        s.message.as_str()
+    } else {
+        ""
+    };
     json!({
         "Status": word,
         "Running": running,
@@ -141,9 +154,15 @@ fn config(
     entrypoint: &[String],
     cmd: &[String],
 ) -> Value {
-    let own = |f: &str| image.and_then(|i| i.get("config")).and_then(|c| c.get(f)).cloned().unwrap_or(Value::Null);
+    let own = |f: &str| {
+        image
+            .and_then(|i| i.get("config"))
+            .and_then(|c| c.get(f))
+            .cloned()
+            .unwrap_or(Value::Null)
+    };
     let own_text = |f: &str| own(f).as_str().unwrap_or("").to_string();
-    let c = o.spec.containers.first().cloned().unwrap_or_default();
+    let c = super::main_process(&o.spec);
     let mut env: Vec<String> = c.env.iter().map(|e| format!("{}={}", e.name, e.value)).collect();
     for line in words(image, "Env") {
         let name = line.split('=').next().unwrap_or("");
@@ -179,7 +198,12 @@ fn config(
     if !exposed.is_empty() {
         doc["ExposedPorts"] = json!(exposed);
     }
-    let signal = o.spec.stop.signal.clone().or_else(|| Some(own_text("StopSignal")).filter(|s| !s.is_empty()));
+    let signal = o
+        .spec
+        .stop
+        .signal
+        .clone()
+        .or_else(|| Some(own_text("StopSignal")).filter(|s| !s.is_empty()));
     if let Some(s) = signal {
         doc["StopSignal"] = s.into();
     }
@@ -206,8 +230,11 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         RestartWhen::OnFailure => "on-failure",
         RestartWhen::UnlessStopped => "unless-stopped",
     };
-    let hosts: Vec<String> =
-        spec.extra_hosts.iter().flat_map(|a| a.hostnames.iter().map(move |n| format!("{n}:{}", a.ip))).collect();
+    let hosts: Vec<String> = spec
+        .extra_hosts
+        .iter()
+        .flat_map(|a| a.hostnames.iter().map(move |n| format!("{n}:{}", a.ip)))
+        .collect();
     let mut log = Map::new();
     if let Some(m) = spec.log.max_size {
         log.insert("max-size".into(), m.bytes().to_string().into());
@@ -215,13 +242,22 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     if let Some(n) = spec.log.max_files {
         log.insert("max-file".into(), n.to_string().into());
     }
-    let ulimits: Vec<Value> =
-        c.ulimits.iter().map(|(k, u)| json!({"Name": k, "Hard": u.hard, "Soft": u.soft})).collect();
-    let devices: Vec<Value> = c.devices.iter().map(|d| json!({
-        "PathOnHost": d.host_path,
-        "PathInContainer": d.path.clone().unwrap_or_else(|| d.host_path.clone()),
-        "CgroupPermissions": d.permissions.clone().unwrap_or_else(|| "rwm".into()),
-    })).collect();
+    let ulimits: Vec<Value> = c
+        .ulimits
+        .iter()
+        .map(|(k, u)| json!({"Name": k, "Hard": u.hard, "Soft": u.soft}))
+        .collect();
+    let devices: Vec<Value> = c
+        .devices
+        .iter()
+        .map(|d| {
+            json!({
+                "PathOnHost": d.host_path,
+                "PathInContainer": d.path.clone().unwrap_or_else(|| d.host_path.clone()),
+                "CgroupPermissions": d.permissions.clone().unwrap_or_else(|| "rwm".into()),
+            })
+        })
+        .collect();
     let mut doc = json!({
         "Binds": list(&h.binds),
         "ContainerIDFile": "",
@@ -312,7 +348,11 @@ fn network_mode(spec: &InstanceSpec, asked: &str) -> String {
         NetworkMode::Bridge => {
             let first = spec.networks.first().map_or("bridge", |n| docker_network(&n.network));
             // An id that was sent stays an id.
-            if asked.is_empty() || asked == "default" || first == "bridge" { first.into() } else { asked.into() }
+            if asked.is_empty() || asked == "default" || first == "bridge" {
+                first.into()
+            } else {
+                asked.into()
+            }
         }
     }
 }
@@ -337,33 +377,50 @@ fn push(all: &mut Map<String, Value>, key: String, value: Value) {
 
 /// The document's `Mounts`.
 pub fn mounts(o: &Object<Instance>, sent: &CreateBody, beside: &Beside) -> Vec<Value> {
-    let mounts = o.spec.containers.first().map(|c| c.volume_mounts.clone()).unwrap_or_default();
+    let mounts = o
+        .spec
+        .containers
+        .first()
+        .map(|c| c.volume_mounts.clone())
+        .unwrap_or_default();
     let find = |m: &biga_model::VolumeMount| o.spec.volumes.iter().find(|v| v.name == m.name).cloned();
-    mounts.iter().filter_map(|m| Some((m, find(m)?))).map(|(m, v)| {
-        let mut doc = json!({"Destination": m.mount_path, "Mode": "", "RW": !m.read_only, "Propagation": ""});
-        match (&v.volume, &v.host_path) {
-            (Some(name), _) => {
-                let source = beside.volumes.iter().find(|(n, _)| n == name).map_or("", |(_, p)| p.as_str());
-                doc["Type"] = "volume".into();
-                doc["Name"] = name.clone().into();
-                doc["Source"] = source.into();
-                doc["Driver"] = "local".into();
-                doc["Mode"] = "z".into();
+    mounts
+        .iter()
+        .filter_map(|m| Some((m, find(m)?)))
+        .map(|(m, v)| {
+            let mut doc = json!({"Destination": m.mount_path, "Mode": "", "RW": !m.read_only, "Propagation": ""});
+            match (&v.volume, &v.host_path) {
+                (Some(name), _) => {
+                    let source = beside
+                        .volumes
+                        .iter()
+                        .find(|(n, _)| n == name)
+                        .map_or("", |(_, p)| p.as_str());
+                    doc["Type"] = "volume".into();
+                    doc["Name"] = name.clone().into();
+                    doc["Source"] = source.into();
+                    doc["Driver"] = "local".into();
+                    doc["Mode"] = "z".into();
+                }
+                (None, Some(path)) => {
+                    doc["Type"] = "bind".into();
+                    doc["Source"] = path.clone().into();
+                    doc["Propagation"] = "rprivate".into();
+                    let given = sent
+                        .host_config
+                        .binds
+                        .iter()
+                        .find(|b| b.split(':').nth(1) == Some(m.mount_path.as_str()));
+                    doc["Mode"] = given.and_then(|b| b.split(':').nth(2)).unwrap_or("").into();
+                }
+                (None, None) => {
+                    doc["Type"] = "tmpfs".into();
+                    doc["Source"] = "".into();
+                }
             }
-            (None, Some(path)) => {
-                doc["Type"] = "bind".into();
-                doc["Source"] = path.clone().into();
-                doc["Propagation"] = "rprivate".into();
-                let given = sent.host_config.binds.iter().find(|b| b.split(':').nth(1) == Some(m.mount_path.as_str()));
-                doc["Mode"] = given.and_then(|b| b.split(':').nth(2)).unwrap_or("").into();
-            }
-            (None, None) => {
-                doc["Type"] = "tmpfs".into();
-                doc["Source"] = "".into();
-            }
-        }
-        doc
-    }).collect()
+            doc
+        })
+        .collect()
 }
 
 fn network_settings(o: &Object<Instance>, s: &InstanceStatus, sent: &CreateBody, beside: &Beside) -> Value {
@@ -371,7 +428,8 @@ fn network_settings(o: &Object<Instance>, s: &InstanceStatus, sent: &CreateBody,
     let networks = networks(o, s, beside);
     let mut ports = Map::new();
     if live {
-        for text in super::hostconfig::exposed(sent, beside.image.and_then(|i| i.get("config")).unwrap_or(&Value::Null)) {
+        for text in super::hostconfig::exposed(sent, beside.image.and_then(|i| i.get("config")).unwrap_or(&Value::Null))
+        {
             ports.insert(text, Value::Null);
         }
         for p in &s.ports {
@@ -424,11 +482,22 @@ pub fn networks(o: &Object<Instance>, s: &InstanceStatus, beside: &Beside) -> Ma
     let mut wanted = o.spec.networks.clone();
     if wanted.is_empty() {
         let network = super::ids::network_name("bridge").to_string();
-        wanted.push(biga_model::NetworkAttachment { network, ..Default::default() });
+        wanted.push(biga_model::NetworkAttachment {
+            network,
+            ..Default::default()
+        });
     }
     for w in wanted {
-        let id = beside.networks.iter().find(|(n, _)| *n == w.network).map_or("", |(_, id)| id.as_str());
-        let end = s.networks.iter().find(|e| e.network == w.network).filter(|_| s.phase.is_live());
+        let id = beside
+            .networks
+            .iter()
+            .find(|(n, _)| *n == w.network)
+            .map_or("", |(_, id)| id.as_str());
+        let end = s
+            .networks
+            .iter()
+            .find(|e| e.network == w.network)
+            .filter(|_| s.phase.is_live());
         let endpoint_id = docker_id(&format!("{}/{}", o.uid(), w.network));
         let mut doc = endpoint(id, &endpoint_id, end, Some(&w));
         if w.network != super::ids::network_name("bridge") {
@@ -453,8 +522,12 @@ fn endpoint(
         Some((ip, len)) => (ip, len.parse::<u8>().unwrap_or(0)),
         None => (e.address.as_str(), 0),
     });
-    let ipam = wanted.and_then(|w| w.address.as_ref()).map_or(Value::Null, |a| json!({"IPv4Address": a}));
-    let aliases = wanted.filter(|w| !w.aliases.is_empty()).map_or(Value::Null, |w| json!(w.aliases));
+    let ipam = wanted
+        .and_then(|w| w.address.as_ref())
+        .map_or(Value::Null, |a| json!({"IPv4Address": a}));
+    let aliases = wanted
+        .filter(|w| !w.aliases.is_empty())
+        .map_or(Value::Null, |w| json!(w.aliases));
     json!({
         "IPAMConfig": ipam,
         "Links": null,

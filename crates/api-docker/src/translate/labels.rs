@@ -23,7 +23,10 @@ pub fn write(labels: &BTreeMap<String, String>, meta: &mut ObjectMeta) {
 
 /// All labels of an object, as Docker shows them.
 pub fn read(meta: &ObjectMeta) -> BTreeMap<String, String> {
-    let kept = meta.annotations.get(LABELS).and_then(|json| serde_json::from_str(json).ok());
+    let kept = meta
+        .annotations
+        .get(LABELS)
+        .and_then(|json| serde_json::from_str(json).ok());
     let mut all: BTreeMap<String, String> = kept.unwrap_or_default();
     all.extend(meta.labels.clone());
     all
@@ -35,7 +38,8 @@ fn is_word(s: &str, max: usize) -> bool {
     b.len() <= max
         && edge(b.first())
         && edge(b.last())
-        && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+        && b.iter()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
 fn is_key(k: &str) -> bool {

@@ -44,7 +44,8 @@ fn quote(word: String) -> String {
 /// `Up 5 minutes`, `Exited (0) 2 seconds ago`, `Created`.
 pub fn status_text(o: &Object<Instance>, now: Timestamp) -> String {
     let s = o.status_or_default();
-    let since = |t: Option<Timestamp>| t.map_or_else(|| "Less than a second".into(), |t| ago(now.as_second() - t.as_second()));
+    let since =
+        |t: Option<Timestamp>| t.map_or_else(|| "Less than a second".into(), |t| ago(now.as_second() - t.as_second()));
     let code = s.exit_code.unwrap_or(0);
     match status_word(o) {
         "running" => format!("Up {}", since(s.started_at)),

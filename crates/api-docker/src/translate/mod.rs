@@ -18,10 +18,23 @@ pub fn familiar(reference: &str) -> String {
     if reference.starts_with("sha256:") {
         return reference.to_string();
     }
-    reference.parse::<biga_model::Reference>().map_or_else(|_| reference.to_string(), |r| r.familiar())
+    reference
+        .parse::<biga_model::Reference>()
+        .map_or_else(|_| reference.to_string(), |r| r.familiar())
 }
 
 /// A moment as Docker writes it; what never was is the zero of Go's clock.
 pub fn time(t: Option<biga_model::Timestamp>) -> String {
     t.map_or_else(|| "0001-01-01T00:00:00Z".into(), |t| format!("{t:.9}"))
+}
+
+/// The main program of an instance. That of a machine is its serial console: a terminal that takes input.
+pub fn main_process(spec: &biga_model::InstanceSpec) -> biga_model::ContainerSpec {
+    let console = spec.isolation == biga_model::Isolation::Vm;
+    let machine = || biga_model::ContainerSpec {
+        tty: console,
+        stdin: console,
+        ..Default::default()
+    };
+    spec.containers.first().cloned().unwrap_or_else(machine)
 }

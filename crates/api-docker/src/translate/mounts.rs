@@ -36,7 +36,10 @@ struct Maker<'a> {
 /// Reads all of them. Two on the same path are refused.
 pub fn volumes(body: &CreateBody, around: &Around, warnings: &mut Vec<String>) -> Result<Made, Error> {
     let h = &body.host_config;
-    let mut m = Maker { made: Made::default(), fresh: around.volume_names.iter() };
+    let mut m = Maker {
+        made: Made::default(),
+        fresh: around.volume_names.iter(),
+    };
     for text in &h.binds {
         let (source, target, options) = split_bind(text)?;
         let read_only = bind_options(text, options, warnings)?;
@@ -53,7 +56,11 @@ pub fn volumes(body: &CreateBody, around: &Around, warnings: &mut Vec<String>) -
         // Old clients name here what they also bind.
         let taken = m.made.mounts.iter().any(|v| same_path(&v.mount_path, target));
         match target.contains(':') {
-            true => return Err(Error::bad(format!("invalid volume {target:?}: a path inside the container is expected"))),
+            true => {
+                return Err(Error::bad(format!(
+                    "invalid volume {target:?}: a path inside the container is expected"
+                )));
+            }
             false if taken => {}
             false => m.anonymous(target, false, None)?,
         }
@@ -64,25 +71,39 @@ pub fn volumes(body: &CreateBody, around: &Around, warnings: &mut Vec<String>) -
 impl Maker<'_> {
     fn add(&mut self, source: Source, target: &str, read_only: bool, sub_path: Option<String>) -> Result<(), Error> {
         if !target.starts_with('/') || target.trim_end_matches('/').is_empty() {
-            return Err(Error::bad(format!("invalid mount config: invalid mount path: '{target}' mount path must be absolute")));
+            return Err(Error::bad(format!(
+                "invalid mount config: invalid mount path: '{target}' mount path must be absolute"
+            )));
         }
         if self.made.mounts.iter().any(|m| same_path(&m.mount_path, target)) {
             return Err(Error::bad(format!("Duplicate mount point: {target}")));
         }
         let name = format!("v{}", self.made.volumes.len());
-        let mut volume = InstanceVolume { name: name.clone(), ..InstanceVolume::default() };
+        let mut volume = InstanceVolume {
+            name: name.clone(),
+            ..InstanceVolume::default()
+        };
         match source {
             Source::Volume(v) => volume.volume = Some(v),
             Source::Host(p) => volume.host_path = Some(p),
             Source::Tmpfs(t) => volume.tmpfs = Some(t),
         }
         self.made.volumes.push(volume);
-        self.made.mounts.push(VolumeMount { name, mount_path: target.into(), read_only, sub_path });
+        self.made.mounts.push(VolumeMount {
+            name,
+            mount_path: target.into(),
+            read_only,
+            sub_path,
+        });
         Ok(())
     }
 
     fn anonymous(&mut self, target: &str, read_only: bool, sub_path: Option<String>) -> Result<(), Error> {
-        let name = self.fresh.next().cloned().ok_or_else(|| Error::bad("too many volumes without a name"))?;
+        let name = self
+            .fresh
+            .next()
+            .cloned()
+            .ok_or_else(|| Error::bad("too many volumes without a name"))?;
         self.made.anonymous.push(name.clone());
         self.add(Source::Volume(name), target, read_only, sub_path)
     }
@@ -100,7 +121,10 @@ impl Maker<'_> {
                 let o = &m.volume_options;
                 driver(&o.driver_config.name, &o.driver_config.options)?;
                 if o.no_copy {
-                    warnings.push(format!("volume-nocopy of {} was left out: an empty volume is filled from the image", m.target));
+                    warnings.push(format!(
+                        "volume-nocopy of {} was left out: an empty volume is filled from the image",
+                        m.target
+                    ));
                 }
                 let sub = (!o.subpath.is_empty()).then(|| o.subpath.clone());
                 if m.source.is_empty() {
@@ -113,7 +137,9 @@ impl Maker<'_> {
             }
             "tmpfs" => {
                 if !m.source.is_empty() {
-                    return Err(Error::bad("invalid mount config for type \"tmpfs\": source must not be specified"));
+                    return Err(Error::bad(
+                        "invalid mount config for type \"tmpfs\": source must not be specified",
+                    ));
                 }
                 if !m.tmpfs_options.options.is_empty() {
                     return Err(Error::missing("mount options of a tmpfs"));
@@ -153,7 +179,9 @@ fn same_path(a: &str, b: &str) -> bool {
 /// Refuses volume drivers that do not exist here.
 pub fn driver(name: &str, options: &BTreeMap<String, String>) -> Result<(), Error> {
     if !matches!(name, "" | "local") {
-        return Err(Error::not_found(format!("error looking up volume plugin {name}: plugin \"{name}\" not found")));
+        return Err(Error::not_found(format!(
+            "error looking up volume plugin {name}: plugin \"{name}\" not found"
+        )));
     }
     match options.keys().next() {
         Some(k) => Err(Error::missing(format!("option {k:?} of a local volume"))),
@@ -190,7 +218,9 @@ fn bind_options(text: &str, options: &str, warnings: &mut Vec<String>) -> Result
         match o {
             "ro" => read_only = true,
             "rw" | "z" | "Z" | "rprivate" | "private" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" => warnings.push(format!("nocopy of {text} was left out: an empty volume is filled from the image")),
+            "nocopy" => warnings.push(format!(
+                "nocopy of {text} was left out: an empty volume is filled from the image"
+            )),
             "shared" | "rshared" | "slave" | "rslave" => return Err(Error::missing(format!("mount propagation {o}"))),
             _ => return Err(Error::bad(format!("invalid mode: {o}"))),
         }

@@ -11,15 +11,27 @@ use crate::types::network::NetworkCreate;
 /// The document of a network. `containers` are those that run on it.
 pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
     let s = o.status_or_default();
-    let subnet = if s.subnet.is_empty() { o.spec.subnet.clone().unwrap_or_default() } else { s.subnet.clone() };
-    let gateway = if s.gateway.is_empty() { o.spec.gateway.clone().unwrap_or_default() } else { s.gateway.clone() };
+    let subnet = if s.subnet.is_empty() {
+        o.spec.subnet.clone().unwrap_or_default()
+    } else {
+        s.subnet.clone()
+    };
+    let gateway = if s.gateway.is_empty() {
+        o.spec.gateway.clone().unwrap_or_default()
+    } else {
+        s.gateway.clone()
+    };
     let mut pool = Map::new();
     for (k, v) in [("Subnet", subnet), ("Gateway", gateway)] {
         if !v.is_empty() {
             pool.insert(k.into(), v.into());
         }
     }
-    let pools = if pool.is_empty() { Vec::new() } else { vec![Value::Object(pool)] };
+    let pools = if pool.is_empty() {
+        Vec::new()
+    } else {
+        vec![Value::Object(pool)]
+    };
     let mut options = Map::new();
     if !s.bridge.is_empty() {
         options.insert("com.docker.network.bridge.name".into(), s.bridge.clone().into());
@@ -41,7 +53,12 @@ fn endpoints(o: &Object<Network>, containers: &[Object<Instance>]) -> Map<String
     let mut all = Map::new();
     for c in containers {
         let s = c.status_or_default();
-        if let Some(e) = s.networks.iter().find(|e| e.network == o.name()).filter(|_| s.phase.is_live()) {
+        if let Some(e) = s
+            .networks
+            .iter()
+            .find(|e| e.network == o.name())
+            .filter(|_| s.phase.is_live())
+        {
             let doc = json!({
                 "Name": c.name(),
                 "EndpointID": docker_id(&format!("{}/{}", c.uid(), e.network)),
@@ -89,7 +106,11 @@ pub fn create(body: &NetworkCreate) -> Result<(Object<Network>, Vec<String>), Er
         d @ ("overlay" | "macvlan" | "ipvlan" | "host" | "null") => {
             return Err(Error::missing(format!("networks of driver {d:?}")));
         }
-        d => return Err(Error::not_found(format!("could not find plugin {d} in v1 plugin registry: plugin not found"))),
+        d => {
+            return Err(Error::not_found(format!(
+                "could not find plugin {d} in v1 plugin registry: plugin not found"
+            )));
+        }
     }
     if body.ingress || !matches!(body.scope.as_str(), "" | "local") {
         return Err(Error::missing("swarm networks"));
@@ -103,12 +124,18 @@ pub fn create(body: &NetworkCreate) -> Result<(Object<Network>, Vec<String>), Er
     if body.attachable {
         warnings.push("attachable means nothing outside a swarm".into());
     }
-    let mut spec = NetworkSpec { internal: body.internal, ..NetworkSpec::default() };
+    let mut spec = NetworkSpec {
+        internal: body.internal,
+        ..NetworkSpec::default()
+    };
     ipam(body, &mut spec)?;
     for (k, v) in &body.options {
         match (k.as_str(), v.as_str()) {
             ("com.docker.network.driver.mtu", n) => {
-                spec.mtu = Some(n.parse().map_err(|_| Error::bad(format!("invalid value for {k}: {v:?}")))?);
+                spec.mtu = Some(
+                    n.parse()
+                        .map_err(|_| Error::bad(format!("invalid value for {k}: {v:?}")))?,
+                );
             }
             ("com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade", "true") => {}
             _ => return Err(Error::missing(format!("network option {k}={v}"))),

@@ -16,10 +16,21 @@ pub struct HostCpu {
 /// Reads the first line of `/proc/stat`. A tick is a hundredth of a second on Linux, for programs.
 pub fn host_cpu(proc_stat: &str) -> HostCpu {
     let first = proc_stat.lines().next().unwrap_or("");
-    let ticks: u64 = first.split_whitespace().skip(1).take(7).filter_map(|w| w.parse::<u64>().ok()).sum();
-    let is_cpu = |l: &&str| l.strip_prefix("cpu").is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()));
+    let ticks: u64 = first
+        .split_whitespace()
+        .skip(1)
+        .take(7)
+        .filter_map(|w| w.parse::<u64>().ok())
+        .sum();
+    let is_cpu = |l: &&str| {
+        l.strip_prefix("cpu")
+            .is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+    };
     let online = proc_stat.lines().filter(is_cpu).count() as u32;
-    HostCpu { total_ns: ticks.saturating_mul(10_000_000), online }
+    HostCpu {
+        total_ns: ticks.saturating_mul(10_000_000),
+        online,
+    }
 }
 
 fn time_of(s: &Stats) -> String {
@@ -46,7 +57,11 @@ pub fn document(id: &str, name: &str, now: (&Stats, HostCpu), before: Option<(&S
     let none = Stats::default();
     let (p, p_host) = before.unwrap_or((&none, HostCpu::default()));
     let block = |op: &str, n: u64| json!({"major": 0, "minor": 0, "op": op, "value": n});
-    let pids_limit = if s.pids_limit == 0 { Value::from(u64::MAX) } else { s.pids_limit.into() };
+    let pids_limit = if s.pids_limit == 0 {
+        Value::from(u64::MAX)
+    } else {
+        s.pids_limit.into()
+    };
     json!({
         "name": format!("/{name}"),
         "id": id,
@@ -106,7 +121,13 @@ mod tests {
     #[test]
     fn the_host_s_processors_are_counted() {
         let text = "cpu  10 0 5 85 0 0 0 9 9 9\ncpu0 5 0 2 43 0\ncpu1 5 0 3 42 0\nintr 5\n";
-        assert_eq!(host_cpu(text), HostCpu { total_ns: 1_000_000_000, online: 2 });
+        assert_eq!(
+            host_cpu(text),
+            HostCpu {
+                total_ns: 1_000_000_000,
+                online: 2
+            }
+        );
         assert_eq!(host_cpu(""), HostCpu::default());
     }
 }

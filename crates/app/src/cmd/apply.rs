@@ -58,7 +58,13 @@ async fn apply_one(cx: &Context, d: &Document) -> Result<&'static str, Error> {
     }
     if let Some(Value::Object(m)) = wanted.get_mut("metadata") {
         // A revision in a file is that of a day long gone.
-        for f in ["resourceVersion", "uid", "generation", "creationTimestamp", "managedFields"] {
+        for f in [
+            "resourceVersion",
+            "uid",
+            "generation",
+            "creationTimestamp",
+            "managedFields",
+        ] {
             m.remove(f);
         }
     }

@@ -17,7 +17,6 @@ pub struct DoctorArgs {
     state: PathBuf,
 }
 
-
 /// Prints what was found. The code is 1 where something is missing.
 pub fn doctor(args: &DoctorArgs) -> anyhow::Result<Code> {
     // Without the daemon: whoever has trouble starting it needs this most.
@@ -94,7 +93,13 @@ mod tests {
                 "machines run under the emulator: ten times slower",
                 "enable nested virtualisation",
             ),
-            ability("nft", AbilityState::Missing, "", "no published ports", "apt install nftables"),
+            ability(
+                "nft",
+                AbilityState::Missing,
+                "",
+                "no published ports",
+                "apt install nftables",
+            ),
         ];
         insta::assert_snapshot!("doctor", render(&found, false));
         assert_eq!(code(&found), Code::FAILED);

@@ -111,7 +111,10 @@ fn open_editor(text: &str) -> anyhow::Result<String> {
     let _ = std::fs::remove_file(&path);
     match status {
         Ok(s) if s.success() => Ok(edited?),
-        Ok(s) => Err(fail(Code::FAILED, format!("{editor} ended with {s}: nothing was changed"))),
+        Ok(s) => Err(fail(
+            Code::FAILED,
+            format!("{editor} ended with {s}: nothing was changed"),
+        )),
         Err(e) => Err(fail(
             Code::FAILED,
             format!("cannot run the editor {editor}: {e}; set EDITOR to one you have"),

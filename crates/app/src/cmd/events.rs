@@ -97,7 +97,11 @@ fn print(e: &Object<Event>, format: Format) -> anyhow::Result<()> {
 fn text(e: &Object<Event>) -> String {
     let s = &e.spec;
     let when = at(e).map(|t| t.to_string()).unwrap_or_default();
-    let times = if s.count > 1 { format!(" ({} times)", s.count) } else { String::new() };
+    let times = if s.count > 1 {
+        format!(" ({} times)", s.count)
+    } else {
+        String::new()
+    };
     let kind = s.regarding.kind.to_lowercase();
     clean(&format!(
         "{when} {:?} {} {kind}/{} {}{times}",
@@ -121,7 +125,10 @@ mod tests {
             text(&e),
             "2026-01-01T00:00:00Z Warning OOMKilled instance/web killed\\nfor memory (3 times)"
         );
-        assert_eq!(selector("instance/web"), "spec.regarding.kind=Instance,spec.regarding.name=web");
+        assert_eq!(
+            selector("instance/web"),
+            "spec.regarding.kind=Instance,spec.regarding.name=web"
+        );
         assert_eq!(selector("web"), "spec.regarding.name=web");
     }
 }

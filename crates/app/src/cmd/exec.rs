@@ -42,7 +42,12 @@ pub struct ExecArgs {
     #[arg(value_name = "NAME")]
     name: String,
     /// What to run
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<String>,
 }
 
@@ -73,7 +78,10 @@ pub async fn exec(cx: &Context, args: ExecArgs) -> anyhow::Result<Code> {
     let stdin = args.interactive && !args.detach;
     let spec = ExecSpec {
         args: args.command,
-        env: env::merge(vars).into_iter().map(|v| format!("{}={}", v.name, v.value)).collect(),
+        env: env::merge(vars)
+            .into_iter()
+            .map(|v| format!("{}={}", v.name, v.value))
+            .collect(),
         cwd: args.workdir,
         user: args.user,
         tty: args.tty,

@@ -169,7 +169,10 @@ async fn finish(cx: &Context, o: &Object<Instance>, exit: &Exit) -> anyhow::Resu
         };
         // The code is known: nothing that goes wrong here changes it.
         if tokio::time::timeout(PATIENCE, settled).await.is_err() {
-            note(format!("biga: instance {} ended, but the daemon has not seen it yet", o.name()));
+            note(format!(
+                "biga: instance {} ended, but the daemon has not seen it yet",
+                o.name()
+            ));
         }
     }
     if let Some(why) = &exit.error {
@@ -199,7 +202,10 @@ pub async fn console(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Code>
         End::Exit(_) | End::Detached => Ok(Code::OK),
         End::Lost => {
             drop(session);
-            Err(fail(Code::UNREACHABLE, format!("the console of {} was closed", o.name())))
+            Err(fail(
+                Code::UNREACHABLE,
+                format!("the console of {} was closed", o.name()),
+            ))
         }
     }
 }

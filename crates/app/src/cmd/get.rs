@@ -32,7 +32,10 @@ pub struct GetArgs {
 /// Splits `kind/name`.
 pub fn split_kind(kind: &str, names: &[String]) -> (String, Vec<String>) {
     match kind.split_once('/') {
-        Some((k, n)) => (k.into(), std::iter::once(n.to_string()).chain(names.iter().cloned()).collect()),
+        Some((k, n)) => (
+            k.into(),
+            std::iter::once(n.to_string()).chain(names.iter().cloned()).collect(),
+        ),
         None => (kind.into(), names.to_vec()),
     }
 }
@@ -55,7 +58,10 @@ pub async fn get(cx: &Context, args: GetArgs) -> anyhow::Result<Code> {
     };
     if !names.is_empty() {
         if args.all_namespaces || params != ListParams::default() {
-            return Err(fail(Code::USAGE, "give names, or select with -l, --field-selector and -A, not both"));
+            return Err(fail(
+                Code::USAGE,
+                "give names, or select with -l, --field-selector and -A, not both",
+            ));
         }
         return named(&api, &names, args.output.get()).await;
     }
@@ -119,6 +125,8 @@ async fn named(api: &RawApi, names: &[String], format: Format) -> anyhow::Result
             Err(e) => return Err(e.into()),
         }
     }
-    print_objects(&found, names.len() == 1 && found.len() == 1, format, |_| TextTable::default())?;
+    print_objects(&found, names.len() == 1 && found.len() == 1, format, |_| {
+        TextTable::default()
+    })?;
     Ok(code)
 }

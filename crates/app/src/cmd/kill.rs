@@ -23,7 +23,10 @@ pub async fn kill(cx: &Context, args: KillArgs) -> anyhow::Result<Code> {
         let phase = o.status_or_default().phase;
         if !phase.is_live() {
             let is = phase.as_str().to_lowercase();
-            return Err(fail(Code::CONFLICT, format!("instance {} does not run: it is {is}", o.name())));
+            return Err(fail(
+                Code::CONFLICT,
+                format!("instance {} does not run: it is {is}", o.name()),
+            ));
         }
         cx.client.signal(&cx.namespace, o.name(), signal).await?;
         Ok(o.name().to_string())

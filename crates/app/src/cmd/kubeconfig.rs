@@ -39,7 +39,10 @@ fn credentials(state: &Path) -> anyhow::Result<Credentials> {
         std::fs::read_to_string(&p).map_err(|e| {
             fail(
                 Code::FAILED,
-                format!("cannot read {}: {e}; `biga serve` makes it at its first start", p.display()),
+                format!(
+                    "cannot read {}: {e}; `biga serve` makes it at its first start",
+                    p.display()
+                ),
             )
         })
     };

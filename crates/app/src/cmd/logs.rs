@@ -51,7 +51,10 @@ pub async fn logs(cx: &Context, args: LogsArgs) -> anyhow::Result<Code> {
     };
     let tail = match args.tail.as_str() {
         "all" => None,
-        n => Some(n.parse().map_err(|_| fail(Code::USAGE, format!("--tail {n}: write a number, or all")))?),
+        n => Some(
+            n.parse()
+                .map_err(|_| fail(Code::USAGE, format!("--tail {n}: write a number, or all")))?,
+        ),
     };
     let params = LogParams {
         follow: args.follow,

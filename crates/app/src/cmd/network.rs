@@ -70,7 +70,9 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
     let made = cx
         .api::<Network>()
         .wait_for(o.name(), |seen| {
-            let Some(s) = seen else { return Some(Err("it was removed meanwhile".to_string())) };
+            let Some(s) = seen else {
+                return Some(Err("it was removed meanwhile".to_string()));
+            };
             let s = s.status_or_default();
             match (s.observed_generation >= generation, s.ready, s.message.is_empty()) {
                 (true, true, _) => Some(Ok(())),

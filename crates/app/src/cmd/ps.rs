@@ -28,7 +28,11 @@ pub struct PsArgs {
 
 /// Lists instances.
 pub async fn ps(cx: &Context, args: PsArgs) -> anyhow::Result<Code> {
-    let filters = args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<Vec<_>, _>>()?;
+    let filters = args
+        .filter
+        .iter()
+        .map(|f| Filter::parse(f))
+        .collect::<Result<Vec<_>, _>>()?;
     let api = if args.all_namespaces {
         cx.client.api_all::<Instance>()
     } else {

@@ -114,7 +114,9 @@ async fn create_object(cx: &Context, mut o: Object<Instance>, made_up: bool) -> 
                 let name = o.name();
                 return Err(fail(
                     Code::CONFLICT,
-                    format!("an instance named {name} exists already: `biga rm {name}` removes it, or take another name"),
+                    format!(
+                        "an instance named {name} exists already: `biga rm {name}` removes it, or take another name"
+                    ),
                 ));
             }
             other => return Ok(other?),

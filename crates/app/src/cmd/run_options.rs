@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use biga_model::{
-    CloudInit, ContainerSpec, Cpus, EnvVar, Firmware, Instance, InstanceSpec, Isolation, LogDriver, MachineSpec, Memory,
-    NetworkAttachment, NetworkMode, Object, Power, PullPolicy, RestartPolicy, SecuritySpec,
+    CloudInit, ContainerSpec, Cpus, EnvVar, Firmware, Instance, InstanceSpec, Isolation, LogDriver, MachineSpec,
+    Memory, NetworkAttachment, NetworkMode, Object, Power, PullPolicy, RestartPolicy, SecuritySpec,
 };
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
@@ -447,9 +447,9 @@ impl RunOptions {
         let m = &self.machine;
         let user_data = match &m.user_data {
             None => None,
-            Some(p) => Some(
-                std::fs::read_to_string(p).map_err(|e| usage(format!("cannot read {}: {e}", p.display())))?,
-            ),
+            Some(p) => {
+                Some(std::fs::read_to_string(p).map_err(|e| usage(format!("cannot read {}: {e}", p.display())))?)
+            }
         };
         let keys = m
             .ssh_key
@@ -457,7 +457,9 @@ impl RunOptions {
             .map(|k| read_key(k))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if user_data.is_some() && !keys.is_empty() {
-            return Err(usage("--ssh-key works without --user-data: put the keys into the user data"));
+            return Err(usage(
+                "--ssh-key works without --user-data: put the keys into the user data",
+            ));
         }
         Ok(MachineSpec {
             firmware: match m.firmware.as_deref() {

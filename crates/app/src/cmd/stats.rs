@@ -164,7 +164,15 @@ fn percent(p: &Pair) -> Option<f64> {
 }
 
 fn table(pairs: &BTreeMap<String, Pair>) -> TextTable {
-    let mut t = TextTable::new(["Name", "CPU %", "Memory / limit", "Mem %", "Net in / out", "Block in / out", "PIDs"]);
+    let mut t = TextTable::new([
+        "Name",
+        "CPU %",
+        "Memory / limit",
+        "Mem %",
+        "Net in / out",
+        "Block in / out",
+        "PIDs",
+    ]);
     let human = |n: u64| Memory(n).human();
     for (name, p) in pairs {
         let Some(s) = p.now.as_ref().filter(|_| !p.ended) else {
@@ -206,7 +214,13 @@ mod tests {
         };
         let mut pairs = BTreeMap::new();
         pairs.insert("web".to_string(), Pair::default());
-        pairs.insert("zz-gone".to_string(), Pair { ended: true, ..Pair::default() });
+        pairs.insert(
+            "zz-gone".to_string(),
+            Pair {
+                ended: true,
+                ..Pair::default()
+            },
+        );
         take(&mut pairs, "web", sample(1_000_000_000, 0));
         take(&mut pairs, "web", sample(2_000_000_000, 250_000_000));
         insta::assert_snapshot!(table(&pairs).render(), @r"

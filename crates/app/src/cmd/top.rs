@@ -91,7 +91,8 @@ mod tests {
         let me = std::process::id();
         let text = same_namespace(Path::new("/proc"), me).unwrap().render();
         assert!(
-            text.lines().any(|l| l.split_whitespace().next() == Some(&me.to_string())),
+            text.lines()
+                .any(|l| l.split_whitespace().next() == Some(&me.to_string())),
             "{text}"
         );
     }

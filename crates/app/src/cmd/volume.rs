@@ -72,10 +72,17 @@ pub async fn run(cx: &Context, command: VolumeCommand) -> anyhow::Result<Code> {
 async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
     let block = args.mode == "block";
     if args.size.is_some() && !block {
-        return Err(fail(Code::USAGE, "--size is only for --mode block: a directory has no size of its own"));
+        return Err(fail(
+            Code::USAGE,
+            "--size is only for --mode block: a directory has no size of its own",
+        ));
     }
     let spec = VolumeSpec {
-        mode: if block { VolumeMode::Block } else { VolumeMode::Directory },
+        mode: if block {
+            VolumeMode::Block
+        } else {
+            VolumeMode::Directory
+        },
         size: args.size,
     };
     let mut o = Object::<Volume>::new(args.name.unwrap_or_else(crate::names::random), spec);
@@ -86,7 +93,9 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
     let made = cx
         .api::<Volume>()
         .wait_for(o.name(), |seen| {
-            let Some(s) = seen else { return Some(Err("it was removed meanwhile".to_string())) };
+            let Some(s) = seen else {
+                return Some(Err("it was removed meanwhile".to_string()));
+            };
             let s = s.status_or_default();
             match (s.observed_generation >= generation, s.ready, s.message.is_empty()) {
                 (true, true, _) => Some(Ok(())),

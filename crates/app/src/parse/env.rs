@@ -64,7 +64,10 @@ mod tests {
         std::fs::write(&path, "# comment\nA=1\n\n  B=x y=z\nBIGA_TEST_SURELY_UNSET\n").unwrap();
         let mut all = file(&path).unwrap();
         all.extend(variable("A=2").unwrap());
-        let got: Vec<_> = merge(all).into_iter().map(|v| format!("{}={}", v.name, v.value)).collect();
+        let got: Vec<_> = merge(all)
+            .into_iter()
+            .map(|v| format!("{}={}", v.name, v.value))
+            .collect();
         assert_eq!(got, ["A=2", "B=x y=z"]);
         std::fs::write(&path, "A=1\n=bad\n").unwrap();
         assert!(file(&path).unwrap_err().contains("env:2: "));

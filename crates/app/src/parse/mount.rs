@@ -213,7 +213,10 @@ mod tests {
         };
         let expected = arg(Source::Tmpfs(spec), "/run", false);
         assert_eq!(tmpfs("/run:size=64m,mode=1777"), Ok(expected.clone()));
-        assert_eq!(mount("type=tmpfs,target=/run,tmpfs-size=64m,tmpfs-mode=1777"), Ok(expected));
+        assert_eq!(
+            mount("type=tmpfs,target=/run,tmpfs-size=64m,tmpfs-mode=1777"),
+            Ok(expected)
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub fn network(s: &str) -> Result<NetworkArg, String> {
         options
     };
     for o in options.split(',').filter(|o| !o.is_empty()) {
-        let (k, v) = o.split_once('=').ok_or_else(|| format!("{s:?}: {o:?} is not KEY=VALUE"))?;
+        let (k, v) = o
+            .split_once('=')
+            .ok_or_else(|| format!("{s:?}: {o:?} is not KEY=VALUE"))?;
         match k {
             "name" => n.network = v.into(),
             "ip" => {
@@ -82,8 +84,14 @@ mod tests {
             mac: None,
             aliases: vec!["db".into(), "sql".into()],
         };
-        assert_eq!(network("lab:ip=10.9.0.7,alias=db,alias=sql"), Ok(NetworkArg::Join(join.clone())));
-        assert_eq!(network("name=lab,ip=10.9.0.7,alias=db,alias=sql"), Ok(NetworkArg::Join(join)));
+        assert_eq!(
+            network("lab:ip=10.9.0.7,alias=db,alias=sql"),
+            Ok(NetworkArg::Join(join.clone()))
+        );
+        assert_eq!(
+            network("name=lab,ip=10.9.0.7,alias=db,alias=sql"),
+            Ok(NetworkArg::Join(join))
+        );
         for bad in ["", "lab:ip", "lab:ip=x", "lab:speed=9", "a/b", "name="] {
             assert!(network(bad).is_err(), "{bad:?}");
         }

@@ -86,7 +86,10 @@ mod tests {
         assert_eq!(one("80"), p(None, None, 80, Protocol::Tcp));
         assert_eq!(one("8080:80"), p(None, Some(8080), 80, Protocol::Tcp));
         assert_eq!(one("53:53/udp"), p(None, Some(53), 53, Protocol::Udp));
-        assert_eq!(one("127.0.0.1:8080:80"), p(Some("127.0.0.1"), Some(8080), 80, Protocol::Tcp));
+        assert_eq!(
+            one("127.0.0.1:8080:80"),
+            p(Some("127.0.0.1"), Some(8080), 80, Protocol::Tcp)
+        );
         assert_eq!(one("127.0.0.1::80"), p(Some("127.0.0.1"), None, 80, Protocol::Tcp));
         assert_eq!(one("[::1]:8080:80"), p(Some("::1"), Some(8080), 80, Protocol::Tcp));
         let r = publish("8000-8002:80-82").unwrap();
@@ -96,7 +99,20 @@ mod tests {
 
     #[test]
     fn wrong_ports_are_refused() {
-        for bad in ["", "0", "70000", "a:80", "80:", "80/icmp", "1.2.3:80:80", "2-1", "1-3:1-2", "[::1:80", "-1", "1:2:3"] {
+        for bad in [
+            "",
+            "0",
+            "70000",
+            "a:80",
+            "80:",
+            "80/icmp",
+            "1.2.3:80:80",
+            "2-1",
+            "1-3:1-2",
+            "[::1:80",
+            "-1",
+            "1:2:3",
+        ] {
             assert!(publish(bad).is_err(), "{bad:?}");
         }
     }

@@ -59,7 +59,11 @@ pub fn number(s: &str) -> Result<i32, String> {
             .map(|(_, n)| *n)
             .ok_or_else(bad);
     };
-    if (RTMIN..=RTMAX).contains(&n) { Ok(n) } else { Err(bad()) }
+    if (RTMIN..=RTMAX).contains(&n) {
+        Ok(n)
+    } else {
+        Err(bad())
+    }
 }
 
 /// Checks a signal and gives the spelling that stands in a spec: `SIGTERM`, or a number.

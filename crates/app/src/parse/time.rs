@@ -39,7 +39,10 @@ pub fn seconds(s: &str) -> Result<u64, String> {
         };
         let n: u64 = number.parse().map_err(|_| bad())?;
         number.clear();
-        total = n.checked_mul(factor).and_then(|n| total.checked_add(n)).ok_or_else(bad)?;
+        total = n
+            .checked_mul(factor)
+            .and_then(|n| total.checked_add(n))
+            .ok_or_else(bad)?;
     }
     if !number.is_empty() {
         // Only a bare number may go without a unit.
@@ -57,7 +60,14 @@ mod tests {
 
     #[test]
     fn durations_and_times() {
-        for (s, n) in [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172_800), ("0", 0)] {
+        for (s, n) in [
+            ("90", 90),
+            ("90s", 90),
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("2d", 172_800),
+            ("0", 0),
+        ] {
             assert_eq!(seconds(s), Ok(n), "{s}");
         }
         for bad in ["", "m", "1x", "-5", "1h30", "99999999999999999999", "1.5h"] {
@@ -66,7 +76,10 @@ mod tests {
         let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
         assert_eq!(since("30m", now).unwrap().to_string(), "2026-01-01T00:30:00Z");
         assert_eq!(since("1767225600", now).unwrap().to_string(), "2026-01-01T00:00:00Z");
-        assert_eq!(since("2025-05-05T00:00:00Z", now).unwrap().to_string(), "2025-05-05T00:00:00Z");
+        assert_eq!(
+            since("2025-05-05T00:00:00Z", now).unwrap().to_string(),
+            "2025-05-05T00:00:00Z"
+        );
         assert!(since("yesterday", now).is_err());
     }
 }

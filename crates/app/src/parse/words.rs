@@ -5,14 +5,31 @@ use biga_model::{DeviceSpec, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, 
 /// Reads `nofile=1024[:2048]`; `-1` or `unlimited` is no limit.
 pub fn ulimit(s: &str) -> Result<(String, Ulimit), String> {
     const NAMES: &[&str] = &[
-        "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-        "rtprio", "rttime", "sigpending", "stack",
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let (name, value) = s
         .split_once('=')
         .ok_or_else(|| format!("{s:?} is not NAME=SOFT[:HARD], as in nofile=1024:2048"))?;
     if !NAMES.contains(&name) {
-        return Err(format!("{name:?} is no resource limit: use one of {}", NAMES.join(", ")));
+        return Err(format!(
+            "{name:?} is no resource limit: use one of {}",
+            NAMES.join(", ")
+        ));
     }
     let number = |v: &str| match v {
         "unlimited" | "-1" => Ok(-1),
@@ -66,9 +83,7 @@ pub fn restart(s: &str) -> Result<RestartPolicy, String> {
     };
     let maximum_retry_count = match max {
         None => 0,
-        Some(m) if policy == RestartWhen::OnFailure => {
-            m.parse().map_err(|_| format!("{s:?}: {m:?} is no number"))?
-        }
+        Some(m) if policy == RestartWhen::OnFailure => m.parse().map_err(|_| format!("{s:?}: {m:?} is no number"))?,
         Some(_) => return Err(format!("{s:?}: only on-failure takes a number")),
     };
     Ok(RestartPolicy {
@@ -119,8 +134,19 @@ mod tests {
     #[test]
     fn ulimits() {
         assert_eq!(ulimit("nofile=5"), Ok(("nofile".into(), Ulimit { soft: 5, hard: 5 })));
-        assert_eq!(ulimit("core=0:unlimited"), Ok(("core".into(), Ulimit { soft: 0, hard: -1 })));
-        for bad in ["nofile", "nofile=", "files=1", "nofile=9:3", "nofile=-1:3", "nofile=-7", "nofile=x"] {
+        assert_eq!(
+            ulimit("core=0:unlimited"),
+            Ok(("core".into(), Ulimit { soft: 0, hard: -1 }))
+        );
+        for bad in [
+            "nofile",
+            "nofile=",
+            "files=1",
+            "nofile=9:3",
+            "nofile=-1:3",
+            "nofile=-7",
+            "nofile=x",
+        ] {
             assert!(ulimit(bad).is_err(), "{bad}");
         }
     }
@@ -128,7 +154,10 @@ mod tests {
     #[test]
     fn devices() {
         let d = device("/dev/fuse:/dev/f:rw").unwrap();
-        assert_eq!((d.host_path.as_str(), d.path.as_deref(), d.permissions.as_deref()), ("/dev/fuse", Some("/dev/f"), Some("rw")));
+        assert_eq!(
+            (d.host_path.as_str(), d.path.as_deref(), d.permissions.as_deref()),
+            ("/dev/fuse", Some("/dev/f"), Some("rw"))
+        );
         assert_eq!(device("/dev/fuse:r").unwrap().permissions.as_deref(), Some("r"));
         assert_eq!(device("/dev/fuse").unwrap().path, None);
         for bad in ["", "fuse", "/dev/x:y", "/dev/x:/y:q", "/a:/b:r:w"] {
@@ -151,7 +180,11 @@ mod tests {
         security_opt("seccomp=unconfined", &mut s).unwrap();
         security_opt("no-new-privileges", &mut s).unwrap();
         assert_eq!((s.seccomp.as_str(), s.no_new_privileges), ("unconfined", true));
-        assert!(security_opt("seccomp=/my.json", &mut s).unwrap_err().contains("not supported"));
+        assert!(
+            security_opt("seccomp=/my.json", &mut s)
+                .unwrap_err()
+                .contains("not supported")
+        );
         assert!(security_opt("magic", &mut s).is_err());
         let mut l = LogSpec::default();
         log_opt("max-size=1m", &mut l).unwrap();

@@ -120,7 +120,11 @@ impl Backend for Node {
         name: &str,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<shim::Stats, ApiError>>, ApiError> {
-        let samples = self.streams.stats(namespace, name, stream).await.map_err(stream_error)?;
+        let samples = self
+            .streams
+            .stats(namespace, name, stream)
+            .await
+            .map_err(stream_error)?;
         let samples = futures_util::stream::unfold(samples, |mut rx| async move { rx.recv().await.map(|s| (s, rx)) });
         Ok(samples.map(|s| s.map_err(stream_error)).boxed())
     }
@@ -133,7 +137,11 @@ impl Backend for Node {
         let images = self.images().clone();
         // In a task of its own: a load that is half done is finished, whether or not the client stays.
         let work = tokio::spawn(async move {
-            let loaded = images.files().load(StreamReader::new(archive), None).await.map_err(bad)?;
+            let loaded = images
+                .files()
+                .load(StreamReader::new(archive), None)
+                .await
+                .map_err(bad)?;
             let mut result = ImageResult::default();
             for l in loaded {
                 for r in &l.references {
@@ -142,7 +150,10 @@ impl Backend for Node {
                 }
                 if l.references.is_empty() {
                     let image_id = l.record.image_id.to_string();
-                    result.images.push(ImageLine { image_id, ..ImageLine::default() });
+                    result.images.push(ImageLine {
+                        image_id,
+                        ..ImageLine::default()
+                    });
                 }
             }
             Ok(result)
@@ -196,7 +207,9 @@ impl Backend for Node {
             };
             let record = record.map_err(bad)?;
             images.name(&reference, &record).await.map_err(failed)?;
-            Ok(ImageResult { images: vec![named(&reference, &record)] })
+            Ok(ImageResult {
+                images: vec![named(&reference, &record)],
+            })
         });
         work.await.map_err(failed)?
     }
@@ -210,10 +223,21 @@ impl Backend for Node {
     ) -> Result<ImageResult, ApiError> {
         let record = self.find(reference).await?;
         let target = parse(target)?;
-        let options = PushOptions { auth: auth.map(credentials).unwrap_or_default(), insecure: false };
+        let options = PushOptions {
+            auth: auth.map(credentials).unwrap_or_default(),
+            insecure: false,
+        };
         let progress = move |p: ImageProgress| report.progress(progress_line(p));
-        let pushed = self.images().files().push(&record.image_id, &target, &options, progress).await.map_err(failed)?;
-        let line = ImageLine { digest: pushed.manifest_digest, ..named(&target, &record) };
+        let pushed = self
+            .images()
+            .files()
+            .push(&record.image_id, &target, &options, progress)
+            .await
+            .map_err(failed)?;
+        let line = ImageLine {
+            digest: pushed.manifest_digest,
+            ..named(&target, &record)
+        };
         Ok(ImageResult { images: vec![line] })
     }
 
@@ -221,13 +245,18 @@ impl Backend for Node {
         let record = self.find(reference).await?;
         let target = parse(target)?;
         self.images().name(&target, &record).await.map_err(failed)?;
-        Ok(ImageResult { images: vec![named(&target, &record)] })
+        Ok(ImageResult {
+            images: vec![named(&target, &record)],
+        })
     }
 
     async fn prune(&self, _report: Reporter) -> Result<PruneResult, ApiError> {
         let report = self.images().prune().await.map_err(failed)?;
         let removed = vec![format!("{} images, {} files", report.images, report.files)];
-        Ok(PruneResult { removed, freed_bytes: report.bytes })
+        Ok(PruneResult {
+            removed,
+            freed_bytes: report.bytes,
+        })
     }
 }
 
@@ -254,7 +283,8 @@ fn render(lines: &[LogLine], format: LogFormat, timestamps: bool, fresh: &mut [b
             LogFormat::Text => out.extend_from_slice(&text),
             LogFormat::Frames => {
                 let kind = if l.stderr { FrameKind::Stderr } else { FrameKind::Stdout };
-                text.chunks(biga_wire::MAX_DATA).for_each(|c| Frame::new(kind, c).encode(&mut out));
+                text.chunks(biga_wire::MAX_DATA)
+                    .for_each(|c| Frame::new(kind, c).encode(&mut out));
             }
         }
     }
@@ -268,23 +298,41 @@ fn credentials(a: RegistryAuth) -> Auth {
     if !a.identity_token.is_empty() {
         return Auth::Identity(a.identity_token);
     }
-    Auth::Basic { username: a.username, password: a.password }
+    Auth::Basic {
+        username: a.username,
+        password: a.password,
+    }
 }
 
 fn progress_line(p: ImageProgress) -> Progress {
     match p {
         ImageProgress::Resolved { layers, .. } => {
             let total = layers.iter().map(|l| l.1).sum();
-            Progress { part: String::new(), action: "preparing".into(), done: 0, total }
+            Progress {
+                part: String::new(),
+                action: "preparing".into(),
+                done: 0,
+                total,
+            }
         }
-        ImageProgress::Layer { digest, state, done, total } => {
+        ImageProgress::Layer {
+            digest,
+            state,
+            done,
+            total,
+        } => {
             let action = match state {
                 LayerState::Waiting => "waiting",
                 LayerState::Exists => "exists",
                 LayerState::Transferring => "uploading",
                 LayerState::Done => "done",
             };
-            Progress { part: digest, action: action.into(), done, total }
+            Progress {
+                part: digest,
+                action: action.into(),
+                done,
+                total,
+            }
         }
     }
 }

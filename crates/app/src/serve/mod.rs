@@ -65,7 +65,11 @@ impl ServeOptions {
     fn node_name(&self) -> String {
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = self.node_name.clone().unwrap_or_else(host);
-        if biga_model::kind::is_resource_name(&name) { name } else { "node".into() }
+        if biga_model::kind::is_resource_name(&name) {
+            name
+        } else {
+            "node".into()
+        }
     }
 }
 
@@ -78,7 +82,10 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     log_to_stderr(&options)?;
     // One TLS stack for server and registry client.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     let result = runtime.block_on(serve(options, begun));
     // What still runs in threads of its own (a trial of KVM, say) is not waited for.
     runtime.shutdown_background();
@@ -86,7 +93,10 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
 }
 
 async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
-    anyhow::ensure!(rustix::process::geteuid().is_root(), "biga serve must run as root: it makes namespaces and mounts");
+    anyhow::ensure!(
+        rustix::process::geteuid().is_root(),
+        "biga serve must run as root: it makes namespaces and mounts"
+    );
     let layout = Layout {
         state: absolute(&options.state)?,
         run: absolute(&options.run)?,
@@ -99,12 +109,16 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
     let store = EmbeddedStore::open(layout.state.join("store.redb")).context("cannot open the store")?;
     let node = options.node_name();
     let dynamic: Arc<dyn Store> = store.clone();
-    let agent = Agent::start(agent_options(&node, &layout)?, dynamic.clone()).await.context("cannot start the agent")?;
+    let agent = Agent::start(agent_options(&node, &layout)?, dynamic.clone())
+        .await
+        .context("cannot start the agent")?;
     let shutdown = CancellationToken::new();
     let driver = biga_control::Driver::new(dynamic.clone(), biga_control::Options::default());
     let control = tokio::spawn(driver.run(shutdown.clone()));
 
-    let server = Server::bind(&listen(&options, &layout)?).await.context("cannot listen")?;
+    let server = Server::bind(&listen(&options, &layout)?)
+        .await
+        .context("cannot listen")?;
     let router = router(&dynamic, &agent, &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;
@@ -152,13 +166,23 @@ fn listen(options: &ServeOptions, layout: &Layout) -> anyhow::Result<ListenOptio
     let tls = match options.tls_address() {
         None => None,
         Some(a) => {
-            let address = a.parse().with_context(|| format!("{a:?} is no address to listen on, as 127.0.0.1:6477"))?;
+            let address = a
+                .parse()
+                .with_context(|| format!("{a:?} is no address to listen on, as 127.0.0.1:6477"))?;
             let authority = Arc::new(pki::ensure_pki(&layout.state.join("pki")).context("cannot make certificates")?);
             write_admin(&authority, &layout.state.join("pki"))?;
-            Some(TlsOptions { address, pki: authority, names: Vec::new() })
+            Some(TlsOptions {
+                address,
+                pki: authority,
+                names: Vec::new(),
+            })
         }
     };
-    Ok(ListenOptions { unix: Some(unix), tls, half_close: true })
+    Ok(ListenOptions {
+        unix: Some(unix),
+        tls,
+        half_close: true,
+    })
 }
 
 /// The administrator's certificate, which `biga kubeconfig` hands out. Made once.
@@ -177,7 +201,13 @@ fn write_admin(authority: &pki::Pki, dir: &Path) -> anyhow::Result<()> {
 fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 /// Only one daemon may own a state directory.
@@ -186,7 +216,10 @@ fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
     let file = std::fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => anyhow::bail!("another biga serve uses {}: give this one another --state, --run and --prefix", state.display()),
+        Err(_) => anyhow::bail!(
+            "another biga serve uses {}: give this one another --state, --run and --prefix",
+            state.display()
+        ),
     }
 }
 
@@ -206,11 +239,17 @@ async fn wait_for_end() -> anyhow::Result<()> {
 
 fn log_to_stderr(options: &ServeOptions) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_new(&options.log_level)
-        .with_context(|| format!("{:?} is no log level, as info or info,biga_agent=debug", options.log_level))?;
+    let filter = EnvFilter::try_new(&options.log_level).with_context(|| {
+        format!(
+            "{:?} is no log level, as info or info,biga_agent=debug",
+            options.log_level
+        )
+    })?;
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match options.log_format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => log
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         LogFormat::Json => log.json().init(),
     }
     Ok(())

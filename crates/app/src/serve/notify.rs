@@ -15,7 +15,9 @@ pub fn stopping() {
 
 /// Without a service manager there is nobody to tell.
 fn send(message: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     if let Err(e) = send_to(&path.to_string_lossy(), message) {
         tracing::warn!("the service manager was not told {message}: {e}");
     }
@@ -27,7 +29,9 @@ fn send_to(path: &str, message: &str) -> std::io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(path)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
+    UnixDatagram::unbound()?
+        .send_to_addr(message.as_bytes(), &address)
+        .map(drop)
 }
 
 #[cfg(test)]

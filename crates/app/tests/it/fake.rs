@@ -135,7 +135,10 @@ impl Fake {
     /// The object, if it is there.
     pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
         let s = self.shared.state.lock().unwrap();
-        s.objects.iter().find(|(k, _)| k.0 == plural && k.2 == name).map(|(_, v)| v.clone())
+        s.objects
+            .iter()
+            .find(|(k, _)| k.0 == plural && k.2 == name)
+            .map(|(_, v)| v.clone())
     }
 
     /// `METHOD path?query` of each request so far.
@@ -165,7 +168,9 @@ impl Fake {
 pub fn biga(args: &[&str]) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_biga"));
     c.args(args);
-    c.env_remove("BIGA_NAMESPACE").env("NO_COLOR", "1").env("RUST_BACKTRACE", "0");
+    c.env_remove("BIGA_NAMESPACE")
+        .env("NO_COLOR", "1")
+        .env("RUST_BACKTRACE", "0");
     c
 }
 
@@ -214,7 +219,10 @@ fn status(code: u16, reason: &str, message: &str) -> Response<Body> {
 }
 
 fn query<'a>(q: &'a str, key: &str) -> Option<&'a str> {
-    q.split('&').filter_map(|p| p.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v)
+    q.split('&')
+        .filter_map(|p| p.split_once('='))
+        .find(|(k, _)| *k == key)
+        .map(|(_, v)| v)
 }
 
 impl Shared {
@@ -241,14 +249,23 @@ impl Shared {
     }
 
     async fn answer(self: Arc<Shared>, r: Request<Incoming>) -> Response<Body> {
-        let (path, q) = (r.uri().path().to_string(), r.uri().query().unwrap_or_default().to_string());
+        let (path, q) = (
+            r.uri().path().to_string(),
+            r.uri().query().unwrap_or_default().to_string(),
+        );
         let text = format!("{} {}", r.method(), r.uri());
         self.state.lock().unwrap().requests.push(text);
         if path == "/version" {
-            return answer(200, &json!({"gitVersion": "v1.32.0+biga.0.1.0", "bigaVersion": "0.1.0"}));
+            return answer(
+                200,
+                &json!({"gitVersion": "v1.32.0+biga.0.1.0", "bigaVersion": "0.1.0"}),
+            );
         }
         if path == "/apis" {
-            return answer(200, &json!({"groups": [{"name": "biga.dev", "preferredVersion": {"groupVersion": "biga.dev/v1"}}]}));
+            return answer(
+                200,
+                &json!({"groups": [{"name": "biga.dev", "preferredVersion": {"groupVersion": "biga.dev/v1"}}]}),
+            );
         }
         if path == "/apis/biga.dev/v1" {
             let list = json!([{"name": "instances", "kind": "Instance", "namespaced": true}, {"name": "gadgets", "kind": "Gadget", "namespaced": false}]);
@@ -303,11 +320,20 @@ impl Shared {
                 && named.as_deref().is_none_or(|n| o["metadata"]["name"] == n)
         };
         if query(q, "watch") == Some("true") {
-            return self.watch(plural.to_string(), query(q, "resourceVersion").unwrap().parse().unwrap(), wanted);
+            return self.watch(
+                plural.to_string(),
+                query(q, "resourceVersion").unwrap().parse().unwrap(),
+                wanted,
+            );
         }
         let table = r.headers()["accept"].to_str().unwrap().contains("as=Table");
         let s = self.state.lock().unwrap();
-        let items: Vec<Value> = s.objects.iter().filter(|(k, v)| k.0 == plural && wanted(v)).map(|(_, v)| v.clone()).collect();
+        let items: Vec<Value> = s
+            .objects
+            .iter()
+            .filter(|(k, v)| k.0 == plural && wanted(v))
+            .map(|(_, v)| v.clone())
+            .collect();
         let meta = json!({"resourceVersion": s.revision.to_string()});
         if table {
             return answer(200, &table_of(&items, meta));
@@ -315,13 +341,22 @@ impl Shared {
         answer(200, &json!({"kind": "List", "metadata": meta, "items": items}))
     }
 
-    fn watch(self: Arc<Shared>, plural: String, from: u64, wanted: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Response<Body> {
+    fn watch(
+        self: Arc<Shared>,
+        plural: String,
+        from: u64,
+        wanted: impl Fn(&Value) -> bool + Send + Sync + 'static,
+    ) -> Response<Body> {
         let (past, live, cut) = {
             let mut s = self.state.lock().unwrap();
             let live = self.events.subscribe();
             let cut = s.cut_watches > 0;
             s.cut_watches = s.cut_watches.saturating_sub(1);
-            (s.history.iter().filter(|h| h.0 > from).cloned().collect::<Vec<_>>(), live, cut)
+            (
+                s.history.iter().filter(|h| h.0 > from).cloned().collect::<Vec<_>>(),
+                live,
+                cut,
+            )
         };
         let live = futures_util::stream::unfold(live, |mut l| async move { l.recv().await.ok().map(|e| (e, l)) });
         let lines = futures_util::stream::iter(past)
@@ -388,7 +423,11 @@ impl Shared {
             tokio::task::yield_now().await;
             let key = |o: &Value| {
                 let t = |v: &Value| v.as_str().unwrap_or_default().to_string();
-                (plural.clone(), t(&o["metadata"]["namespace"]), t(&o["metadata"]["name"]))
+                (
+                    plural.clone(),
+                    t(&o["metadata"]["namespace"]),
+                    t(&o["metadata"]["name"]),
+                )
             };
             let now = self.state.lock().unwrap().objects.get(&key(&o)).cloned();
             let Some(mut now) = now else { return };
@@ -420,14 +459,19 @@ impl Shared {
         match verb {
             "image-load" if bytes.starts_with(b"bad") => Response::new(full(
                 line(json!({"progress": {"action": "loading", "done": 1, "total": 2}}))
-                    + &line(json!({"error": {"kind": "Status", "reason": "BadRequest", "code": 400, "message": "this is no archive"}})),
+                    + &line(
+                        json!({"error": {"kind": "Status", "reason": "BadRequest", "code": 400, "message": "this is no archive"}}),
+                    ),
             )),
             "image-load" | "image-push" => Response::new(full(
-                line(json!({"progress": {"action": "working", "done": bytes.len(), "total": 10}})) + &line(json!({"result": image})),
+                line(json!({"progress": {"action": "working", "done": bytes.len(), "total": 10}}))
+                    + &line(json!({"result": image})),
             )),
             "image-import" => {
                 assert!(query(q, "config").is_some(), "{q}");
-                Response::new(full(line(json!({"result": {"images": [{"imageId": format!("{} bytes", bytes.len())}]}}))))
+                Response::new(full(line(
+                    json!({"result": {"images": [{"imageId": format!("{} bytes", bytes.len())}]}}),
+                )))
             }
             "image-save" => Response::new(full("ARCHIVE")),
             "image-tag" => answer(200, &image),
@@ -436,7 +480,14 @@ impl Shared {
         }
     }
 
-    async fn sub(self: Arc<Shared>, ns: &str, name: &str, sub: &str, q: &str, mut r: Request<Incoming>) -> Response<Body> {
+    async fn sub(
+        self: Arc<Shared>,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        q: &str,
+        mut r: Request<Incoming>,
+    ) -> Response<Body> {
         let key = ("instances".to_string(), ns.to_string(), name.to_string());
         let found = self.state.lock().unwrap().objects.get(&key).cloned();
         let Some(o) = found else {
@@ -492,7 +543,15 @@ impl Shared {
         let live = o["status"]["phase"] == "Running";
         if !live {
             let message = "instance has no shim yet".to_string();
-            return s.send(&Frame::json(FrameKind::Reply, &Reply::Error { code: ErrorCode::State, message })).await;
+            return s
+                .send(&Frame::json(
+                    FrameKind::Reply,
+                    &Reply::Error {
+                        code: ErrorCode::State,
+                        message,
+                    },
+                ))
+                .await;
         }
         let words: Vec<String> = match &ask {
             Ask::Exec { exec } => exec.args.clone(),
@@ -501,9 +560,21 @@ impl Shared {
         };
         if words[0] == "nothing" {
             let message = "exec: \"nothing\": not found in $PATH".to_string();
-            return s.send(&Frame::json(FrameKind::Reply, &Reply::Error { code: ErrorCode::NotFound, message })).await;
+            return s
+                .send(&Frame::json(
+                    FrameKind::Reply,
+                    &Reply::Error {
+                        code: ErrorCode::NotFound,
+                        message,
+                    },
+                ))
+                .await;
         }
-        let reply = if matches!(ask, Ask::Exec { .. }) { Reply::Exec { pid: 7 } } else { Reply::Ok };
+        let reply = if matches!(ask, Ask::Exec { .. }) {
+            Reply::Exec { pid: 7 }
+        } else {
+            Reply::Ok
+        };
         s.send(&Frame::json(FrameKind::Reply, &reply)).await?;
         let main = matches!(ask, Ask::Attach { .. });
         if words[0] == "drop-once" {
@@ -529,7 +600,11 @@ impl Shared {
             let mut ended = o.clone();
             ended["status"]["phase"] = "Exited".into();
             ended["status"]["exitCode"] = code.into();
-            let type_ = if o["spec"]["autoRemove"] == true { "DELETED" } else { "MODIFIED" };
+            let type_ = if o["spec"]["autoRemove"] == true {
+                "DELETED"
+            } else {
+                "MODIFIED"
+            };
             self.write("instances", ended, type_);
         }
         let exit = Exit {

@@ -1,7 +1,8 @@
-//! The `biga` program against a small fake daemon, from outside.
+//! The `biga` program from outside: against a small fake daemon, and as a whole ([`stack`]).
 
 mod fake;
 mod objects;
 mod run;
+mod stack;
 mod terminal;
 mod verbs;

@@ -47,7 +47,10 @@ fn bad_files_and_unknown_kinds_are_named() {
     let d = f.biga_with(&["apply", "-f", "-"], b"kind: [").code(2);
     assert!(d.err.contains("standard input is neither YAML nor JSON"), "{d:?}");
     let d = f
-        .biga_with(&["apply", "-f", "-"], b"{apiVersion: v9, kind: Pod, metadata: {name: x}}")
+        .biga_with(
+            &["apply", "-f", "-"],
+            b"{apiVersion: v9, kind: Pod, metadata: {name: x}}",
+        )
         .code(3);
     assert!(d.err.contains("the daemon has no kind Pod in v9"), "{d:?}");
     let d = f.biga(&["apply", "-f", "/nonexistent.yaml"]).code(1);
@@ -73,7 +76,11 @@ fn get_prints_tables_and_objects() {
     f.biga(&["get", "instance", "nope"]).code(3);
     assert_eq!(f.biga(&["get", "gadgets"]).code(0).err, "no gadgets found\n");
     let d = f.biga(&["get", "widgets"]).code(3);
-    assert!(d.err.contains("there is no kind of resource \"widgets\": there are instances, gadgets"), "{d:?}");
+    assert!(
+        d.err
+            .contains("there is no kind of resource \"widgets\": there are instances, gadgets"),
+        "{d:?}"
+    );
 }
 
 #[test]
@@ -84,7 +91,10 @@ fn delete_needs_to_know_which() {
     assert!(d.err.contains("say which"), "{d:?}");
     f.biga(&["delete", "instance", "nope"]).code(3);
     f.biga(&["delete", "instance", "nope", "--ignore-not-found"]).code(0);
-    assert_eq!(f.biga(&["delete", "instance/web"]).code(0).out, "instance/web deleted\n");
+    assert_eq!(
+        f.biga(&["delete", "instance/web"]).code(0).out,
+        "instance/web deleted\n"
+    );
 }
 
 #[test]

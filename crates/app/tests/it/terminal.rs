@@ -51,7 +51,13 @@ impl Pty {
 
     fn spawn(&self, f: &Fake, args: &[&str]) -> Running {
         let end = || Stdio::from(self.slave.try_clone().unwrap());
-        let child = f.command(args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let child = f
+            .command(args)
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
         Running(child)
     }
 
@@ -66,10 +72,7 @@ impl Pty {
         while !self.seen.contains(text) {
             assert!(Instant::now() < deadline, "{text:?} is not in {:?}", self.seen);
             let mut fds = [rustix::event::PollFd::new(&self.master, rustix::event::PollFlags::IN)];
-            let timeout = rustix::event::Timespec {
-                tv_sec: 1,
-                tv_nsec: 0,
-            };
+            let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
             if rustix::event::poll(&mut fds, Some(&timeout)).unwrap() > 0 {
                 let mut b = [0; 4096];
                 let n = file.read(&mut b).unwrap();

@@ -47,10 +47,16 @@ fn lists_hide_what_does_not_run() {
 #[test]
 fn inspect_finds_names_and_uids_and_helps_with_others() {
     let f = Fake::start();
-    f.running("web", json!({"metadata": {"uid": "abcdef01-2222-4333-8444-555566667777"}}));
+    f.running(
+        "web",
+        json!({"metadata": {"uid": "abcdef01-2222-4333-8444-555566667777"}}),
+    );
     let v: Value = serde_json::from_str(&f.biga(&["inspect", "web"]).code(0).out).unwrap();
     assert_eq!(v[0]["metadata"]["name"], "web");
-    assert_eq!(f.biga(&["inspect", "abcd", "--field", "metadata.name"]).code(0).out, "web\n");
+    assert_eq!(
+        f.biga(&["inspect", "abcd", "--field", "metadata.name"]).code(0).out,
+        "web\n"
+    );
     let d = f.biga(&["inspect", "wbe"]).code(3);
     assert_eq!(
         d.err,
@@ -58,14 +64,22 @@ fn inspect_finds_names_and_uids_and_helps_with_others() {
     );
     assert_eq!(d.out, "[]\n");
     let d = f.biga(&["logs", "mail"]).code(3);
-    assert_eq!(d.err, "biga: no instance named mail in namespace default: `biga ps -a` lists them\n");
+    assert_eq!(
+        d.err,
+        "biga: no instance named mail in namespace default: `biga ps -a` lists them\n"
+    );
 }
 
 #[test]
 fn power_follows_the_verbs() {
     let f = Fake::start();
     f.biga(&["run", "-d", "--name", "a", "busybox", "wait"]).code(0);
-    let phase = || f.get("instances", "a").unwrap()["status"]["phase"].as_str().unwrap().to_string();
+    let phase = || {
+        f.get("instances", "a").unwrap()["status"]["phase"]
+            .as_str()
+            .unwrap()
+            .to_string()
+    };
     assert_eq!(f.biga(&["pause", "a"]).code(0).out, "a\n");
     assert_eq!(phase(), "Paused");
     f.biga(&["pause", "a"]).code(4);
@@ -77,7 +91,10 @@ fn power_follows_the_verbs() {
     assert!(d.err.contains("instance a is running: stop it first"), "{d:?}");
     assert_eq!(f.biga(&["stop", "-t", "3", "a"]).code(0).out, "a\n");
     assert_eq!(phase(), "Exited");
-    assert_eq!(f.get("instances", "a").unwrap()["spec"]["stop"]["gracePeriodSeconds"], 3);
+    assert_eq!(
+        f.get("instances", "a").unwrap()["spec"]["stop"]["gracePeriodSeconds"],
+        3
+    );
     assert_eq!(f.biga(&["wait", "a"]).code(0).out, "143\n");
     f.biga(&["start", "a"]).code(0);
     assert_eq!(phase(), "Running");
@@ -112,10 +129,15 @@ fn signals_are_sent_by_number() {
 fn logs_keep_both_streams_apart() {
     let f = Fake::start();
     f.running("web", json!({}));
-    let d = f.biga(&["logs", "--tail", "5", "-t", "--since", "2026-01-01T00:00:00Z", "web"]).code(0);
+    let d = f
+        .biga(&["logs", "--tail", "5", "-t", "--since", "2026-01-01T00:00:00Z", "web"])
+        .code(0);
     assert_eq!((d.out.as_str(), d.err.as_str()), ("line one\n", "line two\n"));
     let asked = f.requests().pop().unwrap();
-    assert!(asked.ends_with("/log?format=frames&timestamps=true&tail=5&since=2026-01-01T00%3A00%3A00Z"), "{asked}");
+    assert!(
+        asked.ends_with("/log?format=frames&timestamps=true&tail=5&since=2026-01-01T00%3A00%3A00Z"),
+        "{asked}"
+    );
     f.biga(&["logs", "--tail", "x", "web"]).code(2);
 }
 
@@ -133,12 +155,26 @@ fn stats_show_shares() {
 fn updates_write_what_was_said() {
     let f = Fake::start();
     f.running("web", json!({"status": {"phase": "Exited"}}));
-    f.biga(&["update", "--isolation", "microvm", "--memory", "512m", "--cpus", "1.5", "--restart", "on-failure:3", "web"])
-        .code(0);
+    f.biga(&[
+        "update",
+        "--isolation",
+        "microvm",
+        "--memory",
+        "512m",
+        "--cpus",
+        "1.5",
+        "--restart",
+        "on-failure:3",
+        "web",
+    ])
+    .code(0);
     let spec = f.get("instances", "web").unwrap()["spec"].clone();
     assert_eq!(spec["isolation"], "microvm");
     assert_eq!(spec["resources"], json!({"memory": "512Mi", "cpus": "1500m"}));
-    assert_eq!(spec["restartPolicy"], json!({"policy": "on-failure", "maximumRetryCount": 3}));
+    assert_eq!(
+        spec["restartPolicy"],
+        json!({"policy": "on-failure", "maximumRetryCount": 3})
+    );
     let d = f.biga(&["update", "web"]).code(2);
     assert!(d.err.contains("nothing to change"), "{d:?}");
     f.running("live", json!({}));
@@ -153,12 +189,22 @@ fn images_are_pulled_and_failures_explained() {
     assert_eq!(d.out, "busybox:latest\n");
     let reference: biga_model::Reference = "busybox".parse().unwrap();
     let o = f.get("images", &reference.object_name()).unwrap();
-    assert_eq!(o["spec"], json!({"reference": "docker.io/library/busybox:latest", "pullRequest": 1}));
+    assert_eq!(
+        o["spec"],
+        json!({"reference": "docker.io/library/busybox:latest", "pullRequest": 1})
+    );
     assert!(o["metadata"]["namespace"].is_null(), "{o}");
     f.biga(&["image", "pull", "busybox"]).code(0);
-    assert_eq!(f.get("images", &reference.object_name()).unwrap()["spec"]["pullRequest"], 2);
+    assert_eq!(
+        f.get("images", &reference.object_name()).unwrap()["spec"]["pullRequest"],
+        2
+    );
     let d = f.biga(&["image", "pull", "absent"]).code(1);
-    assert!(d.err.ends_with("biga: cannot pull absent:latest: the registry has no such image\n"), "{d:?}");
+    assert!(
+        d.err
+            .ends_with("biga: cannot pull absent:latest: the registry has no such image\n"),
+        "{d:?}"
+    );
     let d = f.biga(&["image", "ls"]).code(0);
     assert!(d.out.contains("busybox:latest"), "{d:?}");
     assert_eq!(f.biga(&["image", "rm", "busybox"]).code(0).out, "busybox:latest\n");
@@ -176,13 +222,17 @@ fn archives_go_in_and_out() {
     assert!(d.err.ends_with("biga: this is no archive\n"), "{d:?}");
     assert_eq!(f.biga(&["image", "save", "busybox"]).code(0).out, "ARCHIVE");
     let file = f.dir().join("x.tar");
-    f.biga(&["image", "save", "-o", file.to_str().unwrap(), "busybox"]).code(0);
+    f.biga(&["image", "save", "-o", file.to_str().unwrap(), "busybox"])
+        .code(0);
     assert_eq!(std::fs::read(&file).unwrap(), b"ARCHIVE");
     let d = f.biga(&["image", "push", "busybox", "localhost:5000/b"]).code(0);
     assert_eq!(d.out, "localhost:5000/b:latest sha256:11\n");
     f.biga(&["image", "tag", "busybox", "mine:2"]).code(0);
     let asked = f.requests().pop().unwrap();
-    assert!(asked.contains("image-tag?reference=docker.io%2Flibrary%2Fbusybox%3Alatest&as=mine%3A2"), "{asked}");
+    assert!(
+        asked.contains("image-tag?reference=docker.io%2Flibrary%2Fbusybox%3Alatest&as=mine%3A2"),
+        "{asked}"
+    );
     let d = f.biga(&["image", "prune"]).code(0);
     assert_eq!((d.out.as_str(), d.err.as_str()), ("a:1\n", "2.00KiB free again\n"));
 }
@@ -200,7 +250,9 @@ fn root_file_systems_are_imported_with_their_config() {
     assert_eq!((d.out.as_str(), d.err.as_str()), ("mine:1\n", "2048 bytes\n"));
     let asked = f.requests().pop().unwrap();
     assert!(asked.contains("reference=mine%3A1&format=rootfs&config="), "{asked}");
-    let d = f.biga_with(&["image", "import", "-", "mine:1"], b"what is this").code(2);
+    let d = f
+        .biga_with(&["image", "import", "-", "mine:1"], b"what is this")
+        .code(2);
     assert!(d.err.contains("say what it is with --format"), "{d:?}");
 }
 
@@ -208,10 +260,23 @@ fn root_file_systems_are_imported_with_their_config() {
 fn volumes_and_networks_are_made_and_removed() {
     let f = Fake::start();
     assert_eq!(f.biga(&["volume", "create", "data"]).code(0).out, "data\n");
-    assert_eq!(f.biga(&["volume", "create", "--mode", "block", "--size", "1g", "disk"]).code(0).out, "disk\n");
-    assert_eq!(f.get("volumes", "disk").unwrap()["spec"], json!({"mode": "block", "size": "1Gi"}));
+    assert_eq!(
+        f.biga(&["volume", "create", "--mode", "block", "--size", "1g", "disk"])
+            .code(0)
+            .out,
+        "disk\n"
+    );
+    assert_eq!(
+        f.get("volumes", "disk").unwrap()["spec"],
+        json!({"mode": "block", "size": "1Gi"})
+    );
     assert_eq!(f.biga(&["volume", "ls", "-q"]).out, "data\ndisk\n");
-    assert_eq!(f.biga(&["network", "create", "--subnet", "10.9.0.0/24", "lab"]).code(0).out, "lab\n");
+    assert_eq!(
+        f.biga(&["network", "create", "--subnet", "10.9.0.0/24", "lab"])
+            .code(0)
+            .out,
+        "lab\n"
+    );
     let d = f.biga(&["network", "rm", "lba"]).code(3);
     assert!(d.err.contains("did you mean lab?"), "{d:?}");
     f.biga(&["network", "rm", "lab"]).code(0);

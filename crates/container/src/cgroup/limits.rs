@@ -29,7 +29,7 @@ impl Group {
             let before = self.controllers.len();
             self.need_for(limits)?;
             let pids = self.pids().step(|| "list the processes of the control group".into())?;
-            for controller in self.controllers[before..].to_vec() {
+            for controller in self.controllers[before..].iter().copied() {
                 for pid in &pids {
                     // One that ended meanwhile is no failure.
                     let _ = write(&self.dir(controller).join("cgroup.procs"), &pid.to_string());

@@ -42,7 +42,7 @@ pub enum Version {
 pub fn version() -> Version {
     const CGROUP2_MAGIC: i64 = 0x6367_7270;
     match rustix::fs::statfs(ROOT) {
-        Ok(s) if s.f_type as i64 == CGROUP2_MAGIC => Version::V2,
+        Ok(s) if s.f_type == CGROUP2_MAGIC => Version::V2,
         _ => Version::V1,
     }
 }
@@ -339,6 +339,10 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
                 "cannot remove control group {}: {e}",
                 dir.display()
             )));
+        }
+        // Whoever is still there was missed by everything else.
+        if !pids_in(dir).unwrap_or_default().is_empty() {
+            kill_all(&[dir.to_owned()]);
         }
         if let Ok(entries) = fs::read_dir(dir) {
             for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {

@@ -293,7 +293,7 @@ fn layers_are_mounted_once() {
     let left = mounts.mount(&other, "gone").unwrap();
     drop(mounts);
     let mounts = LayerMounts::new(run.path()).unwrap();
-    mounts.adopt(&[record.clone()], "one").unwrap();
+    mounts.adopt(std::slice::from_ref(&record), "one").unwrap();
     assert_eq!(mounts.sweep().unwrap(), 1);
     assert!(kept.join("hello").exists() && !left.exists());
     assert_eq!(mounts.mount(&record, "three").unwrap(), kept);

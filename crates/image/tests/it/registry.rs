@@ -60,7 +60,7 @@ async fn push_and_pull() {
     );
     assert!(matches!(&seen.lock()[0], Progress::Resolved { layers, .. } if layers.len() == 1));
     assert_eq!(b.store.get(&pulled.image_id).unwrap(), pulled);
-    assert_eq!(b.store.list().unwrap(), [pulled.clone()]);
+    assert_eq!(b.store.list().unwrap(), std::slice::from_ref(&pulled));
 
     // What is here is not fetched again; by digest it is the same image.
     let seen = Mutex::new(Vec::new());

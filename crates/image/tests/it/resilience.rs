@@ -378,7 +378,7 @@ async fn what_a_crash_left_is_cleared() {
         dir,
     };
     assert!(s.files("tmp").is_empty());
-    assert_eq!(s.store.list().unwrap(), [kept.clone()]);
+    assert_eq!(s.store.list().unwrap(), std::slice::from_ref(&kept));
     let report = s.store.gc(&HashSet::from([kept.image_id.clone()])).await.unwrap();
     assert_eq!((report.images, report.files), (1, 7), "{report:?}");
     assert_eq!(

@@ -212,7 +212,9 @@ impl TarBuilder {
         h.set_entry_type(kind);
         h.set_size(content.len() as u64);
         h.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
-        (h.set_uid(0), h.set_gid(0), h.set_mtime(1_700_000_000));
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(1_700_000_000);
         h.set_cksum();
         self.0.append(&h, content).unwrap();
         self

@@ -13,7 +13,6 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-#[derive(Default)]
 pub struct FakeBackend;
 
 /// A shim that answers, echoes what it is sent, and says `Exit` once its input ended.

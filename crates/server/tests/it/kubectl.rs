@@ -320,21 +320,3 @@ async fn kubectl_of_1_20() {
     writing(&s, &k).await;
     waiting(&s, &k).await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_a_certificate_nobody_gets_in() {
-    let s = Stack::start().await;
-    let Some(program) = installed() else { return };
-    let k = Kubectl::new(&s, &program);
-    let url = format!("--server=https://{}", s.tls);
-    std::fs::write(s.dir.path().join("config"), "apiVersion: v1\nkind: Config\n").unwrap();
-    let e = k
-        .fails(&["get", "--raw", "/version", &url, "--insecure-skip-tls-verify"])
-        .await;
-    assert!(e.contains("certificate"), "{e}");
-    let other = biga_server::pki::ensure_pki(&s.dir.path().join("other")).unwrap();
-    let id = other.issue_client_cert("mallory", &[]).unwrap();
-    let config = s.pki.kubeconfig(&format!("https://{}", s.tls), "mallory", &id);
-    std::fs::write(s.dir.path().join("config"), config).unwrap();
-    k.fails(&["get", "--raw", "/version"]).await;
-}

@@ -5,5 +5,6 @@ mod errors;
 mod kubectl;
 mod stack;
 mod streams;
+mod tls;
 mod verbs;
 mod watch;

@@ -122,7 +122,7 @@ impl Stack {
             .with::<Event>()
             .admission(Arc::new(NothingForbidden))
             .router();
-        let backend = Arc::new(FakeBackend::default());
+        let backend = Arc::new(FakeBackend);
         let dynamic: Arc<dyn Store> = store.clone();
         let router = routes(kube, dynamic, backend, "here");
         let server = Server::bind(&options).await.unwrap();

@@ -6,7 +6,11 @@ use crate::support::{Rig, fields};
 
 #[test]
 fn exit_codes() {
-    for (script, code, signal) in [("exit 0", 0, None), ("exit 3", 3, None), ("kill -9 $$; kill -KILL -1; exit 1", 1, None)] {
+    for (script, code, signal) in [
+        ("exit 0", 0, None),
+        ("exit 3", 3, None),
+        ("kill -9 $$; kill -KILL -1; exit 1", 1, None),
+    ] {
         let (exit, log) = Rig::sh(script).run();
         assert_eq!((exit.code, exit.signal), (code, signal), "{script}: {log}");
         assert!(exit.at_ns > 0);
@@ -57,17 +61,24 @@ fn identity_environment_and_directory() {
     });
     let (exit, log) = rig.run();
     assert_eq!(exit.code, 0, "{log}");
-    assert_eq!(log, "uid=33(web) gid=34(web) groups=44(logs)\n/var/www bar baz\n/made/up\n0027\nbox\n");
-    let (_, log) = Rig::new(&["id"]).with(|c| {
-        c.process.user = "1234:logs".into();
-        c.process.additional_groups = vec!["77".into()];
-    }).run();
+    assert_eq!(
+        log,
+        "uid=33(web) gid=34(web) groups=44(logs)\n/var/www bar baz\n/made/up\n0027\nbox\n"
+    );
+    let (_, log) = Rig::new(&["id"])
+        .with(|c| {
+            c.process.user = "1234:logs".into();
+            c.process.additional_groups = vec!["77".into()];
+        })
+        .run();
     assert_eq!(log, "uid=1234 gid=44(logs) groups=77\n");
 }
 
 #[test]
 fn status_of_the_process() {
-    let (_, log) = Rig::new(&["cat", "/proc/self/status"]).with(|c| c.no_new_privileges = true).run();
+    let (_, log) = Rig::new(&["cat", "/proc/self/status"])
+        .with(|c| c.no_new_privileges = true)
+        .run();
     let f = fields(&log);
     assert_eq!(f["CapInh"], "0000000000000000");
     assert_eq!(f["CapEff"], f["CapBnd"]);
@@ -77,9 +88,14 @@ fn status_of_the_process() {
     assert_eq!(f["Seccomp"], "2");
     assert_eq!(f["SigBlk"], "0000000000000000");
     assert_eq!(f["SigIgn"], "0000000000000000");
-    let (_, log) = Rig::new(&["cat", "/proc/self/status"]).with(|c| c.process.user = "web".into()).run();
+    let (_, log) = Rig::new(&["cat", "/proc/self/status"])
+        .with(|c| c.process.user = "web".into())
+        .run();
     let f = fields(&log);
-    assert_eq!((f["CapEff"].as_str(), f["CapPrm"].as_str()), ("0000000000000000", "0000000000000000"));
+    assert_eq!(
+        (f["CapEff"].as_str(), f["CapPrm"].as_str()),
+        ("0000000000000000", "0000000000000000")
+    );
     assert_eq!(f["CapBnd"], "00000000a80425fb");
     assert_eq!(f["NoNewPrivs"], "0");
 }

@@ -1,4 +1,9 @@
 //! Real containers, held by a real shim. They need root and `busybox` linked statically.
 
 mod basics;
+mod isolation;
+mod life;
+mod limits;
+mod mounts;
+mod streams;
 mod support;

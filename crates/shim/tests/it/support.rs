@@ -17,8 +17,20 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Capabilities Docker gives.
 pub const DEFAULT_CAPS: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE",
-    "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// Polls until it answers something.
@@ -55,11 +67,18 @@ impl Rig {
         }
         let layer = dir.join("layer");
         std::fs::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
-        for applet in ["sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "env", "pwd", "dd", "head", "wc", "kill", "hostname", "mount",
-            "umount", "stat", "ps", "seq", "tty", "stty", "touch", "chmod", "ln", "mkdir", "readlink", "unshare", "trap", "grep", "yes", "ip", "md5sum", "test", "printf", "mknod"] {
+        for applet in [
+            "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "env", "pwd", "dd", "head", "wc", "kill",
+            "hostname", "mount", "umount", "stat", "ps", "seq", "tty", "stty", "touch", "chmod", "ln", "mkdir",
+            "readlink", "unshare", "trap", "grep", "yes", "ip", "md5sum", "test", "printf", "mknod",
+        ] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
         }
-        std::fs::write(layer.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/bin/sh\n").unwrap();
+        std::fs::write(
+            layer.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/bin/sh\n",
+        )
+        .unwrap();
         std::fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:34:\nlogs:x:44:web\n").unwrap();
         let container = Container {
             process: Process {
@@ -68,7 +87,10 @@ impl Rig {
                 cwd: "/".into(),
                 ..Process::default()
             },
-            layers: vec![Layer { file: dir.join("layer.erofs"), mount: Some(layer) }],
+            layers: vec![Layer {
+                file: dir.join("layer.erofs"),
+                mount: Some(layer),
+            }],
             hostname: "box".into(),
             hosts: "127.0.0.1 localhost\n".into(),
             resolv_conf: "nameserver 192.0.2.1\n".into(),
@@ -81,14 +103,24 @@ impl Rig {
             name: "test".into(),
             run_dir: dir.join("run"),
             state_dir: dir.join("state"),
-            log: Log { path: Some(dir.join("log")), max_size: 0, max_files: 0 },
+            log: Log {
+                path: Some(dir.join("log")),
+                max_size: 0,
+                max_files: 0,
+            },
             start: true,
             wait_attach_ms: 0,
             cgroup: format!("{prefix}/{uid}"),
             limits: Limits::default(),
             workload: config::Workload::Container(Box::new(container)),
         };
-        Rig { config, dir, prefix, shim: None, _temp: temp }
+        Rig {
+            config,
+            dir,
+            prefix,
+            shim: None,
+            _temp: temp,
+        }
     }
 
     /// A container that runs a shell script.
@@ -127,7 +159,9 @@ impl Rig {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         self.shim = Some(child);
         serde_json::from_str(&line).unwrap_or_else(|e| panic!("first line {line:?}: {e}"))
     }
@@ -138,11 +172,6 @@ impl Rig {
             Reply::Status { .. } => self,
             other => panic!("{other:?}"),
         }
-    }
-
-    /// The shim's process id.
-    pub fn shim_pid(&self) -> u32 {
-        self.shim.as_ref().unwrap().id()
     }
 
     /// Kills the shim itself.
@@ -225,7 +254,9 @@ impl Rig {
     /// Runs a command in the running container: exit, standard output, standard error.
     pub fn exec(&self, args: &[&str]) -> (Exit, String, String) {
         let mut c = self.connect();
-        match c.ask(&Request::Exec { exec: Box::new(spec(args)) }) {
+        match c.ask(&Request::Exec {
+            exec: Box::new(spec(args)),
+        }) {
             Reply::Exec { .. } => c.collect(),
             other => panic!("{other:?}"),
         }
@@ -233,14 +264,24 @@ impl Rig {
 
     /// Directories of its control groups that exist.
     pub fn groups(&self) -> Vec<PathBuf> {
-        let mut roots: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path()).collect();
+        let mut roots: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .collect();
         roots.push("/sys/fs/cgroup".into());
-        roots.into_iter().map(|r| r.join(&self.config.cgroup)).filter(|p| p.exists()).collect()
+        roots
+            .into_iter()
+            .map(|r| r.join(&self.config.cgroup))
+            .filter(|p| p.exists())
+            .collect()
     }
 
     /// Its file of a version 1 controller.
     pub fn group_file(&self, controller: &str, file: &str) -> String {
-        let path: PathBuf = ["/sys/fs/cgroup", controller, &self.config.cgroup, file].iter().collect();
+        let path: PathBuf = ["/sys/fs/cgroup", controller, &self.config.cgroup, file]
+            .iter()
+            .collect();
         std::fs::read_to_string(path).unwrap().trim().to_owned()
     }
 }
@@ -266,7 +307,10 @@ impl Drop for Rig {
 
 /// A command to be run by exec.
 pub fn spec(args: &[&str]) -> ExecSpec {
-    ExecSpec { args: args.iter().map(|a| (*a).to_owned()).collect(), ..ExecSpec::default() }
+    ExecSpec {
+        args: args.iter().map(|a| (*a).to_owned()).collect(),
+        ..ExecSpec::default()
+    }
 }
 
 /// A connection to a shim.
@@ -346,7 +390,10 @@ impl Client {
 
 /// Lines `name: value` of a status file.
 pub fn fields(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())).collect()
+    text.lines()
+        .filter_map(|l| l.split_once(':'))
+        .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
+        .collect()
 }
 
 /// Whether a path is a mount point on the host.

@@ -98,7 +98,14 @@ impl Boot {
                 )));
             };
             let number = out.len();
-            let daemon = ShareDaemon::start(program, &self.run_dir, number, path, sub_path.as_deref(), mount.read_only)?;
+            let daemon = ShareDaemon::start(
+                program,
+                &self.run_dir,
+                number,
+                path,
+                sub_path.as_deref(),
+                mount.read_only,
+            )?;
             // A host without the controllers still runs it.
             let _ = host.cgroup_add(daemon.pid());
             out.push(Share {
@@ -182,7 +189,9 @@ fn disk(name: &str, file: PathBuf, format: &'static str, read_only: bool) -> Dis
 /// Whether the machine has slots for all devices.
 fn check(config: &Microvm) -> Result<(), Fault> {
     let mounts = config.mounts.iter();
-    let volumes = mounts.filter(|m| !matches!(m.source, MountSource::Tmpfs { .. })).count();
+    let volumes = mounts
+        .filter(|m| !matches!(m.source, MountSource::Tmpfs { .. }))
+        .count();
     // Channel, randomness, layers, writable layer.
     let used = 4 + volumes + config.nics.len();
     if used > MMIO_SLOTS {
@@ -195,7 +204,9 @@ fn check(config: &Microvm) -> Result<(), Fault> {
     match config.layers.len() {
         0 => Err(Fault::failed("the image has no layers")),
         1..=127 => Ok(()),
-        n => Err(Fault::unsupported(format!("the image has {n} layers; a microvm takes 127"))),
+        n => Err(Fault::unsupported(format!(
+            "the image has {n} layers; a microvm takes 127"
+        ))),
     }
 }
 
@@ -213,8 +224,11 @@ fn layers_disk(config: &Microvm, run_dir: &Path) -> Result<(Disk, Vec<LayerRange
                 path.display()
             )));
         }
-        let text = path.to_str().filter(|t| t.len() < 500 && !t.contains(['"', '\n', '\r']));
-        let text = text.ok_or_else(|| Fault::failed(format!("the path {} of a layer cannot be used", path.display())))?;
+        let text = path
+            .to_str()
+            .filter(|t| t.len() < 500 && !t.contains(['"', '\n', '\r']));
+        let text =
+            text.ok_or_else(|| Fault::failed(format!("the path {} of a layer cannot be used", path.display())))?;
         ranges.push(LayerRange { start: at, len });
         extents.push_str(&format!("RW {} FLAT \"{text}\" 0\n", len / SECTOR));
         at += len;
@@ -223,8 +237,9 @@ fn layers_disk(config: &Microvm, run_dir: &Path) -> Result<(Disk, Vec<LayerRange
         return Ok((disk(LAYERS_SERIAL, layer.file.clone(), "raw", true), ranges));
     }
     let path = run_dir.join("layers.vmdk");
+    // No empty lines: QEMU reads the extent after one twice.
     let text = format!(
-        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n\n{extents}\n"
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n{extents}"
     );
     fs::write(&path, text).map_err(|e| fault("write", &path, e))?;
     Ok((disk(LAYERS_SERIAL, path, "vmdk", true), ranges))

@@ -212,6 +212,7 @@ impl MicrovmWorkload {
             Incoming::Data(id, output, bytes) => {
                 let stream = id - guest::MAIN_STREAM;
                 host.output(stream, output, &bytes);
+                vm.channel.handed(id, bytes.len());
                 if host.room(stream) > 0 {
                     vm.channel.credit(id, host);
                 }
@@ -243,10 +244,13 @@ impl MicrovmWorkload {
         let result = match reply {
             Reply::Exec { pid } => Ok(pid),
             Reply::Error { code, message } => Err(Fault::new(code, message)),
-            _ => Err(Fault::failed("the guest gave an answer that fits no start of a process")),
+            _ => Err(Fault::failed(
+                "the guest gave an answer that fits no start of a process",
+            )),
         };
         if stream == MAIN {
-            if vm.phase != Phase::Booting {
+            // After a failed set-up the answer to the start says nothing new: the end of QEMU tells the cause.
+            if vm.phase != Phase::Booting || vm.broken.is_some() {
                 return;
             }
             host.timer(BOOT_TIMER, None);
@@ -294,10 +298,18 @@ impl MicrovmWorkload {
         let Some(vm) = &mut self.vm else { return };
         for message in vm.qmp.messages(host).into_iter().flatten() {
             match message {
+                // Under emulation the guest's opening of its port does not wake the loop of QEMU that would now read what we
+                // sent; any command does. Without it a guest that is idle at once is never spoken to.
+                Message::Event { name, data } if name == "VSERPORT_CHANGE" && data["id"] == args::GUEST_PORT => {
+                    vm.qmp.send("query-status", Value::Null, host);
+                }
                 Message::Event { name, .. } if name == "STOP" => vm.paused = true,
                 Message::Event { name, .. } if name == "RESUME" => vm.paused = false,
                 Message::Event { name, data } if name == "GUEST_PANICKED" => {
-                    vm.broken = Some(format!("the guest's kernel panicked ({})", data["action"].as_str().unwrap_or("")));
+                    vm.broken = Some(format!(
+                        "the guest's kernel panicked ({})",
+                        data["action"].as_str().unwrap_or("")
+                    ));
                 }
                 _ => {}
             }
@@ -338,20 +350,19 @@ impl MicrovmWorkload {
         }
         match vm.phase {
             Phase::Ending(exit) => host.exited(MAIN, exit),
-            Phase::Booting if vm.killed => host.started(MAIN, Err(Fault::state("the microvm was killed while it booted"))),
+            Phase::Booting if vm.killed => {
+                host.started(MAIN, Err(Fault::state("the microvm was killed while it booted")))
+            }
             Phase::Booting => host.started(MAIN, Err(self.boot_fault(&vm, &status.to_string()))),
             Phase::Running => {
                 let error = match vm.killed {
                     true => None,
-                    false => Some(vm.broken.unwrap_or_else(|| format!("QEMU ended unexpectedly ({status})"))),
+                    false => Some(
+                        vm.broken
+                            .unwrap_or_else(|| format!("QEMU ended unexpectedly ({status})")),
+                    ),
                 };
-                host.exited(
-                    MAIN,
-                    Exit {
-                        error,
-                        ..killed_exit()
-                    },
-                );
+                host.exited(MAIN, Exit { error, ..killed_exit() });
             }
         }
     }
@@ -414,7 +425,7 @@ impl Vm {
             // All is on disk: nothing is left to do inside.
             (Phase::Ending(_), _) => self.qemu.kill(Signal::KILL),
             (_, Reply::Error { message, .. }) => {
-                self.broken = Some(message);
+                self.broken = Some(format!("its init: {message}"));
                 self.qemu.kill(Signal::KILL);
             }
             _ => {}
@@ -487,7 +498,8 @@ impl Workload for MicrovmWorkload {
             }
             host.timer(KILL_TIMER, Some(KILL_TIME));
         }
-        let number = u32::try_from(signal).map_err(|_| Fault::new(ErrorCode::Invalid, format!("no signal {signal}")))?;
+        let number =
+            u32::try_from(signal).map_err(|_| Fault::new(ErrorCode::Invalid, format!("no signal {signal}")))?;
         let frame = Frame::with_number(FrameKind::Signal, number).on(wire(stream));
         vm.channel.send(frame, host);
         Ok(())

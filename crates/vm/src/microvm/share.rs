@@ -46,11 +46,17 @@ impl ShareDaemon {
         }
         // Opened after that: only mounts of one's own namespace can be copied.
         let tree = open_beneath(source, sub_path).map_err(failed)?;
-        let file = !rustix::fs::fstat(&tree).map(|s| is_dir(s.st_mode)).map_err(|e| failed(e.into()))?;
+        let file = !rustix::fs::fstat(&tree)
+            .map(|s| is_dir(s.st_mode))
+            .map_err(|e| failed(e.into()))?;
         let view = run_dir.join("fs").join(number.to_string());
         mount_view(tree, &view, file, read_only).map_err(failed)?;
         // From here on the mount is undone by dropping.
-        let mut mounted = Mounted { view, file, keep: false };
+        let mut mounted = Mounted {
+            view,
+            file,
+            keep: false,
+        };
         let socket = run_dir.join(format!("fs{number}.sock"));
         let _ = fs::remove_file(&socket);
         let listener: OwnedFd = UnixListener::bind(&socket).map_err(failed)?.into();
@@ -122,7 +128,12 @@ fn open_beneath(source: &Path, sub_path: Option<&str>) -> io::Result<OwnedFd> {
         let part = match part {
             Component::Normal(part) => part,
             Component::CurDir | Component::RootDir => continue,
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a sub-path may not contain ..")),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "a sub-path may not contain ..",
+                ));
+            }
         };
         let open = |at: &OwnedFd| rustix::fs::openat2(at, part, flags, Mode::empty(), ResolveFlags::BENEATH);
         at = match open(&at) {
@@ -175,8 +186,18 @@ fn arguments(rust: bool, fd: i32, view: &Path) -> Vec<String> {
     let view = view.to_string_lossy();
     let mut args = vec![format!("--fd={fd}")];
     let more: &[&str] = match rust {
-        true => &["--sandbox=namespace", "--cache=auto", "--xattr", "--announce-submounts", "--log-level=warn"],
-        false => &["-f", "-o", "sandbox=namespace,cache=auto,xattr,announce_submounts,flock,posix_lock,log_level=warn"],
+        true => &[
+            "--sandbox=namespace",
+            "--cache=auto",
+            "--xattr",
+            "--announce-submounts",
+            "--log-level=warn",
+        ],
+        false => &[
+            "-f",
+            "-o",
+            "sandbox=namespace,cache=auto,xattr,announce_submounts,flock,posix_lock,log_level=warn",
+        ],
     };
     match rust {
         true => args.push(format!("--shared-dir={view}")),

@@ -63,7 +63,10 @@ fn block_totals(answer: &Value) -> (u64, u64) {
 
 fn counter(interface: &str, name: &str) -> u64 {
     let path = format!("/sys/class/net/{interface}/statistics/{name}");
-    fs::read_to_string(path).ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|t| t.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn status_kib(pid: u32, key: &str) -> u64 {

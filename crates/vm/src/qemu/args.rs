@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 /// Devices a microvm can have: its virtio-mmio slots with the second interrupt controller.
 pub const MMIO_SLOTS: usize = 24;
 
+/// Name inside QEMU of the port that a microvm's init opens.
+pub const GUEST_PORT: &str = "guest0";
 /// Name inside QEMU of the port that a machine's guest agent opens.
 pub const AGENT_PORT: &str = "qga0";
 
@@ -232,7 +234,10 @@ pub fn microvm(args: &MicrovmArgs<'_>) -> Vec<String> {
     monitor(&mut line, &args.fds);
     socket(&mut line, "guest", args.fds.channel);
     line.opt("-device", "virtio-serial-device,max_ports=2");
-    line.opt("-device", format!("virtserialport,chardev=guest,name={}", guest::PORT));
+    line.opt(
+        "-device",
+        format!("virtserialport,chardev=guest,id={GUEST_PORT},name={}", guest::PORT),
+    );
     line.opt("-device", "virtio-rng-device");
     for disk in &args.disks {
         blockdev(&mut line, disk);
@@ -266,6 +271,7 @@ fn kernel_command_line(args: &MicrovmArgs<'_>) -> String {
         "i8042.nopnp",
         "audit=0",
         "nowatchdog",
+        "pci=off",
         "rdinit=/init",
     ]
     .join(" ");
@@ -305,7 +311,10 @@ pub fn machine(args: &MachineArgs<'_>) -> Vec<String> {
     monitor(&mut line, &args.fds);
     socket(&mut line, "qga", args.fds.channel);
     line.opt("-device", "virtio-serial-pci,max_ports=4");
-    line.opt("-device", format!("virtserialport,chardev=qga,id={AGENT_PORT},name=org.qemu.guest_agent.0"));
+    line.opt(
+        "-device",
+        format!("virtserialport,chardev=qga,id={AGENT_PORT},name=org.qemu.guest_agent.0"),
+    );
     line.opt("-device", "virtio-rng-pci");
     line.opt("-device", "virtio-balloon-pci,id=balloon,deflate-on-oom=on");
     for (i, disk) in args.disks.iter().enumerate() {
@@ -334,7 +343,9 @@ pub fn tsc_khz() -> Option<u32> {
 }
 
 fn parse_tsc_khz(cpuinfo: &str) -> Option<u32> {
-    let line = cpuinfo.lines().find(|l| l.to_ascii_lowercase().starts_with("bogomips"))?;
+    let line = cpuinfo
+        .lines()
+        .find(|l| l.to_ascii_lowercase().starts_with("bogomips"))?;
     let mips: f64 = line.split(':').nth(1)?.trim().parse().ok()?;
     let khz = (mips * 500.0).round();
     (khz > 100_000.0 && khz < 20_000_000.0).then_some(khz as u32)

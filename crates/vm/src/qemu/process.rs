@@ -69,7 +69,13 @@ impl Daemon {
         let Some(setpriv) = confine.into_iter().find(|p| p.exists()) else {
             return Daemon::spawn(program, args, hand_over, stderr);
         };
-        let options = ["--pdeathsig=KILL", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--"];
+        let options = [
+            "--pdeathsig=KILL",
+            "--no-new-privs",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--",
+        ];
         let mut line: Vec<String> = options.map(str::to_owned).to_vec();
         line.push(program.to_string_lossy().into_owned());
         line.extend(args);

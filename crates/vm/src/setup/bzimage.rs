@@ -109,7 +109,10 @@ pub(super) fn by_program(program: &'static str, bytes: &[u8]) -> Result<Vec<u8>,
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let mut input = child.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
+    let mut input = child
+        .stdin
+        .take()
+        .ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
     let out = std::thread::scope(|scope| {
         // Fed from beside, since both pipes are small.
         scope.spawn(move || drop(input.write_all(bytes)));

@@ -97,7 +97,12 @@ mod tests {
             if name == "TRAILER!!!" {
                 break;
             }
-            seen.push((name.to_owned(), mode, bytes[data..data + size].to_vec(), (field(9), field(10))));
+            seen.push((
+                name.to_owned(),
+                mode,
+                bytes[data..data + size].to_vec(),
+                (field(9), field(10)),
+            ));
             at = (data + size).next_multiple_of(4);
         }
         assert_eq!(

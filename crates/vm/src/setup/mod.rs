@@ -322,6 +322,14 @@ fn run(mut command: Command, package: &'static str) -> Result<Vec<u8>, Error> {
     let words = String::from_utf8_lossy(&out.stderr);
     Err(Error::Program {
         program,
-        words: words.trim().chars().rev().take(500).collect::<Vec<_>>().iter().rev().collect(),
+        words: words
+            .trim()
+            .chars()
+            .rev()
+            .take(500)
+            .collect::<Vec<_>>()
+            .iter()
+            .rev()
+            .collect(),
     })
 }

@@ -10,7 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::bzimage::by_program;
 
 /// Without these no microvm runs.
-const NEEDED: &[&str] = &["virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "ext4"];
+const NEEDED: &[&str] = &[
+    "virtio_mmio",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_net",
+    "erofs",
+    "overlay",
+    "ext4",
+];
 /// Used where the kernel has them.
 const WELCOME: &[&str] = &["virtiofs", "virtio_rng"];
 
@@ -79,7 +87,12 @@ pub fn collect(dir: &Path) -> Result<Vec<(Module, Vec<u8>)>, Error> {
         }
         let Some(path) = files.get(&name) else {
             match needed {
-                true => return Err(Error::Missing { dir: dir.to_owned(), name }),
+                true => {
+                    return Err(Error::Missing {
+                        dir: dir.to_owned(),
+                        name,
+                    });
+                }
                 false => continue,
             }
         };
@@ -194,7 +207,16 @@ mod tests {
         let dir = tree(ALL);
         let found: Vec<Module> = collect(dir.path()).unwrap().into_iter().map(|(m, _)| m).collect();
         let names: BTreeSet<_> = found.iter().map(|m| m.name.as_str()).collect();
-        let expected = ["virtio", "virtio_ring", "virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay"];
+        let expected = [
+            "virtio",
+            "virtio_ring",
+            "virtio_mmio",
+            "virtio_console",
+            "virtio_blk",
+            "virtio_net",
+            "erofs",
+            "overlay",
+        ];
         assert_eq!(names, BTreeSet::from(expected));
         let text = order(&found);
         assert!(text.contains("virtio_mmio virtio virtio_ring\n"), "{text}");

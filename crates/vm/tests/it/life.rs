@@ -12,7 +12,9 @@ use crate::support::{Shim, microvm, shell};
 fn a_signal_stops_it_and_its_words_arrive() {
     let image = microvm("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done");
     let mut shim = Shim::boot(image.workload());
-    shim.until("readiness", |host| host.streams[&MAIN].out().contains("ready").then_some(()));
+    shim.until("readiness", |host| {
+        host.streams[&MAIN].out().contains("ready").then_some(())
+    });
     let other = shim.exec(shell("sleep 1000")).unwrap();
     let signalled = shim.exec(shell("sleep 1000")).unwrap();
     shim.signal(signalled, 15);
@@ -32,7 +34,9 @@ fn a_signal_stops_it_and_its_words_arrive() {
 fn one_that_ignores_signals_is_killed() {
     let image = microvm("trap '' TERM; echo ready; while :; do sleep 0.1; done");
     let mut shim = Shim::boot(image.workload());
-    shim.until("readiness", |host| host.streams[&MAIN].out().contains("ready").then_some(()));
+    shim.until("readiness", |host| {
+        host.streams[&MAIN].out().contains("ready").then_some(())
+    });
     shim.signal(MAIN, 15);
     shim.turn(Duration::from_millis(500));
     assert!(shim.main().exit.is_none());
@@ -57,7 +61,10 @@ fn it_pauses_goes_on_and_is_measured() {
     }
     let cpu = |shim: &mut Shim| shim.workload.stats(&mut shim.host).unwrap();
     let sample = cpu(&mut shim);
-    assert!(sample.cpu_ns > 0 && sample.memory > 16 << 20 && sample.block_read > 0, "{sample:?}");
+    assert!(
+        sample.cpu_ns > 0 && sample.memory > 16 << 20 && sample.block_read > 0,
+        "{sample:?}"
+    );
     assert_eq!(sample.memory_limit, 128 << 20);
     for _ in 0..5 {
         shim.turn(Duration::from_millis(100));
@@ -68,9 +75,23 @@ fn it_pauses_goes_on_and_is_measured() {
     assert!(cpu(&mut shim).cpu_ns >= sample.cpu_ns);
     assert_eq!(shim.workload.console(), Some(CONSOLE));
 
-    let more = Limits { memory: Some(1 << 30), ..Limits::default() };
-    assert_eq!(shim.workload.update(&more, &mut shim.host).unwrap_err().code, ErrorCode::Unsupported);
-    shim.workload.update(&Limits { cpu_millis: Some(500), ..Limits::default() }, &mut shim.host).unwrap();
+    let more = Limits {
+        memory: Some(1 << 30),
+        ..Limits::default()
+    };
+    assert_eq!(
+        shim.workload.update(&more, &mut shim.host).unwrap_err().code,
+        ErrorCode::Unsupported
+    );
+    shim.workload
+        .update(
+            &Limits {
+                cpu_millis: Some(500),
+                ..Limits::default()
+            },
+            &mut shim.host,
+        )
+        .unwrap();
     // Killed while paused, when nothing inside can answer.
     shim.workload.pause(&mut shim.host).unwrap();
     shim.signal(MAIN, 9);

@@ -58,10 +58,15 @@ fn machine() -> (tempfile::TempDir, Machine) {
 }
 
 fn boot(dir: tempfile::TempDir, config: &Machine) -> (Shim, Image) {
-    let image = Image { dir, config: Default::default() };
+    let image = Image {
+        dir,
+        config: Default::default(),
+    };
     let shim = image.shim_config(Workload::Machine(Box::new(config.clone())));
     let mut shim = Shim::boot(MachineWorkload::new(&shim, config));
-    shim.until("boot", |host| host.streams[&MAIN].out().contains("disk boots").then_some(()));
+    shim.until("boot", |host| {
+        host.streams[&MAIN].out().contains("disk boots").then_some(())
+    });
     (shim, image)
 }
 
@@ -70,7 +75,9 @@ fn a_disk_boots_talks_pauses_and_stops_by_its_power_button() {
     let (dir, config) = machine();
     let (mut shim, _image) = boot(dir, &config);
     shim.input(MAIN, b"hello");
-    shim.until("echo", |host| host.streams[&MAIN].out().ends_with("hello").then_some(()));
+    shim.until("echo", |host| {
+        host.streams[&MAIN].out().ends_with("hello").then_some(())
+    });
 
     shim.workload.pause(&mut shim.host).unwrap();
     shim.input(MAIN, b"paused");
@@ -79,19 +86,41 @@ fn a_disk_boots_talks_pauses_and_stops_by_its_power_button() {
     }
     assert!(shim.main().out().ends_with("hello"));
     shim.workload.resume(&mut shim.host).unwrap();
-    shim.until("echo", |host| host.streams[&MAIN].out().ends_with("paused").then_some(()));
+    shim.until("echo", |host| {
+        host.streams[&MAIN].out().ends_with("paused").then_some(())
+    });
 
     let stats = shim.workload.stats(&mut shim.host).unwrap();
-    assert!(stats.cpu_ns > 0 && stats.memory > 1 << 20 && stats.block_read >= 512, "{stats:?}");
+    assert!(
+        stats.cpu_ns > 0 && stats.memory > 1 << 20 && stats.block_read >= 512,
+        "{stats:?}"
+    );
     assert_eq!(shim.workload.console(), Some(MAIN));
     // Nobody answers for the guest agent.
     let fault = shim.exec(shell("true")).unwrap_err();
     assert_eq!(fault.code, ErrorCode::State);
     assert!(fault.message.contains("qemu-guest-agent"), "{fault}");
-    assert_eq!(shim.workload.signal(MAIN, 1, &mut shim.host).unwrap_err().code, ErrorCode::Unsupported);
-    shim.workload.update(&Limits { memory: Some(48 << 20), ..Limits::default() }, &mut shim.host).unwrap();
-    let more = Limits { memory: Some(1 << 30), ..Limits::default() };
-    assert_eq!(shim.workload.update(&more, &mut shim.host).unwrap_err().code, ErrorCode::Unsupported);
+    assert_eq!(
+        shim.workload.signal(MAIN, 1, &mut shim.host).unwrap_err().code,
+        ErrorCode::Unsupported
+    );
+    shim.workload
+        .update(
+            &Limits {
+                memory: Some(48 << 20),
+                ..Limits::default()
+            },
+            &mut shim.host,
+        )
+        .unwrap();
+    let more = Limits {
+        memory: Some(1 << 30),
+        ..Limits::default()
+    };
+    assert_eq!(
+        shim.workload.update(&more, &mut shim.host).unwrap_err().code,
+        ErrorCode::Unsupported
+    );
 
     shim.signal(MAIN, 15);
     let exit = shim.wait_exit(MAIN);
@@ -123,16 +152,30 @@ fn one_that_switches_itself_off_ended_well_and_one_that_is_killed_did_not() {
 fn a_disk_that_is_no_image_is_told_in_qemus_words() {
     let (dir, config) = machine();
     fs::write(&config.disk, "this is not a disk").unwrap();
-    let image = Image { dir, config: Default::default() };
+    let image = Image {
+        dir,
+        config: Default::default(),
+    };
     let shim = image.shim_config(Workload::Machine(Box::new(config.clone())));
     let mut shim = Shim::new(MachineWorkload::new(&shim, &config));
     shim.workload.create(&mut shim.host).unwrap();
     shim.workload.start(&mut shim.host).unwrap();
-    let fault = shim.until("the failure", |host| host.streams.get(&MAIN)?.started.clone()).unwrap_err();
+    let fault = shim
+        .until("the failure", |host| host.streams.get(&MAIN)?.started.clone())
+        .unwrap_err();
     assert!(fault.message.contains("qcow2"), "{fault}");
 
-    let gone = Machine { disk: "/nonexistent/disk".into(), ..config };
+    let gone = Machine {
+        disk: "/nonexistent/disk".into(),
+        ..config
+    };
     let shim_config = image.shim_config(Workload::Machine(Box::new(gone.clone())));
     let mut shim = Shim::new(MachineWorkload::new(&shim_config, &gone));
-    assert!(shim.workload.create(&mut shim.host).unwrap_err().message.contains("/nonexistent/disk"));
+    assert!(
+        shim.workload
+            .create(&mut shim.host)
+            .unwrap_err()
+            .message
+            .contains("/nonexistent/disk")
+    );
 }

@@ -12,7 +12,10 @@ use crate::support::{Shim, microvm};
 
 fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
-        source: MountSource::Bind { path: path.to_owned(), sub_path: None },
+        source: MountSource::Bind {
+            path: path.to_owned(),
+            sub_path: None,
+        },
         target: target.into(),
         read_only,
         copy_up: false,
@@ -44,15 +47,38 @@ fn a_read_only_root_with_volumes() {
     biga_vm::disk::ext4(&block, 64 << 20).unwrap();
     image.config.read_only_root = true;
     image.config.mounts = vec![
-        Mount { source: MountSource::Block { path: block.clone() }, target: "/data".into(), read_only: false, copy_up: true },
-        Mount { source: MountSource::Tmpfs { size: Some(1 << 20), mode: 0o1777 }, target: "/scratch/deep".into(), read_only: false, copy_up: false },
+        Mount {
+            source: MountSource::Block { path: block.clone() },
+            target: "/data".into(),
+            read_only: false,
+            copy_up: true,
+        },
+        Mount {
+            source: MountSource::Tmpfs {
+                size: Some(1 << 20),
+                mode: 0o1777,
+            },
+            target: "/scratch/deep".into(),
+            read_only: false,
+            copy_up: false,
+        },
     ];
     let mut shim = Shim::boot(image.workload());
     assert_ne!(shim.sh("echo x > /file").0, 0);
     assert_ne!(shim.sh("echo x > /bin/file").0, 0);
     // The volume was filled from the image, once.
-    assert_eq!(shim.sh("cat /data/seed && echo changed > /data/seed && echo mine > /data/new").1, "from the image\n");
-    assert_eq!(shim.sh("stat -c %a /scratch/deep; echo x > /scratch/deep/f && df -k /scratch/deep | tail -1 | awk '{print $2}'").1, "1777\n1024\n");
+    assert_eq!(
+        shim.sh("cat /data/seed && echo changed > /data/seed && echo mine > /data/new")
+            .1,
+        "from the image\n"
+    );
+    assert_eq!(
+        shim.sh(
+            "stat -c %a /scratch/deep; echo x > /scratch/deep/f && df -k /scratch/deep | tail -1 | awk '{print $2}'"
+        )
+        .1,
+        "1777\n1024\n"
+    );
     shim.signal(MAIN, 9);
     assert_eq!(shim.wait_exit(MAIN).code, 137);
     shim.delete();
@@ -75,14 +101,29 @@ fn directories_are_shared_in_both_directions() {
     }
     fs::write(image.dir.path().join("secret"), "not shared").unwrap();
     let sub = Mount {
-        source: MountSource::Bind { path: rw.clone(), sub_path: Some("made/here".into()) },
+        source: MountSource::Bind {
+            path: rw.clone(),
+            sub_path: Some("made/here".into()),
+        },
         ..bind(&rw, "/sub", false)
     };
     let file = ro.join("hello");
-    image.config.mounts = vec![bind(&rw, "/rw", false), bind(&ro, "/ro", true), sub, bind(&file, "/etc/one-file", true)];
+    image.config.mounts = vec![
+        bind(&rw, "/rw", false),
+        bind(&ro, "/ro", true),
+        sub,
+        bind(&file, "/etc/one-file", true),
+    ];
     let mut shim = Shim::boot(image.workload());
-    assert_eq!(shim.sh("cat /rw/hello /ro/hello /etc/one-file").1, "from the host\n".repeat(3));
-    assert_eq!(shim.sh("echo inside > /rw/back; mkdir /rw/dir; echo deep > /sub/file").0, 0);
+    assert_eq!(
+        shim.sh("cat /rw/hello /ro/hello /etc/one-file").1,
+        "from the host\n".repeat(3)
+    );
+    assert_eq!(
+        shim.sh("echo inside > /rw/back; mkdir /rw/dir; echo deep > /sub/file")
+            .0,
+        0
+    );
     assert_eq!(fs::read_to_string(rw.join("back")).unwrap(), "inside\n");
     assert_eq!(fs::read_to_string(rw.join("made/here/file")).unwrap(), "deep\n");
     assert_ne!(shim.sh("echo x > /ro/hello").0, 0);
@@ -96,7 +137,11 @@ fn directories_are_shared_in_both_directions() {
     for pid in daemons {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} is left");
     }
-    let left: Vec<_> = fs::read_dir(image.dir.path().join("run")).unwrap().flatten().map(|e| e.file_name()).collect();
+    let left: Vec<_> = fs::read_dir(image.dir.path().join("run"))
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
     assert!(left.iter().all(|n| n.to_string_lossy().ends_with(".log")), "{left:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "from the host\n");
 }
@@ -112,14 +157,25 @@ fn what_cannot_be_done_is_said_before_anything_starts() {
     assert_eq!(fault.code, ErrorCode::Unsupported);
     assert!(fault.message.contains("install"), "{fault}");
 
-    image.config.mounts = (0..21).map(|n| bind(Path::new("/etc"), &format!("/{n}"), true)).collect();
+    image.config.mounts = (0..21)
+        .map(|n| bind(Path::new("/etc"), &format!("/{n}"), true))
+        .collect();
     let mut shim = Shim::new(image.workload());
-    assert_eq!(shim.workload.create(&mut shim.host).unwrap_err().code, ErrorCode::Unsupported);
+    assert_eq!(
+        shim.workload.create(&mut shim.host).unwrap_err().code,
+        ErrorCode::Unsupported
+    );
 
     image.config.mounts.clear();
     image.config.layers[0].file = image.dir.path().join("gone");
     let mut shim = Shim::new(image.workload());
-    assert!(shim.workload.create(&mut shim.host).unwrap_err().message.contains("gone"));
+    assert!(
+        shim.workload
+            .create(&mut shim.host)
+            .unwrap_err()
+            .message
+            .contains("gone")
+    );
 
     // A kernel that is none: QEMU's words are in the message.
     let mut image = microvm("true");
@@ -127,6 +183,8 @@ fn what_cannot_be_done_is_said_before_anything_starts() {
     let mut shim = Shim::new(image.workload());
     shim.workload.create(&mut shim.host).unwrap();
     shim.workload.start(&mut shim.host).unwrap();
-    let fault = shim.until("the failure", |host| host.streams.get(&MAIN)?.started.clone()).unwrap_err();
+    let fault = shim
+        .until("the failure", |host| host.streams.get(&MAIN)?.started.clone())
+        .unwrap_err();
     assert!(fault.message.contains("QEMU said"), "{fault}");
 }

@@ -22,6 +22,7 @@ use crate::stream::{
     ClientRead, ClientWrite, DEFAULT_KEYS, Format, Plan, Recoder, ShimStream, hijack, parse_keys, pump,
 };
 use crate::translate::ids::docker_id;
+use crate::translate::main_process;
 use crate::version::ApiVersion;
 
 pub(super) async fn attach(
@@ -33,9 +34,12 @@ pub(super) async fn attach(
 ) -> Result<Response> {
     let o = api.container(&id).await?;
     if o.status_or_default().phase == Phase::Paused {
-        return Err(Error::conflict(format!("container {} is paused, unpause the container before attach", docker_id(o.uid()))));
+        return Err(Error::conflict(format!(
+            "container {} is paused, unpause the container before attach",
+            docker_id(o.uid())
+        )));
     }
-    let c = o.spec.containers.first().cloned().unwrap_or_default();
+    let c = main_process(&o.spec);
     let keys = match q.get("detachKeys") {
         Some(k) => parse_keys(k)?,
         None => DEFAULT_KEYS.to_vec(),
@@ -56,8 +60,19 @@ pub(super) async fn attach(
     let waiting = !o.status_or_default().phase.is_live();
     // Known before the client is answered: it may start the instance next.
     let attached = stream.then(|| api.inner.attaches.join(o.uid(), waiting, tx));
-    let session = Session { api, o, plan, logs, attached, frames };
-    Ok(hijack(request, format.content_type(version.at_least(42)), move |r, w| session.run(r, w)))
+    let session = Session {
+        api,
+        o,
+        plan,
+        logs,
+        attached,
+        frames,
+    };
+    Ok(hijack(
+        request,
+        format.content_type(version.at_least(42)),
+        move |r, w| session.run(r, w),
+    ))
 }
 
 struct Session {
@@ -125,16 +140,22 @@ impl Session {
 /// Waits until somebody wants it to run. False when it went away before.
 async fn begun(api: &DockerApi, o: &Object<Instance>) -> bool {
     let wanted = api.follow(o, |seen| {
-        let Some(o) = seen.filter(|o| !o.is_deleting()) else { return Some(false) };
+        let Some(o) = seen.filter(|o| !o.is_deleting()) else {
+            return Some(false);
+        };
         let s = o.status_or_default();
-        let asked = o.spec.power != Power::Stopped && (!s.phase.is_ended() || o.spec.restart_request > s.observed_restart);
+        let asked =
+            o.spec.power != Power::Stopped && (!s.phase.is_ended() || o.spec.restart_request > s.observed_restart);
         (s.phase.is_live() || asked).then_some(true)
     });
     wanted.await.unwrap_or(false)
 }
 
 async fn open(api: &DockerApi, o: &Object<Instance>, stdin: bool) -> Result<ShimStream> {
-    let io = api.backend().open(api.ns(), o.name(), shim::Request::Attach { stdin }).await?;
+    let io = api
+        .backend()
+        .open(api.ns(), o.name(), shim::Request::Attach { stdin })
+        .await?;
     let broken = |e: std::io::Error| Error::internal(format!("the shim of {} does not answer: {e}", o.name()));
     match ShimStream::begin(io).await.map_err(broken)? {
         (Reply::Error { message, .. }, _) => Err(Error::internal(message)),
@@ -145,7 +166,8 @@ async fn open(api: &DockerApi, o: &Object<Instance>, stdin: bool) -> Result<Shim
 /// Rows and columns of a resize call.
 pub(in crate::routes) fn window(q: &Query) -> Result<Frame> {
     let side = |name: &str| -> Result<u16> {
-        q.number::<u16>(name)?.ok_or_else(|| Error::bad(format!("{name} is required: the size of the terminal")))
+        q.number::<u16>(name)?
+            .ok_or_else(|| Error::bad(format!("{name} is required: the size of the terminal")))
     };
     Ok(Frame::resize(side("h")?, side("w")?))
 }
@@ -157,9 +179,15 @@ pub(super) async fn resize(State(api): State<DockerApi>, Path(id): Path<String>,
         return Ok(super::super::empty(StatusCode::OK));
     }
     if !o.status_or_default().phase.is_live() {
-        return Err(Error::conflict(format!("container {} is not running", docker_id(o.uid()))));
+        return Err(Error::conflict(format!(
+            "container {} is not running",
+            docker_id(o.uid())
+        )));
     }
     let mut stream = open(&api, &o, false).await?;
-    stream.send(&frame).await.map_err(|e| Error::internal(format!("cannot resize: {e}")))?;
+    stream
+        .send(&frame)
+        .await
+        .map_err(|e| Error::internal(format!("cannot resize: {e}")))?;
     Ok(super::super::empty(StatusCode::OK))
 }

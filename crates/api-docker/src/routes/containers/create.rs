@@ -19,12 +19,7 @@ use crate::translate::{labels, volume};
 use crate::types;
 use crate::types::container::CreateBody;
 
-pub(super) async fn create(
-    State(api): State<DockerApi>,
-    q: Query,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
+pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: HeaderMap, body: Body) -> Result<Response> {
     let value: Value = extract::json(&headers, body).await?;
     let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let name = q.get("name").map(|n| n.strip_prefix('/').unwrap_or(n));
@@ -51,13 +46,22 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
     }
     let image = api.image(&body.image).await.map_err(|e| match e.status {
         // By this sentence clients know that they should pull.
-        StatusCode::NOT_FOUND => Error::not_found(format!("No such image: {}", crate::translate::familiar(&body.image))),
+        StatusCode::NOT_FOUND => {
+            Error::not_found(format!("No such image: {}", crate::translate::familiar(&body.image)))
+        }
         _ => e,
     })?;
     if let Some(p) = platform {
-        let have = image.objects.first().map(|o| o.status_or_default().platform).unwrap_or_default();
+        let have = image
+            .objects
+            .first()
+            .map(|o| o.status_or_default().platform)
+            .unwrap_or_default();
         if !have.is_empty() && !have.starts_with(p) {
-            let message = format!("image with reference {} was found but its platform ({have}) does not match the specified platform ({p})", body.image);
+            let message = format!(
+                "image with reference {} was found but its platform ({have}) does not match the specified platform ({p})",
+                body.image
+            );
             return Err(Error::not_found(message));
         }
     }
@@ -72,8 +76,12 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         networks: networks.iter().map(known).collect(),
         image: config.get("config").cloned().unwrap_or(Value::Null),
         // An id stays an id: its name may mean another image tomorrow.
-        image_reference: image.named().map_or_else(|| image.id.clone(), |o| crate::translate::familiar(&o.spec.reference)),
-        volume_names: std::iter::repeat_with(new_id).take(body.volumes.len() + body.host_config.mounts.len()).collect(),
+        image_reference: image
+            .named()
+            .map_or_else(|| image.id.clone(), |o| crate::translate::familiar(&o.spec.reference)),
+        volume_names: std::iter::repeat_with(new_id)
+            .take(body.volumes.len() + body.host_config.mounts.len())
+            .collect(),
     })
 }
 
@@ -81,7 +89,10 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
 async fn make_volumes(api: &DockerApi, created: &Created) -> Result<()> {
     for name in &created.anonymous {
         let mut v = new_volume(api, name);
-        labels::write(&[(volume::ANONYMOUS.to_string(), String::new())].into(), &mut v.metadata);
+        labels::write(
+            &[(volume::ANONYMOUS.to_string(), String::new())].into(),
+            &mut v.metadata,
+        );
         api.specs::<Volume>().create(v).await?;
     }
     for (name, wanted) in &created.volume_labels {
@@ -114,7 +125,12 @@ async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> 
         match api.specs::<Instance>().insert(o.clone()).await {
             Err(StoreError::AlreadyExists { .. }) if name.is_none() => {}
             Err(StoreError::AlreadyExists { name, .. }) => {
-                let by = api.instances().find(api.ns(), &name).await?.map(|o| docker_id(o.uid())).unwrap_or_default();
+                let by = api
+                    .instances()
+                    .find(api.ns(), &name)
+                    .await?
+                    .map(|o| docker_id(o.uid()))
+                    .unwrap_or_default();
                 return Err(Error::conflict(format!(
                     "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
                 )));
@@ -136,7 +152,10 @@ async fn own(api: &DockerApi, o: &Object<Instance>, volumes: &[String]) -> Resul
         block_owner_deletion: None,
     };
     for name in volumes {
-        let owned = api.specs::<Volume>().modify(api.ns(), name, |v| v.metadata.owner_references.push(owner.clone())).await;
+        let owned = api
+            .specs::<Volume>()
+            .modify(api.ns(), name, |v| v.metadata.owner_references.push(owner.clone()))
+            .await;
         match owned {
             Ok(_) => {}
             Err(e) if e.is_not_found() => {}

@@ -75,15 +75,23 @@ pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>) 
 }
 
 fn being_removed(o: &Object<Instance>) -> Error {
-    Error::conflict(format!("container {} is marked for removal and cannot be started", brief(o)))
+    Error::conflict(format!(
+        "container {} is marked for removal and cannot be started",
+        brief(o)
+    ))
 }
 
 /// Writes that it should run. One that ended is asked to begin again.
 async fn switch_on(api: &DockerApi, o: &Object<Instance>, awaited: bool) -> Result<Object<Instance>> {
     api.change(o, |now| {
-        let phase = now.status.as_ref().map(|s| s.phase).unwrap_or_default();
+        let (phase, seen) = now
+            .status
+            .as_ref()
+            .map(|s| (s.phase, s.observed_restart))
+            .unwrap_or_default();
         now.spec.power = Power::Running;
-        if phase.is_ended() {
+        // Two starts at once make one start.
+        if phase.is_ended() && now.spec.restart_request <= seen {
             now.spec.restart_request += 1;
         }
         if !phase.is_live() {
@@ -124,7 +132,9 @@ fn start_failure(s: &InstanceStatus) -> Error {
     let says = |words: &[&str]| words.iter().any(|w| why.contains(w));
     let head = "failed to create task for container";
     match s.exit_code {
-        Some(127) if says(&["executable file not found", "no such file or directory"]) => Error::bad(format!("{head}: {why}")),
+        Some(127) if says(&["executable file not found", "no such file or directory"]) => {
+            Error::bad(format!("{head}: {why}"))
+        }
         Some(127) => Error::bad(format!("{head}: {why}: executable file not found in $PATH")),
         Some(126) if says(&["permission denied", "is a directory"]) => Error::bad(format!("{head}: {why}")),
         Some(126) => Error::bad(format!("{head}: {why}: permission denied")),
@@ -158,7 +168,10 @@ pub(super) async fn stop(State(api): State<DockerApi>, Path(id): Path<String>, q
         .await?;
     if o.spec.auto_remove && !gone {
         // The agent keeps what the user switched off; Docker does not.
-        let options = DeleteOptions { uid: Some(o.uid().to_string()), ..DeleteOptions::default() };
+        let options = DeleteOptions {
+            uid: Some(o.uid().to_string()),
+            ..DeleteOptions::default()
+        };
         match api.specs::<Instance>().delete(api.ns(), o.name(), &options).await {
             Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e.into()),
             _ => {}
@@ -207,12 +220,20 @@ pub(super) async fn kill(State(api): State<DockerApi>, Path(id): Path<String>, q
     let signal = parse_signal(q.get("signal").unwrap_or("KILL")).map_err(Error::bad)?;
     let o = api.container(&id).await?;
     if !o.status_or_default().phase.is_live() {
-        return Err(Error::conflict(format!("container {} is not running", docker_id(o.uid()))));
+        return Err(Error::conflict(format!(
+            "container {} is not running",
+            docker_id(o.uid())
+        )));
     }
     api.backend().signal(api.ns(), o.name(), signal).await?;
     api.tell(&o, "kill", &[("signal", signal.to_string())]);
     let kills = signal == 9;
-    let stops = o.spec.stop.signal.as_deref().is_some_and(|s| parse_signal(s) == Ok(signal));
+    let stops = o
+        .spec
+        .stop
+        .signal
+        .as_deref()
+        .is_some_and(|s| parse_signal(s) == Ok(signal));
     if (kills || stops) && o.spec.restart_policy.policy != RestartWhen::No {
         // Killed by hand: the policy does not start it again.
         api.change(&o, |now| now.spec.power = Power::Stopped).await?;
@@ -238,8 +259,14 @@ pub(super) async fn pause(State(api): State<DockerApi>, Path(id): Path<String>) 
     let o = api.container(&id).await?;
     match o.status_or_default().phase {
         Phase::Running => freeze(&api, &o, Power::Paused, Phase::Paused).await,
-        Phase::Paused => Err(Error::conflict(format!("Container {} is already paused", docker_id(o.uid())))),
-        _ => Err(Error::conflict(format!("Container {} is not running", docker_id(o.uid())))),
+        Phase::Paused => Err(Error::conflict(format!(
+            "Container {} is already paused",
+            docker_id(o.uid())
+        ))),
+        _ => Err(Error::conflict(format!(
+            "Container {} is not running",
+            docker_id(o.uid())
+        ))),
     }
 }
 
@@ -247,7 +274,10 @@ pub(super) async fn unpause(State(api): State<DockerApi>, Path(id): Path<String>
     let o = api.container(&id).await?;
     match o.status_or_default().phase {
         Phase::Paused => freeze(&api, &o, Power::Running, Phase::Running).await,
-        _ => Err(Error::conflict(format!("Container {} is not paused", docker_id(o.uid())))),
+        _ => Err(Error::conflict(format!(
+            "Container {} is not paused",
+            docker_id(o.uid())
+        ))),
     }
 }
 
@@ -264,13 +294,23 @@ async fn freeze(api: &DockerApi, o: &Object<Instance>, power: Power, to: Phase) 
         .await?;
     match reached {
         Some(s) if s.phase == to => Ok(empty(StatusCode::NO_CONTENT)),
-        Some(s) if s.phase.is_ended() => Err(Error::conflict(format!("Container {} is not running", docker_id(o.uid())))),
+        Some(s) if s.phase.is_ended() => Err(Error::conflict(format!(
+            "Container {} is not running",
+            docker_id(o.uid())
+        ))),
         Some(_) => {
             // Take the wish back, so that it is not carried out behind the client's back.
-            let back = if to == Phase::Paused { Power::Running } else { Power::Paused };
+            let back = if to == Phase::Paused {
+                Power::Running
+            } else {
+                Power::Paused
+            };
             api.change(&o, |now| now.spec.power = back).await?;
             let verb = if to == Phase::Paused { "pause" } else { "unpause" };
-            Err(Error::internal(format!("Cannot {verb} container {}: the node refused", docker_id(o.uid()))))
+            Err(Error::internal(format!(
+                "Cannot {verb} container {}: the node refused",
+                docker_id(o.uid())
+            )))
         }
         None => Err(Error::not_found(format!("No such container: {}", docker_id(o.uid())))),
     }

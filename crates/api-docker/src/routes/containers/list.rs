@@ -15,20 +15,48 @@ use crate::translate::list::entry;
 use crate::translate::{familiar, labels};
 
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
-const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+const STATES: &[&str] = &[
+    "created",
+    "running",
+    "paused",
+    "restarting",
+    "removing",
+    "exited",
+    "dead",
+];
 
 pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(FILTERS)?;
-    if let Some(bad) = filters.get("status").and_then(|l| l.iter().find(|s| !STATES.contains(&s.as_str()))) {
+    if let Some(bad) = filters
+        .get("status")
+        .and_then(|l| l.iter().find(|s| !STATES.contains(&s.as_str())))
+    {
         return Err(Error::bad(format!("invalid filter 'status={bad}'")));
     }
     if filters.get("expose").is_some() || filters.get("publish").is_some() {
         return Err(Error::missing("the filters expose and publish"));
     }
-    let limit = q.number::<i64>("limit")?.filter(|n| *n > 0).and_then(|n| usize::try_from(n).ok());
+    let limit = q
+        .number::<i64>("limit")?
+        .filter(|n| *n > 0)
+        .and_then(|n| usize::try_from(n).ok());
     let all = q.flag("all") || limit.is_some() || ["status", "exited"].iter().any(|f| filters.get(f).is_some());
     let mut found = api.instances().list(Some(api.ns())).await?.items;
     // Newest first. Times have whole seconds; within one the order of creation is unknown, so take the name.
@@ -65,7 +93,11 @@ async fn between(api: &DockerApi, mut all: Vec<Object<Instance>>, filters: &Filt
             let mark = api.container(word).await?;
             if let Some(at) = all.iter().position(|o| o.uid() == mark.uid()) {
                 // Newest first.
-                all = if newer { all[..at].to_vec() } else { all[at + 1..].to_vec() };
+                all = if newer {
+                    all[..at].to_vec()
+                } else {
+                    all[at + 1..].to_vec()
+                };
             }
         }
     }
@@ -74,7 +106,9 @@ async fn between(api: &DockerApi, mut all: Vec<Object<Instance>>, filters: &Filt
 
 /// Image ids of the filter `ancestor`; `None` where it was not given.
 async fn ancestors(api: &DockerApi, filters: &Filters) -> Result<Option<Vec<String>>> {
-    let Some(words) = filters.get("ancestor") else { return Ok(None) };
+    let Some(words) = filters.get("ancestor") else {
+        return Ok(None);
+    };
     let mut ids = Vec::new();
     for w in words {
         match api.image(w).await {
@@ -88,7 +122,10 @@ async fn ancestors(api: &DockerApi, filters: &Filters) -> Result<Option<Vec<Stri
 
 fn of_image(ancestors: &Option<Vec<String>>, o: &Object<Instance>) -> bool {
     let id = o.status_or_default().image_id;
-    ancestors.as_ref().is_none_or(|l| l.iter().any(|a| *a == id || *a == familiar(&o.spec.image) || *a == o.spec.image))
+    ancestors.as_ref().is_none_or(|l| {
+        l.iter()
+            .any(|a| *a == id || *a == familiar(&o.spec.image) || *a == o.spec.image)
+    })
 }
 
 fn matches(f: &Filters, o: &Object<Instance>) -> bool {
@@ -107,13 +144,18 @@ fn matches(f: &Filters, o: &Object<Instance>) -> bool {
     };
     let has_volume = |v: &str| {
         let mounts = o.spec.containers.iter().flat_map(|c| &c.volume_mounts);
-        o.spec.volumes.iter().any(|x| x.volume.as_deref() == Some(v) || x.host_path.as_deref() == Some(v))
+        o.spec
+            .volumes
+            .iter()
+            .any(|x| x.volume.as_deref() == Some(v) || x.host_path.as_deref() == Some(v))
             || mounts.into_iter().any(|m| m.mount_path == v)
     };
     f.any("id", |v| id.starts_with(v))
         && f.any("name", |v| name_fits(v, o.name()))
         && f.any("status", |v| v == status_word(o))
-        && f.any("exited", |v| status_word(o) == "exited" && v.parse() == Ok(s.exit_code.unwrap_or(0)))
+        && f.any("exited", |v| {
+            status_word(o) == "exited" && v.parse() == Ok(s.exit_code.unwrap_or(0))
+        })
         && f.any("network", on_network)
         && f.any("volume", has_volume)
         && f.any("isolation", |v| v == o.spec.isolation.as_str() || v == "default")

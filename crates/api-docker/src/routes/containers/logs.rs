@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::state::DockerApi;
 use crate::stream::{Format, Recoder};
+use crate::translate::main_process;
 use crate::version::ApiVersion;
 
 pub(super) async fn logs(
@@ -42,7 +43,7 @@ pub(super) async fn logs(
         stderr,
     };
     let frames = api.backend().logs(api.ns(), o.name(), query).await?;
-    let format = Format::of_tty(o.spec.containers.first().is_some_and(|c| c.tty));
+    let format = Format::of_tty(main_process(&o.spec).tty);
     let mut recoder = Recoder::new(format);
     let out = frames.map(move |bytes| recoder.push(&bytes.map_err(std::io::Error::other)?));
     let mut r = Response::new(Body::from_stream(out));

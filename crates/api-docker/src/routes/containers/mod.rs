@@ -45,13 +45,22 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/rename", post(|| missing("renaming a container")))
-        .route("/containers/{id}/changes", get(|| missing("listing changes of a container's files")))
-        .route("/containers/{id}/export", get(|| missing("exporting a container's files")))
+        .route(
+            "/containers/{id}/changes",
+            get(|| missing("listing changes of a container's files")),
+        )
+        .route(
+            "/containers/{id}/export",
+            get(|| missing("exporting a container's files")),
+        )
         .route(
             "/containers/{id}/archive",
             get(|| missing("copying files out of a container")).put(|| missing("copying files into a container")),
         )
-        .route("/containers/{id}/checkpoints", get(|| missing("checkpoints")).post(|| missing("checkpoints")))
+        .route(
+            "/containers/{id}/checkpoints",
+            get(|| missing("checkpoints")).post(|| missing("checkpoints")),
+        )
         .route("/containers/{id}/checkpoints/{name}", delete(|| missing("checkpoints")))
         .route("/commit", post(|| missing("making an image of a container (commit)")))
 }
@@ -72,16 +81,22 @@ impl Surroundings {
         let networks = api.networks().list(None).await?.items;
         let volumes = api.volumes().list(Some(api.ns())).await?.items;
         Ok(Surroundings {
-            networks: networks.iter().map(|n| (n.name().to_string(), docker_id(n.uid()))).collect(),
-            volumes: volumes.iter().map(|v| (v.name().to_string(), v.status_or_default().path)).collect(),
+            networks: networks
+                .iter()
+                .map(|n| (n.name().to_string(), docker_id(n.uid())))
+                .collect(),
+            volumes: volumes
+                .iter()
+                .map(|v| (v.name().to_string(), v.status_or_default().path))
+                .collect(),
         })
     }
 
-    fn beside<'a>(&self, api: &'a DockerApi, o: &Object<Instance>, image: &'a Arc<serde_json::Value>) -> Beside<'a> {
+    fn beside<'a>(&'a self, api: &'a DockerApi, o: &Object<Instance>, image: &'a Arc<serde_json::Value>) -> Beside<'a> {
         Beside {
             image: (!image.is_null()).then_some(&**image),
-            networks: self.networks.clone(),
-            volumes: self.volumes.clone(),
+            networks: &self.networks,
+            volumes: &self.volumes,
             execs: api.inner.execs.running(o.uid()),
             state_dir: &api.inner.node.state_dir,
         }

@@ -27,10 +27,15 @@ pub(super) async fn remove(State(api): State<DockerApi>, Path(id): Path<String>,
             "paused" => "container is paused and must be unpaused first",
             _ => "stop the container before removing or force remove",
         };
-        return Err(Error::conflict(format!("cannot remove container \"/{name}\": container is {word}: {what}")));
+        return Err(Error::conflict(format!(
+            "cannot remove container \"/{name}\": container is {word}: {what}"
+        )));
     }
     if o.is_deleting() && !force {
-        return Err(Error::conflict(format!("removal of container {} is already in progress", brief(&o))));
+        return Err(Error::conflict(format!(
+            "removal of container {} is already in progress",
+            brief(&o)
+        )));
     }
     take_away(&api, &o, force).await?;
     if q.flag("v") {
@@ -61,11 +66,17 @@ async fn take_away(api: &DockerApi, o: &Object<Instance>, force: bool) -> Result
 /// Removes the volumes it had that were given no name.
 async fn remove_anonymous(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
     for name in o.spec.volumes.iter().filter_map(|v| v.volume.as_deref()) {
-        let Some(v) = api.volumes().find(api.ns(), name).await? else { continue };
+        let Some(v) = api.volumes().find(api.ns(), name).await? else {
+            continue;
+        };
         if !labels::read(&v.metadata).contains_key(volume::ANONYMOUS) {
             continue;
         }
-        match api.specs::<Volume>().delete(api.ns(), name, &DeleteOptions::default()).await {
+        match api
+            .specs::<Volume>()
+            .delete(api.ns(), name, &DeleteOptions::default())
+            .await
+        {
             Err(e) if !e.is_not_found() => return Err(e.into()),
             _ => {}
         }
@@ -87,5 +98,7 @@ pub(super) async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Resp
         take_away(&api, &o, false).await?;
         removed.push(docker_id(o.uid()));
     }
-    Ok(super::super::ok(&json!({"ContainersDeleted": removed, "SpaceReclaimed": 0})))
+    Ok(super::super::ok(
+        &json!({"ContainersDeleted": removed, "SpaceReclaimed": 0}),
+    ))
 }

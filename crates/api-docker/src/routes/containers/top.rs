@@ -12,15 +12,25 @@ use crate::translate::ids::docker_id;
 pub(super) async fn top(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let o = api.container(&id).await?;
     if !o.status_or_default().phase.is_live() {
-        return Err(Error::conflict(format!("container {} is not running", docker_id(o.uid()))));
+        return Err(Error::conflict(format!(
+            "container {} is not running",
+            docker_id(o.uid())
+        )));
     }
     let args = q.get("ps_args").unwrap_or("-ef").to_string();
     let pids = api.backend().pids(api.ns(), o.name()).await?;
-    let ps = tokio::process::Command::new("ps").args(args.split_whitespace()).kill_on_drop(true).output().await;
+    let ps = tokio::process::Command::new("ps")
+        .args(args.split_whitespace())
+        .kill_on_drop(true)
+        .output()
+        .await;
     let out = ps.map_err(|e| Error::internal(format!("the program ps cannot be run on this host: {e}")))?;
     if !out.status.success() {
         let why = String::from_utf8_lossy(&out.stderr);
-        return Err(Error::internal(format!("ps: {}", why.lines().next().unwrap_or("it failed"))));
+        return Err(Error::internal(format!(
+            "ps: {}",
+            why.lines().next().unwrap_or("it failed")
+        )));
     }
     let doc = table(&String::from_utf8_lossy(&out.stdout), &pids)?;
     api.tell(&o, "top", &[]);
@@ -35,7 +45,11 @@ fn table(text: &str, pids: &[u32]) -> Result<Value> {
     let column = column.ok_or_else(|| Error::bad("Couldn't find PID field in ps output"))?;
     let processes: Vec<Vec<String>> = lines
         .map(|line| fields(line, titles.len()))
-        .filter(|f| f.get(column).and_then(|p| p.parse().ok()).is_some_and(|p: u32| pids.contains(&p)))
+        .filter(|f| {
+            f.get(column)
+                .and_then(|p| p.parse().ok())
+                .is_some_and(|p: u32| pids.contains(&p))
+        })
         .collect();
     Ok(json!({"Titles": titles, "Processes": processes}))
 }

@@ -23,7 +23,11 @@ pub(super) async fn update(
 ) -> Result<Response> {
     let value: Value = extract::json(&headers, body).await?;
     let body: UpdateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
-    if let Some((field, _)) = body.rest.iter().find(|(k, v)| !is_zero(v) && !k.starts_with("KernelMemory")) {
+    if let Some((field, _)) = body
+        .rest
+        .iter()
+        .find(|(k, v)| !is_zero(v) && !k.starts_with("KernelMemory"))
+    {
         return Err(Error::missing(format!("changing {field} of a container")));
     }
     let o = api.container(&id).await?;
@@ -33,7 +37,9 @@ pub(super) async fn update(
     if !body.restart_policy.name.is_empty() {
         wanted.spec.restart_policy = restart_policy(&body.restart_policy)?;
         if o.spec.auto_remove && wanted.spec.restart_policy.policy != biga_model::RestartWhen::No {
-            return Err(Error::conflict("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+            return Err(Error::conflict(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
         }
     }
     let wrong = Instance::validate(&wanted, Some(&o));

@@ -42,7 +42,8 @@ pub(super) async fn wait(State(api): State<DockerApi>, Path(id): Path<String>, q
         Ok::<_, std::io::Error>(Bytes::from(doc.to_string() + "\n"))
     });
     let mut r = Response::new(Body::from_stream(body));
-    r.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(r)
 }
 

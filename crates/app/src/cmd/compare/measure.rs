@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use biga_client::{Client, DeleteParams};
-use biga_model::{ContainerSpec, Instance, InstanceSpec, Isolation, Memory, NetworkAttachment, Object, Resources, Timestamp};
+use biga_model::{
+    ContainerSpec, Instance, InstanceSpec, Isolation, Memory, NetworkAttachment, Object, Resources, Timestamp,
+};
 
 use super::probe::{self, Probes};
 use crate::context::Context;
@@ -38,7 +40,12 @@ impl Daemon {
     pub async fn of(client: &Client) -> anyhow::Result<Daemon> {
         let peer = client.connect().await?.peer_cred()?;
         let pid = peer.pid().and_then(|p| u32::try_from(p).ok()).filter(|p| *p > 0);
-        let pid = pid.ok_or_else(|| fail(Code::FAILED, "the daemon runs in another pid namespace: nothing can be measured from here"))?;
+        let pid = pid.ok_or_else(|| {
+            fail(
+                Code::FAILED,
+                "the daemon runs in another pid namespace: nothing can be measured from here",
+            )
+        })?;
         Ok(Daemon { pid })
     }
 
@@ -101,7 +108,11 @@ fn object(plan: &Plan, namespace: &str) -> Object<Instance> {
     let spec = InstanceSpec {
         isolation: plan.isolation,
         image: plan.image.clone(),
-        containers: if plan.isolation == Isolation::Vm { Vec::new() } else { vec![container] },
+        containers: if plan.isolation == Isolation::Vm {
+            Vec::new()
+        } else {
+            vec![container]
+        },
         resources: Resources {
             memory: Some(plan.memory),
             ..Resources::default()
@@ -179,7 +190,10 @@ impl Processes {
     }
 
     fn cpu(&self) -> Duration {
-        self.pids.iter().map(|p| procfs::cpu_exact(*p) + ended_children(*p)).sum()
+        self.pids
+            .iter()
+            .map(|p| procfs::cpu_exact(*p) + ended_children(*p))
+            .sum()
     }
 
     fn memory(&self) -> Option<procfs::Pss> {
@@ -193,7 +207,10 @@ impl Processes {
     /// The instance's state directory, from the config the shim was started with.
     fn state_dir(&self) -> Option<PathBuf> {
         let cmdline = std::fs::read(format!("/proc/{}/cmdline", self.shim?)).ok()?;
-        let config = cmdline.split(|b| *b == 0).map(String::from_utf8_lossy).find(|w| w.ends_with(".json"))?;
+        let config = cmdline
+            .split(|b| *b == 0)
+            .map(String::from_utf8_lossy)
+            .find(|w| w.ends_with(".json"))?;
         let text = std::fs::read(config.as_ref()).ok()?;
         let v: serde_json::Value = serde_json::from_slice(&text).ok()?;
         v["stateDir"].as_str().map(PathBuf::from)
@@ -203,7 +220,9 @@ impl Processes {
 /// Bytes of blocks below `dir`, without following links or leaving the file system.
 fn disk_use(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let Ok(top) = std::fs::symlink_metadata(dir) else { return 0 };
+    let Ok(top) = std::fs::symlink_metadata(dir) else {
+        return 0;
+    };
     let device = top.dev();
     let mut total = 0;
     let mut next = vec![dir.to_path_buf()];
@@ -237,7 +256,11 @@ fn kernel_memory(pid: u32) -> Option<u64> {
         return std::fs::read_to_string(file).ok()?.trim().parse().ok();
     }
     let stat = std::fs::read_to_string(format!("/sys/fs/cgroup{}/memory.stat", path("")?)).ok()?;
-    stat.lines().find_map(|l| l.strip_prefix("kernel "))?.trim().parse().ok()
+    stat.lines()
+        .find_map(|l| l.strip_prefix("kernel "))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Whether a system call filter applies to a process.

@@ -96,7 +96,10 @@ async fn rounds(cx: &Context, args: &CompareArgs, id: &str) -> anyhow::Result<Re
         });
     }
     if plans.is_empty() {
-        return Err(fail(Code::FAILED, "this node offers no isolation: `biga doctor` says why"));
+        return Err(fail(
+            Code::FAILED,
+            "this node offers no isolation: `biga doctor` says why",
+        ));
     }
     let daemon = measure::Daemon::of(&cx.client).await?;
     let mut report = Report::new(&args.image, args.rounds, &node);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use biga_client::{Duplex, StreamError};
 use biga_model::{Instance, Object};
 use biga_wire::FrameKind;
-use biga_wire::shim::{ErrorCode, Exit, ExecSpec, Request};
+use biga_wire::shim::{ErrorCode, ExecSpec, Exit, Request};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

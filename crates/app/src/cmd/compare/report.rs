@@ -45,12 +45,27 @@ impl Report {
     pub fn new(image: &str, rounds: u32, node: &NodeStatus) -> Report {
         let mut explanations = Map::new();
         for (k, v) in [
-            ("startNs", "from the request to the entrypoint's first instruction (a machine's: to its power-on); nanoseconds"),
-            ("startCpuNs", "CPU time until then of the daemon, the shim, its helpers and QEMU; kernel threads are not in it; nanoseconds"),
-            ("memoryBytes", "proportional memory of the shim and all processes below it, without pages of files"),
+            (
+                "startNs",
+                "from the request to the entrypoint's first instruction (a machine's: to its power-on); nanoseconds",
+            ),
+            (
+                "startCpuNs",
+                "CPU time until then of the daemon, the shim, its helpers and QEMU; kernel threads are not in it; nanoseconds",
+            ),
+            (
+                "memoryBytes",
+                "proportional memory of the shim and all processes below it, without pages of files",
+            ),
             ("kernelBytes", "memory the kernel spends for it, as its cgroup says"),
-            ("filePageBytes", "proportional memory that is pages of files: programs and the image; a guest's own page cache counts as memory"),
-            ("diskBytes", "blocks in the instance's state directory; the image is shared and not in it"),
+            (
+                "filePageBytes",
+                "proportional memory that is pages of files: programs and the image; a guest's own page cache counts as memory",
+            ),
+            (
+                "diskBytes",
+                "blocks in the instance's state directory; the image is shared and not in it",
+            ),
         ] {
             explanations.insert(k.into(), v.into());
         }
@@ -118,14 +133,12 @@ impl Report {
 
     /// A row for each figure, a column for each isolation.
     pub fn render(&self) -> String {
-        let mut t = TextTable::new(
-            std::iter::once(format!("median of {}", self.rounds)).chain(self.isolations.iter().map(|c| {
-                match c.accelerator.as_str() {
-                    "" => c.isolation.to_string(),
-                    a => format!("{} ({a})", c.isolation),
-                }
-            })),
-        );
+        let mut t = TextTable::new(std::iter::once(format!("median of {}", self.rounds)).chain(
+            self.isolations.iter().map(|c| match c.accelerator.as_str() {
+                "" => c.isolation.to_string(),
+                a => format!("{} ({a})", c.isolation),
+            }),
+        ));
         for (key, title, show) in rows() {
             let cells = self.isolations.iter().map(|c| match c.medians[&key].as_u64() {
                 Some(n) => show(n),
@@ -133,13 +146,16 @@ impl Report {
             });
             t.row(std::iter::once(title).chain(cells));
         }
-        let words = |f: &dyn Fn(&Column) -> &'static str| {
-            self.isolations.iter().map(|c| f(c).to_string()).collect::<Vec<_>>()
-        };
+        let words =
+            |f: &dyn Fn(&Column) -> &'static str| self.isolations.iter().map(|c| f(c).to_string()).collect::<Vec<_>>();
         let add = |t: &mut TextTable, title: &str, cells: Vec<String>| {
             t.row(std::iter::once(title.to_string()).chain(cells));
         };
-        add(&mut t, "kernel", words(&|c| if c.shared_kernel { "the host's" } else { "its own" }));
+        add(
+            &mut t,
+            "kernel",
+            words(&|c| if c.shared_kernel { "the host's" } else { "its own" }),
+        );
         add(
             &mut t,
             "system call filter",
@@ -183,7 +199,11 @@ fn rows() -> Vec<(String, String, Show)> {
         ("filePageBytes".into(), "file pages".into(), bytes),
         ("diskBytes".into(), "disk used".into(), bytes),
     ];
-    rows.extend(PROBES.iter().map(|p| (format!("{}Ns", p.key), p.title.to_string(), duration as Show)));
+    rows.extend(
+        PROBES
+            .iter()
+            .map(|p| (format!("{}Ns", p.key), p.title.to_string(), duration as Show)),
+    );
     rows
 }
 
@@ -298,7 +318,12 @@ mod tests {
 
     #[test]
     fn durations_have_three_digits() {
-        for (ns, text) in [(999, "999 ns"), (1_500, "1.50 µs"), (12_345_678, "12.3 ms"), (1_520_000_000, "1.52 s")] {
+        for (ns, text) in [
+            (999, "999 ns"),
+            (1_500, "1.50 µs"),
+            (12_345_678, "12.3 ms"),
+            (1_520_000_000, "1.52 s"),
+        ] {
             assert_eq!(duration(ns), text);
         }
     }

@@ -156,12 +156,18 @@ pub async fn import(cx: &Context, args: ImportArgs) -> anyhow::Result<Code> {
         Some(_) => ImportFormat::Qcow2,
         None => guess(&head).ok_or_else(|| {
             let file = args.file.display();
-            fail(Code::USAGE, format!("{file} is neither a tar nor a qcow2 disk: say what it is with --format"))
+            fail(
+                Code::USAGE,
+                format!("{file} is neither a tar nor a qcow2 disk: say what it is with --format"),
+            )
         })?,
     };
     let config = args.config.as_deref().map(read_config).transpose()?;
     if config.is_some() && format != ImportFormat::Rootfs {
-        return Err(fail(Code::USAGE, "--config is only for a root file system: a disk has none"));
+        return Err(fail(
+            Code::USAGE,
+            "--config is only for a root file system: a disk has none",
+        ));
     }
     let first = futures_util::stream::iter([Ok(Bytes::from(head))]);
     let mut shown = Shown::default();

@@ -116,10 +116,8 @@ async fn rm(cx: &Context, args: RmArgs) -> anyhow::Result<Code> {
         let api = cx.api::<Image>();
         let uid = o.uid().to_string();
         if api.delete(o.name(), &DeleteParams::default()).await?.is_some() {
-            api.wait_for(o.name(), |seen| {
-                seen.filter(|s| s.uid() == uid).is_none().then_some(())
-            })
-            .await?;
+            api.wait_for(o.name(), |seen| seen.filter(|s| s.uid() == uid).is_none().then_some(()))
+                .await?;
         }
         Ok(familiar(&o.spec.reference))
     })

@@ -17,7 +17,13 @@ fn hypervisor(version: (u32, u32), kvm: bool) -> Hypervisor {
 fn lines(args: &[String]) -> String {
     let mut out = String::new();
     for arg in args {
-        out.push_str(if arg.starts_with('-') && !out.is_empty() { "\n" } else if out.is_empty() { "" } else { " " });
+        out.push_str(if arg.starts_with('-') && !out.is_empty() {
+            "\n"
+        } else if out.is_empty() {
+            ""
+        } else {
+            " "
+        });
         out.push_str(arg);
     }
     out
@@ -67,7 +73,11 @@ fn a_microvm(hypervisor: &Hypervisor, shares: Vec<Share>) -> String {
 fn microvm_by_emulation() {
     let old = a_microvm(&hypervisor((7, 2), false), Vec::new());
     insta::assert_snapshot!(old);
-    assert_eq!(old, a_microvm(&hypervisor((10, 0), false), Vec::new()), "one line fits both versions");
+    assert_eq!(
+        old,
+        a_microvm(&hypervisor((10, 0), false), Vec::new()),
+        "one line fits both versions"
+    );
 }
 
 #[test]
@@ -101,7 +111,11 @@ fn a_machine(hypervisor: &Hypervisor, uefi: Option<(&Path, &Path)>) -> String {
 fn machine_with_bios_by_emulation() {
     let old = a_machine(&hypervisor((7, 2), false), None);
     insta::assert_snapshot!(old);
-    assert_eq!(old, a_machine(&hypervisor((10, 0), false), None), "one line fits both versions");
+    assert_eq!(
+        old,
+        a_machine(&hypervisor((10, 0), false), None),
+        "one line fits both versions"
+    );
 }
 
 #[test]

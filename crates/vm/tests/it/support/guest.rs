@@ -50,7 +50,12 @@ pub fn layer(file: &Path, files: &[(&str, &str)], busybox: bool) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
-    let out = Command::new("mkfs.erofs").arg("--all-root").arg(file).arg(root.path()).output().unwrap();
+    let out = Command::new("mkfs.erofs")
+        .arg("--all-root")
+        .arg(file)
+        .arg(root.path())
+        .output()
+        .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -63,7 +68,10 @@ pub fn base_layer() -> PathBuf {
             layer(
                 &new,
                 &[
-                    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n"),
+                    (
+                        "etc/passwd",
+                        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n",
+                    ),
                     ("etc/group", "root:x:0:\nweb:x:33:\nlogs:x:44:web\n"),
                     ("data/seed", "from the image\n"),
                 ],
@@ -107,7 +115,9 @@ pub fn microvm(line: &str) -> Image {
         hosts: "127.0.0.1 localhost\n".into(),
         resolv_conf: "nameserver 10.9.8.7\n".into(),
         shm_size: 1 << 20,
-        capabilities: ["CHOWN", "SETUID", "SETGID", "KILL", "NET_RAW", "DAC_OVERRIDE", "FOWNER"].map(str::to_owned).to_vec(),
+        capabilities: ["CHOWN", "SETUID", "SETGID", "KILL", "NET_RAW", "DAC_OVERRIDE", "FOWNER"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Microvm::default()
     };
     Image { dir, config }

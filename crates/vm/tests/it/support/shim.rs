@@ -188,7 +188,13 @@ impl Shim {
     /// Waits for what is ready, at most so long, and hands it to the workload.
     pub fn turn(&mut self, wait: Duration) {
         let now = Instant::now();
-        let due: Vec<u32> = self.host.timers.iter().filter(|(_, at)| **at <= now).map(|(t, _)| *t).collect();
+        let due: Vec<u32> = self
+            .host
+            .timers
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(t, _)| *t)
+            .collect();
         for token in due {
             self.host.timers.remove(&token);
             self.workload.timer(token, &mut self.host);
@@ -216,6 +222,11 @@ impl Shim {
         self.workload.exec(stream, &spec, &mut self.host)?;
         let started = self.until("exec", |host| host.streams.get(&stream)?.started.clone());
         started.map(|_| stream)
+    }
+
+    /// The client of the next exec takes only so many bytes.
+    pub fn bound_next(&mut self, bytes: usize) {
+        self.host.streams.entry(self.next).or_default().bound = Some(bytes);
     }
 
     /// Runs a shell line inside: its code and all its output.
@@ -272,7 +283,10 @@ fn poll_all(watched: &BTreeMap<RawFd, Watched>, wait: Duration) -> Vec<(RawFd, u
         flags.set(PollFlags::OUT, interest.write);
         flags
     };
-    let mut fds: Vec<_> = watched.values().map(|w| PollFd::new(&w.copy, flags(w.interest))).collect();
+    let mut fds: Vec<_> = watched
+        .values()
+        .map(|w| PollFd::new(&w.copy, flags(w.interest)))
+        .collect();
     let timeout = Timespec {
         tv_sec: wait.as_secs() as i64,
         tv_nsec: wait.subsec_nanos() as _,

@@ -1,0 +1,12 @@
+//! Integration tests: the whole API over a store in memory and a fake node, asked by raw HTTP and by the real `docker`.
+
+#![recursion_limit = "256"]
+
+mod bad_input;
+mod cli;
+mod golden;
+mod http_calls;
+mod node;
+mod process;
+mod streams;
+mod support;

@@ -1,0 +1,158 @@
+//! Control groups.
+
+use biga_wire::config::Limits;
+use biga_wire::shim::{Event, Reply, Request, State};
+
+use crate::support::{Rig, until};
+
+/// Version 1 files are read here; on version 2 these files have other names.
+fn v1() -> bool {
+    biga_container::cgroup::version() == biga_container::cgroup::Version::V1
+}
+
+#[test]
+fn memory_runs_out() {
+    let rig = Rig::sh("head -c 200m /dev/zero | grep x")
+        .with(|c| {
+            c.process.args = vec![
+                "sh".into(),
+                "-c".into(),
+                "exec dd if=/dev/zero of=/dev/null bs=400M count=1".into(),
+            ]
+        })
+        .config(|c| {
+            c.limits.memory = Some(32 << 20);
+            c.limits.memory_swap = Some(32 << 20);
+        });
+    let (exit, log) = rig.run();
+    assert_eq!((exit.code, exit.signal, exit.oom), (137, Some(9), true), "{log}");
+}
+
+#[test]
+fn memory_runs_out_of_a_child() {
+    let rig = Rig::sh(
+        "while ! test -e /tmp/go; do sleep 0.02; done; dd if=/dev/zero of=/dev/null bs=400M count=1; sleep 1000",
+    )
+    .config(|c| {
+        c.limits.memory = Some(32 << 20);
+        c.limits.memory_swap = Some(32 << 20);
+    })
+    .up();
+    let mut watch = rig.connect();
+    assert_eq!(watch.ask(&Request::Watch), Reply::Ok);
+    assert_eq!(rig.exec(&["touch", "/tmp/go"]).0.code, 0);
+    assert_eq!(watch.event(), Event::Oom);
+    assert_eq!(rig.status().state, State::Running);
+    match rig.ask(Request::Stats) {
+        Reply::Stats { stats } => assert!(stats.oom_kills >= 1 && stats.memory_limit == 32 << 20, "{stats:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn limits_are_set_and_changed() {
+    if !v1() {
+        return;
+    }
+    let rig = Rig::new(&["sleep", "1000"])
+        .config(|c| {
+            c.limits = Limits {
+                cpu_millis: Some(1500),
+                cpu_shares: Some(512),
+                cpuset_cpus: Some("0".into()),
+                memory: Some(64 << 20),
+                memory_reservation: Some(32 << 20),
+                pids: Some(50),
+                ..Limits::default()
+            }
+        })
+        .up();
+    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "150000");
+    assert_eq!(rig.group_file("cpu", "cpu.shares"), "512");
+    assert_eq!(rig.group_file("cpuset", "cpuset.cpus"), "0");
+    assert_eq!(
+        rig.group_file("memory", "memory.limit_in_bytes"),
+        (64 << 20).to_string()
+    );
+    assert_eq!(rig.group_file("pids", "pids.max"), "50");
+    let pid = rig.status().pid.unwrap().to_string();
+    assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
+    rig.must(Request::Update {
+        limits: Limits {
+            memory: Some(128 << 20),
+            pids: Some(60),
+            cpu_millis: Some(500),
+            ..Limits::default()
+        },
+    });
+    assert_eq!(
+        rig.group_file("memory", "memory.limit_in_bytes"),
+        (128 << 20).to_string()
+    );
+    assert_eq!(rig.group_file("pids", "pids.max"), "60");
+    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "50000");
+    assert_eq!(rig.group_file("cpu", "cpu.shares"), "512", "unnamed limits stay");
+}
+
+#[test]
+fn a_limit_added_later_moves_the_processes() {
+    if !v1() {
+        return;
+    }
+    let rig = Rig::new(&["sleep", "1000"]).up();
+    rig.must(Request::Update {
+        limits: Limits {
+            cpu_millis: Some(700),
+            ..Limits::default()
+        },
+    });
+    let pid = rig.status().pid.unwrap().to_string();
+    assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
+    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "70000");
+}
+
+#[test]
+fn processes_are_limited_and_counted() {
+    let rig = Rig::sh("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo made; sleep 1000")
+        .config(|c| c.limits.pids = Some(5))
+        .up();
+    until("a refused fork", || rig.log().contains("can't fork").then_some(()));
+    match rig.ask(Request::Stats) {
+        Reply::Stats { stats } => {
+            assert_eq!(stats.pids_limit, 5);
+            assert!((1..=5).contains(&stats.pids), "{stats:?}");
+            assert!(stats.cpu_ns > 0 && stats.memory > 0 && stats.at_ns > 0);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pause_and_resume() {
+    let rig = Rig::sh("while true; do echo tick; sleep 0.01; done").up();
+    until("output", || rig.log().contains("tick").then_some(()));
+    rig.must(Request::Pause);
+    assert_eq!(rig.status().state, State::Paused);
+    if v1() {
+        assert_eq!(rig.group_file("freezer", "freezer.state"), "FROZEN");
+    }
+    assert!(matches!(rig.ask(Request::Pause), Reply::Error { .. }));
+    let exec = Request::Exec {
+        exec: Box::new(crate::support::spec(&["true"])),
+    };
+    assert!(matches!(rig.ask(exec), Reply::Error { .. }));
+    rig.must(Request::Resume);
+    let before = rig.log().len();
+    until("output after the pause", || (rig.log().len() > before).then_some(()));
+    // Killed while frozen, it still dies.
+    rig.must(Request::Pause);
+    rig.must(Request::Signal { signal: 9 });
+    assert_eq!(rig.wait().code, 137);
+}
+
+#[test]
+fn devices_are_restricted() {
+    let (_, log) = Rig::sh("mknod /tmp/kmsg c 1 11 && (cat /tmp/kmsg | head -c 1) 2>&1; echo ok > /dev/null && echo null works; head -c 3 /dev/zero | wc -c").run();
+    assert!(log.contains("not permitted"), "{log}");
+    assert!(log.contains("null works\n3\n"), "{log}");
+}
