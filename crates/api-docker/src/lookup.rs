@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use biga_model::{Image, ImagePhase, Instance, Network, Object, Reference, Volume};
+use biga_model::{Image, Instance, Network, Object, Reference, Volume};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -179,10 +179,6 @@ impl FoundImage {
 /// The id of the image under a reference, or under a digest of its repository.
 fn by_reference(word: &str, all: &[Object<Image>]) -> Option<String> {
     let wanted: Reference = word.parse().ok()?;
-    let same = |o: &&Object<Image>| {
-        let s = o.status_or_default();
-        s.phase == ImagePhase::Ready || !s.image_id.is_empty()
-    };
     let matches = |o: &&Object<Image>| {
         let Ok(r) = o.spec.reference.parse::<Reference>() else {
             return false;
@@ -193,10 +189,7 @@ fn by_reference(word: &str, all: &[Object<Image>]) -> Option<String> {
             .is_some_and(|d| d == o.status_or_default().digest);
         r == wanted || (by_digest && r.registry == wanted.registry && r.repository == wanted.repository)
     };
-    all.iter()
-        .filter(same)
-        .find(matches)
-        .map(|o| o.status_or_default().image_id)
+    all.iter().find(matches).map(|o| o.status_or_default().image_id)
 }
 
 pub(crate) fn is_hex(word: &str) -> bool {

@@ -10,8 +10,9 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use biga_model::{GROUP, Kind, VERSION};
 use biga_store::Store;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::accept;
@@ -22,6 +23,9 @@ use crate::metadata::is_namespace;
 use crate::query::{Query, decode_percent};
 use crate::resource::{About, Call, Endpoint, Resource, json_response};
 use crate::{discovery, openapi};
+
+/// A body that is too large is still read so far: a client that is cut off while it sends does not see the answer.
+const MAX_DRAINED: usize = 32 << 20;
 
 /// What `/version` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,17 +269,27 @@ fn only_get(method: &Method) -> Result<(), ApiError> {
     }
 }
 
-async fn read_body(method: &Method, body: Body) -> Result<Bytes, ApiError> {
+async fn read_body(method: &Method, mut body: Body) -> Result<Bytes, ApiError> {
     if matches!(*method, Method::GET | Method::HEAD) {
         return Ok(Bytes::new());
     }
-    use http_body_util::{BodyExt, LengthLimitError, Limited};
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(b) => Ok(b.to_bytes()),
-        Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::new(
+    let mut bytes = BytesMut::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("the body cannot be read: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size <= MAX_BODY {
+            bytes.extend_from_slice(&data);
+        } else if size > MAX_DRAINED {
+            break;
+        }
+    }
+    if size > MAX_BODY {
+        return Err(ApiError::new(
             ErrorKind::TooLarge,
             format!("the body is larger than {MAX_BODY} bytes"),
-        )),
-        Err(e) => Err(ApiError::bad_request(format!("the body cannot be read: {e}"))),
+        ));
     }
+    Ok(bytes.freeze())
 }

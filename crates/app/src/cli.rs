@@ -4,7 +4,7 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, compare, delete, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig, logs, many,
+    apply, attach, compare, delete, docker_context, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig, logs, many,
     network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
 };
 use crate::context::Context;
@@ -120,7 +120,9 @@ enum Command {
     Setup(setup::SetupArgs),
     /// Print a config for kubectl
     Kubeconfig(kubeconfig::KubeconfigArgs),
-    /// Print a script that completes commands and names
+    /// Print what points Docker's command line at this daemon
+    DockerContext(docker_context::DockerContextArgs),
+    /// Print a script that completes commands and options
     Completion(CompletionArgs),
     /// Run the daemon
     Serve(ServeOptions),
@@ -149,6 +151,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Doctor(a) => doctor::doctor(&a),
         Command::Setup(a) => setup::setup(&a),
         Command::Kubeconfig(a) => kubeconfig::kubeconfig(&a, &cli.global.namespace),
+        Command::DockerContext(a) => docker_context::docker_context(&a, &cli.global.host),
         Command::Completion(a) => completion(a.shell),
         command => {
             let cx = Context {
@@ -199,6 +202,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Doctor(_)
         | Command::Setup(_)
         | Command::Kubeconfig(_)
+        | Command::DockerContext(_)
         | Command::Completion(_)
         | Command::Serve(_) => Ok(Code::USAGE),
     }

@@ -10,6 +10,9 @@ use crate::context::{Context, familiar};
 use crate::exit::{Code, fail};
 use crate::output::{draws, note};
 
+/// How long the scheduler may take to find a node.
+const PLACED_WITHIN: Duration = Duration::from_secs(3);
+
 /// Follows the instance until `done` gives a value. `None` stands for an instance that is gone, or was replaced by another of the same name.
 pub async fn instance<T>(
     cx: &Context,
@@ -51,6 +54,33 @@ pub async fn running(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Objec
             format!("instance {} was removed meanwhile", o.name()),
         )),
     }
+}
+
+/// Comes back, with the reason, only where no node takes the instance. A node may become ready or learn something new
+/// soon, so it is given some time.
+pub async fn not_placed(cx: &Context, o: &Object<Instance>) -> anyhow::Error {
+    loop {
+        tokio::time::sleep(PLACED_WITHIN).await;
+        // Errors are for those who wait for the instance itself.
+        let Ok(Some(seen)) = cx.api::<Instance>().get_opt(o.name()).await else {
+            continue;
+        };
+        if seen.uid() != o.uid() || seen.spec.node_name.is_some() {
+            return std::future::pending().await;
+        }
+        if let Some(why) = unplaceable(&seen) {
+            return fail(Code::RUN_FAILED, format!("cannot start {}: {why}", o.name()));
+        }
+    }
+}
+
+/// What the scheduler says of an instance that it could not place.
+fn unplaceable(o: &Object<Instance>) -> Option<String> {
+    let conditions = o.status_or_default().conditions;
+    let said = conditions
+        .into_iter()
+        .find(|c| c.type_ == "Scheduled" && c.status == "False")?;
+    Some(said.message)
 }
 
 /// The failure of an instance that could not be started.

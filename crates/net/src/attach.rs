@@ -9,6 +9,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -18,6 +19,10 @@ use crate::netlink::route::{LOOPBACK, Veth};
 use crate::netlink::{Batch, Socket};
 use crate::{Endpoint, Error};
 
+/// The kernel needs well below a millisecond to tell a bridge of a port; on a busy host some more. What is late after
+/// this long works all the same, with a slow first packet.
+const CARRIER_WITHIN: Duration = Duration::from_millis(500);
+const CARRIER_PAUSE: Duration = Duration::from_micros(300);
 /// Of the file system that holds namespaces.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// What a container may expect beside the kernel's defaults: low ports and ping without privileges, as under Docker,
@@ -96,7 +101,22 @@ fn inside_new_namespace(
     let links = inner.links()?;
     let index = |name: &str| links.iter().find(|l| l.name == name).map_or(0, |l| l.index);
     let indices: Vec<u32> = ends.iter().map(|e| index(&e.endpoint.interface)).collect();
-    inner.run(inner_side(ends, &indices))
+    inner.run(inner_side(ends, &indices))?;
+    await_carrier(home, names, uid, ends.len())?;
+    inner.run(announcements(ends, &indices))
+}
+
+/// The kernel tells a bridge a moment later that a port of it is up, and drops what comes before. An announcement lost
+/// that way would be repeated after a second only, and hold up everything the instance sends until then.
+fn await_carrier(home: &mut Socket, names: &Names, uid: &str, ends: usize) -> Result<(), Error> {
+    let deadline = Instant::now() + CARRIER_WITHIN;
+    for i in 0..ends {
+        let name = names.veth(uid, i);
+        while !home.carries(&name)? && Instant::now() < deadline {
+            std::thread::sleep(CARRIER_PAUSE);
+        }
+    }
+    Ok(())
 }
 
 fn host_side(names: &Names, uid: &str, ends: &[End<'_>], netns: &fs::File) -> Batch {
@@ -128,7 +148,12 @@ fn inner_side(ends: &[End<'_>], indices: &[u32]) -> Batch {
     if let Some((index, gateway)) = each().find_map(|(index, end)| Some((index, end.endpoint.gateway?))) {
         batch.default_route(index, gateway);
     }
-    for (index, end) in each() {
+    batch
+}
+
+fn announcements(ends: &[End<'_>], indices: &[u32]) -> Batch {
+    let mut batch = Batch::new();
+    for (index, end) in indices.iter().copied().zip(ends) {
         batch.announce_to(index, end.router);
         batch.optional();
     }

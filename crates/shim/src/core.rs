@@ -24,6 +24,8 @@ const LINGER: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 struct Hold {
     frames: Vec<(FrameKind, Vec<u8>)>,
+    /// The end of a short run, kept with its output: told before, it would make the agent clear the instance away.
+    exit: Option<Exit>,
 }
 
 /// All of a shim but its workload.
@@ -65,7 +67,10 @@ impl Core {
             execs: BTreeSet::new(),
             next_exec: FIRST_EXEC,
             log: Log::new(&config.log),
-            hold: (config.wait_attach_ms > 0).then(|| Hold { frames: Vec::new() }),
+            hold: (config.wait_attach_ms > 0).then(|| Hold {
+                frames: Vec::new(),
+                exit: None,
+            }),
             run_dir: config.run_dir.clone(),
             group: None,
             group_path: config.cgroup.clone(),
@@ -149,6 +154,9 @@ impl Core {
                 c.push_output(kind, &bytes);
             }
             self.output_ready.insert(MAIN);
+            if let Some(exit) = hold.exit {
+                return self.ended(exit);
+            }
         }
         if self.status.state == State::Exited {
             let exit = self.status.exit.clone().unwrap_or_default();
@@ -160,9 +168,12 @@ impl Core {
 
     /// Nobody attached in time.
     pub fn end_hold(&mut self) {
-        self.hold = None;
+        let held = self.hold.take();
         self.output_ready.insert(MAIN);
-        self.consider_leaving();
+        match held.and_then(|h| h.exit) {
+            Some(exit) => self.ended(exit),
+            None => self.consider_leaving(),
+        }
     }
 
     /// Sets the state and tells the watchers.
@@ -354,7 +365,10 @@ impl Host for Core {
             exit.at_ns = now_ns();
         }
         if stream == MAIN {
-            self.ended(exit);
+            match &mut self.hold {
+                Some(hold) => hold.exit = Some(exit),
+                None => self.ended(exit),
+            }
         } else {
             self.end_streams(stream, &exit);
             self.execs.remove(&stream);

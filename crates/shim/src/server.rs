@@ -17,6 +17,9 @@ use crate::core::Core;
 use crate::files::{now_ns, write_whole};
 use crate::poll::{Happened, Source, Timer};
 
+/// How long a client may take to read what is queued for it when the shim is told to go.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
 const SIGKILL: i32 = 9;
 /// Connections at once.
 const MAX_CLIENTS: usize = 1024;
@@ -538,7 +541,7 @@ impl Server {
     /// Lets clients have what is queued for them, for a moment.
     fn last_words(&mut self) {
         let mut happened = Vec::new();
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        let deadline = std::time::Instant::now() + LAST_WORDS;
         while self.core.clients.values().any(|c| c.backlog() > 0) && std::time::Instant::now() < deadline {
             self.core.poll.timer(Timer::Linger, Some(Duration::from_millis(100)));
             if self.core.poll.wait(&mut happened).is_err() {

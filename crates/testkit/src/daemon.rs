@@ -240,11 +240,26 @@ impl Daemon {
             }
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        // The run root itself may be a mount point as long as the daemon lives.
-        let under = format!("{dir}/run/");
-        found.extend(mounts.lines().filter(|l| l.contains(&under)).map(|l| format!("mount {l}")));
+        // The directory of layers itself is a mount point as long as the daemon lives.
+        let (under, own) = (format!(" {dir}/run/"), format!(" {dir}/run/layers "));
+        found.extend(mounts.lines().filter(|l| l.contains(&under) && !l.contains(&own)).map(|l| format!("mount {l}")));
         found.extend(self.cgroups().into_iter().map(|g| format!("cgroup {}", g.display())));
         found
+    }
+
+    /// Waits until nothing of this daemon's instances is left in the kernel.
+    ///
+    /// # Panics
+    /// Where something stays; the message names it.
+    pub fn until_clean(&self) {
+        let mut last = Vec::new();
+        let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually("a clean kernel", || {
+                last = self.leftovers();
+                last.is_empty().then_some(())
+            });
+        }));
+        assert!(clean.is_ok(), "left behind: {last:#?}\ninstances: {}", self.biga(&["ps", "-a"]).out);
     }
 
     /// Control groups of this daemon's instances.

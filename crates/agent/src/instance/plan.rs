@@ -151,7 +151,7 @@ fn plan_ended(wanted: &Wanted, seen: &Seen, restart: bool) -> Step {
         return Step::Launch(LaunchReason::Requested);
     }
     if wanted.power == Power::Stopped {
-        return Step::Rest;
+        return if wanted.auto_remove { Step::Remove } else { Step::Rest };
     }
     // The user turned it off and on again, or mended the spec of what had failed.
     if seen.stopped_by_user || (seen.phase == Phase::Failed && seen.observed_generation < wanted.generation) {
@@ -253,6 +253,10 @@ mod tests {
         let mut rm = with(No, 0);
         rm.auto_remove = true;
         assert_eq!(plan(&rm, &ended(0, false)), Step::Remove);
+        rm.power = Power::Stopped;
+        assert_eq!(plan(&rm, &ended(143, true)), Step::Remove, "a stop is an end too");
+        rm.restart_policy.policy = Always;
+        assert_eq!(plan(&rm, &ended(143, true)), Step::Remove, "no policy starts what was stopped");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Task {
             self.follow_limits(&object).await;
             match plan(&self.wanted(&object), &self.seen()) {
                 Step::Rest => {
-                    self.observe_generation(&object).await;
+                    self.observe_rest(&object).await;
                     let deadline = self.held.as_ref().and_then(|h| h.stop_by);
                     self.wait(deadline).await;
                 }
@@ -496,6 +496,17 @@ impl Task {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Nothing is left to do for this generation. Turning off what has ended is noted, so that turning it on starts it.
+    async fn observe_rest(&mut self, object: &Object<Instance>) {
+        let turned_off = object.spec.power == Power::Stopped && self.status.phase.is_ended();
+        if turned_off && !self.status.stopped_by_user {
+            self.status.stopped_by_user = true;
+            self.status.observed_generation = object.metadata.generation;
+            self.write().await;
+        }
+        self.observe_generation(object).await;
     }
 
     async fn observe_generation(&mut self, object: &Object<Instance>) {

@@ -51,7 +51,7 @@ impl Host for FakeHost {
             wait_attach_ms: 0,
             cgroup: "fake".into(),
             limits: limits(o),
-            workload: Workload::Container(Box::new(Container::default())),
+            workload: Workload::Container(Box::default()),
         })
     }
 
@@ -226,6 +226,45 @@ async fn auto_remove_takes_it_away_at_its_end() {
     s.host.runtime.exit(&uid, 0);
     s.until("once", "its end", |o| o.is_none()).await;
     assert_eq!(*s.host.removed.lock(), [uid]);
+}
+
+#[tokio::test]
+async fn auto_remove_takes_away_what_is_stopped() {
+    let s = Stack::new();
+    let restart_policy = RestartPolicy { policy: RestartWhen::Always, maximum_retry_count: 0 };
+    let uid = s.create("once", InstanceSpec { auto_remove: true, restart_policy, ..InstanceSpec::default() }).await;
+    s.until_phase("once", Phase::Running).await;
+    s.modify("once", |s| s.power = Power::Stopped).await;
+    s.until("once", "its end", |o| o.is_none()).await;
+    assert_eq!(*s.host.removed.lock(), [uid]);
+}
+
+#[tokio::test]
+async fn auto_remove_takes_away_what_cannot_start() {
+    let s = Stack::new();
+    *s.host.fail_prepare.lock() = Some(Failure::new("ImageNotPresent", "it is not here"));
+    let uid = s.create("once", InstanceSpec { auto_remove: true, ..InstanceSpec::default() }).await;
+    s.until("once", "its end", |o| o.is_none()).await;
+    assert_eq!(*s.host.removed.lock(), [uid]);
+    assert!(s.host.events.lock().iter().any(|e| e == "ImageNotPresent"));
+}
+
+#[tokio::test]
+async fn what_ended_by_itself_and_was_turned_off_starts_again() {
+    let s = Stack::new();
+    let uid = s.create("job", InstanceSpec::default()).await;
+    s.until_phase("job", Phase::Running).await;
+    s.host.runtime.exit(&uid, 3);
+    s.until_phase("job", Phase::Exited).await;
+    assert!(!s.status("job").await.stopped_by_user);
+
+    s.modify("job", |s| s.power = Power::Stopped).await;
+    s.until("job", "the note", |o| o.is_some_and(|o| o.status_or_default().stopped_by_user)).await;
+    let status = s.status("job").await;
+    assert_eq!((status.phase, status.exit_code), (Phase::Exited, Some(3)), "how it ended stays known");
+
+    s.modify("job", |s| s.power = Power::Running).await;
+    s.until_phase("job", Phase::Running).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An instance → Docker's whole document of a container.
 
 use biga_model::{
-    Instance, InstanceSpec, InstanceStatus, Isolation, LogDriver, NetworkMode, Object, Phase, PortMapping, Power,
+    Instance, InstanceSpec, InstanceStatus, LogDriver, NetworkMode, Object, Phase, PortMapping, Power,
     Protocol, RestartWhen,
 };
 use serde_json::{Map, Value, json};
@@ -292,8 +292,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "UTSMode": "",
         "UsernsMode": "",
         "ShmSize": spec.shm_size.map_or(64 << 20, |m| m.bytes()),
-        "Runtime": match spec.isolation { Isolation::Container => "biga", i => i.as_str() },
-        "Isolation": match spec.isolation { Isolation::Container => "", _ => "vm" },
+        "Runtime": if spec.isolation.is_virtual() { spec.isolation.as_str() } else { "biga" },
+        "Isolation": if spec.isolation.is_virtual() { "vm" } else { "" },
         "CpuShares": r.cpu_shares.unwrap_or(0),
         "Memory": b(r.memory),
         "NanoCpus": r.cpus.map_or(0, |c| u64::from(c.millis()) * 1_000_000),

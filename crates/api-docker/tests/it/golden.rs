@@ -41,7 +41,7 @@ fn full() -> Value {
     json!({
         "Hostname": "h", "Domainname": "d.example", "User": "1000:100", "AttachStdin": true, "AttachStdout": true,
         "AttachStderr": true, "Tty": false, "OpenStdin": true, "StdinOnce": true, "Env": ["A=1", "B=x=y", "A=2"],
-        "Cmd": ["-c", "true"], "Image": "busybox", "Volumes": {"/anon": {}}, "WorkingDir": "/work",
+        "Cmd": ["-c", "true"], "Image": "busybox", "Volumes": {"/anon": {}}, "WorkingDir": "/app",
         "Entrypoint": ["/bin/sh"], "OnBuild": null, "Labels": {"plain": "v", "odd": "a b"}, "StopSignal": "SIGQUIT",
         "StopTimeout": 3, "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
         "HostConfig": {

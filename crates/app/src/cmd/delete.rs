@@ -93,9 +93,12 @@ async fn one(api: &RawApi, name: &str, params: &DeleteParams, wait: bool) -> Res
     let Some(uid) = left["metadata"]["uid"].as_str() else {
         return Ok(());
     };
+    if !wait {
+        return Ok(());
+    }
     let mut pause = std::time::Duration::from_millis(10);
     // Any kind may be here, so its watch cannot be typed; asking is enough for a deletion.
-    while wait {
+    loop {
         match api.get_opt(name).await? {
             Some(o) if o["metadata"]["uid"] == uid => {}
             _ => return Ok(()),
@@ -103,5 +106,4 @@ async fn one(api: &RawApi, name: &str, params: &DeleteParams, wait: bool) -> Res
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(std::time::Duration::from_millis(500));
     }
-    Ok(())
 }

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod attach;
 pub mod compare;
 pub mod delete;
+pub mod docker_context;
 pub mod doctor;
 pub mod edit;
 pub mod events;

@@ -1,6 +1,8 @@
 //! `biga run` and `biga create`.
 
-use biga_client::ErrorKind;
+use std::time::Duration;
+
+use biga_client::{DeleteParams, ErrorKind};
 use biga_model::{Instance, Isolation, Object, Power};
 
 use crate::cmd::foreground;
@@ -10,6 +12,9 @@ use crate::exit::{Code, fail};
 use crate::output::line;
 use crate::session::Options;
 use crate::{names, wait};
+
+/// How long the removal of what could not be started is waited for.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// The image, and what follows it. One list, so that no option is looked for after the image.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,17 +78,42 @@ pub async fn run(cx: &Context, args: RunArgs) -> anyhow::Result<Code> {
         c.stdin_once = !args.detach && c.stdin;
     }
     let o = run_failed(create_object(cx, o, made_up).await)?;
-    if args.detach {
-        run_failed(wait::running(cx, &o).await)?;
-        line(o.name())?;
-        return Ok(Code::OK);
-    }
-    let options = Options {
-        stdin: interactive || machine,
-        tty: if machine { crate::term::stdin_is_terminal() } else { tty },
-        proxy_signals: !args.no_sig_proxy && !machine,
+    let work = async {
+        if args.detach {
+            wait::running(cx, &o).await?;
+            line(o.name())?;
+            return Ok(Code::OK);
+        }
+        let options = Options {
+            stdin: interactive || machine,
+            tty: if machine { crate::term::stdin_is_terminal() } else { tty },
+            proxy_signals: !args.no_sig_proxy && !machine,
+        };
+        foreground::attach(cx, &o, options).await
     };
-    run_failed(foreground::attach(cx, &o, options).await)
+    let result = tokio::select! {
+        biased;
+        r = work => r,
+        e = wait::not_placed(cx, &o) => Err(e),
+    };
+    if result.is_err() && o.spec.auto_remove {
+        drop_unstarted(cx, &o).await;
+    }
+    run_failed(result)
+}
+
+/// `--rm` holds for what never ran too. What runs, or may run, is left alone.
+async fn drop_unstarted(cx: &Context, o: &Object<Instance>) {
+    let work = async {
+        let seen = cx.api::<Instance>().get_opt(o.name()).await?;
+        let mine = seen.is_some_and(|s| s.uid() == o.uid() && !s.status_or_default().phase.is_live());
+        if mine && cx.api::<Instance>().delete(o.name(), &DeleteParams::now()).await?.is_some() {
+            wait::gone(cx, o).await?;
+        }
+        Ok::<_, biga_client::Error>(())
+    };
+    // The agent removes one that failed by itself, so it may be gone at any moment; the first error is what is told.
+    let _ = tokio::time::timeout(REMOVAL, work).await;
 }
 
 /// Before the process ran, every failure is 125, as with Docker; what is more exact stays.

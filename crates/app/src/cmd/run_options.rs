@@ -11,6 +11,7 @@ use clap::builder::TypedValueParser;
 
 use crate::exit::{Code, fail};
 use crate::names;
+use crate::parse::size::size;
 use crate::parse::{env, mount, network, port, signal, words};
 
 /// What to run and how.
@@ -97,7 +98,7 @@ struct StorageOptions {
     #[arg(long)]
     read_only: bool,
     /// Size of /dev/shm
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     shm_size: Option<Memory>,
 }
 
@@ -141,13 +142,13 @@ struct NetworkOptions {
 #[derive(Debug, Clone, Default, clap::Args)]
 struct LimitOptions {
     /// Memory: at most so much, or a machine's size
-    #[arg(short = 'm', long, value_name = "SIZE")]
+    #[arg(short = 'm', long, value_name = "SIZE", value_parser = size)]
     memory: Option<Memory>,
     /// Memory and swap together
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_swap: Option<Memory>,
     /// Memory it is pushed back to when the host has little
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_reservation: Option<Memory>,
     /// Processors: at most so much, or a machine's number
     #[arg(long, value_name = "NUMBER")]
@@ -213,7 +214,7 @@ struct LifeOptions {
 #[derive(Debug, Clone, Default, clap::Args)]
 struct MachineOptions {
     /// Grow the first disk to this size
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     disk_size: Option<Memory>,
     /// How it boots
     #[arg(long, value_name = "FIRMWARE", value_parser = ["bios", "uefi"])]

@@ -8,6 +8,7 @@ use crate::cmd::many::{Names, each};
 use crate::cmd::run_options::isolation;
 use crate::context::Context;
 use crate::exit::{Code, fail};
+use crate::parse::size::size;
 use crate::parse::words;
 
 /// Arguments of `update`.
@@ -17,13 +18,13 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "ISOLATION", value_parser = isolation())]
     isolation: Option<Isolation>,
     /// Memory: at most so much, or a machine's size at its next start
-    #[arg(short = 'm', long, value_name = "SIZE")]
+    #[arg(short = 'm', long, value_name = "SIZE", value_parser = size)]
     memory: Option<Memory>,
     /// Memory and swap together
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_swap: Option<Memory>,
     /// Memory it is pushed back to when the host has little
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     memory_reservation: Option<Memory>,
     /// Processors: at most so much, or a machine's number at its next start
     #[arg(long, value_name = "NUMBER")]

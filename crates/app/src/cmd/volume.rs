@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::exit::{Code, fail};
 use crate::output::{OutputArgs, line, object_table, print_objects, values};
 use crate::parse::env;
+use crate::parse::size::size;
 
 /// Verbs of `volume`.
 #[derive(Debug, clap::Subcommand)]
@@ -31,7 +32,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "MODE", default_value = "directory", value_parser = ["directory", "block"])]
     mode: String,
     /// Size of a block volume
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     size: Option<Memory>,
     /// Set a label
     #[arg(short = 'l', long, value_name = "KEY[=VALUE]", value_parser = env::key_value)]

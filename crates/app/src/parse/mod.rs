@@ -5,5 +5,6 @@ pub mod mount;
 pub mod network;
 pub mod port;
 pub mod signal;
+pub mod size;
 pub mod time;
 pub mod words;

@@ -2,6 +2,8 @@
 
 use biga_model::{InstanceVolume, TmpfsSource, VolumeMount};
 
+use super::size::size;
+
 /// Something to mount, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MountArg {
@@ -89,7 +91,7 @@ pub fn tmpfs(s: &str) -> Result<MountArg, String> {
     let mut read_only = false;
     for o in options.split(',').filter(|o| !o.is_empty()) {
         match o.split_once('=').unwrap_or((o, "")) {
-            ("size", v) => spec.size = Some(v.parse()?),
+            ("size", v) => spec.size = Some(size(v)?),
             ("mode", v) => spec.mode = Some(v.to_string()),
             ("ro", "") => read_only = true,
             ("rw" | "noexec" | "exec" | "nosuid" | "nodev", "") => {}
@@ -122,7 +124,7 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
                 }
             }
             "volume-subpath" => sub_path = Some(v.to_string()),
-            "tmpfs-size" => spec.size = Some(v.parse()?),
+            "tmpfs-size" => spec.size = Some(size(v)?),
             "tmpfs-mode" => spec.mode = Some(v.to_string()),
             "bind-propagation" | "consistency" => {}
             _ => {

@@ -118,7 +118,7 @@ pub fn security_opt(s: &str, to: &mut SecuritySpec) -> Result<(), String> {
 /// Applies one `--log-opt`.
 pub fn log_opt(s: &str, to: &mut LogSpec) -> Result<(), String> {
     match s.split_once('=') {
-        Some(("max-size", v)) => to.max_size = Some(v.parse()?),
+        Some(("max-size", v)) => to.max_size = Some(super::size::size(v)?),
         Some(("max-file", v)) => {
             to.max_files = Some(v.parse().map_err(|_| format!("{s:?}: {v:?} is no number"))?);
         }

@@ -1,6 +1,8 @@
 //! The daemon: store, API, control and agent in one process.
 
 mod backend;
+mod docker;
+mod node;
 mod notify;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +35,9 @@ pub struct ServeOptions {
     /// Address for kubectl and other clients over TLS; "none" listens on the unix socket only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6477")]
     pub tls_listen: String,
+    /// Socket for Docker's command line and libraries; docker.sock below --run where left out, "none" for no socket
+    #[arg(long, value_name = "PATH")]
+    pub docker_socket: Option<PathBuf>,
     /// Form of the daemon's own log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -62,6 +67,15 @@ impl ServeOptions {
         }
     }
 
+    /// Where the Docker API is served, unless it was switched off.
+    fn docker_path(&self, run: &Path) -> anyhow::Result<Option<PathBuf>> {
+        match &self.docker_socket {
+            None => Ok(Some(run.join(DOCKER_SOCKET))),
+            Some(p) if p.as_os_str() == "none" => Ok(None),
+            Some(p) => absolute(p).map(Some),
+        }
+    }
+
     fn node_name(&self) -> String {
         let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = self.node_name.clone().unwrap_or_else(host);
@@ -75,6 +89,8 @@ impl ServeOptions {
 
 /// Name of the API's socket below the run root.
 pub const SOCKET: &str = "api.sock";
+/// Name of the Docker API's socket below the run root.
+pub const DOCKER_SOCKET: &str = "docker.sock";
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: ServeOptions) -> anyhow::Result<()> {
@@ -119,24 +135,38 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
     let server = Server::bind(&listen(&options, &layout)?)
         .await
         .context("cannot listen")?;
-    let router = router(&dynamic, &agent, &node);
+    let docker = match options.docker_path(&layout.run)? {
+        Some(path) => Some(docker::bind(&path).await?),
+        None => None,
+    };
+    let backend = node::Node::new(agent.engine().clone(), agent.streams().clone());
+    let router = router(&dynamic, backend.clone(), &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;
     }
     tracing::info!(node, state = %layout.state.display(), took_ms = begun.elapsed().as_millis(), "biga serves");
     notify::ready();
     let serving = tokio::spawn(server.run(router, shutdown.clone()));
+    let docker = docker.map(|d| {
+        let router = docker::router(dynamic.clone(), backend, &node, &layout.state);
+        tokio::spawn(d.run(router, shutdown.clone()))
+    });
     wait_for_end().await?;
     tracing::info!("told to end: instances live on");
     notify::stopping();
     shutdown.cancel();
-    let _ = tokio::join!(serving, control);
+    let docker = async {
+        if let Some(d) = docker {
+            let _ = d.await;
+        }
+    };
+    let _ = tokio::join!(serving, docker, control);
     drop(agent);
     store.close();
     Ok(())
 }
 
-fn router(store: &Arc<dyn Store>, agent: &Agent, node: &str) -> axum::Router {
+fn router(store: &Arc<dyn Store>, backend: node::Node, node: &str) -> axum::Router {
     let kube = Registry::new(store.clone())
         .with::<Instance>()
         .with::<Image>()
@@ -145,8 +175,7 @@ fn router(store: &Arc<dyn Store>, agent: &Agent, node: &str) -> axum::Router {
         .with::<Node>()
         .with::<Event>()
         .router();
-    let backend = backend::Node::new(agent.engine().clone(), agent.streams().clone());
-    biga_server::routes(kube, store.clone(), Arc::new(backend), node)
+    biga_server::routes(kube, store.clone(), Arc::new(backend::Native(backend)), node)
 }
 
 fn agent_options(node: &str, layout: &Layout) -> anyhow::Result<AgentOptions> {

@@ -74,6 +74,11 @@ impl Isolation {
             Isolation::Vm => "vm",
         }
     }
+
+    /// Whether it has a kernel of its own, under an emulator.
+    pub fn is_virtual(self) -> bool {
+        self != Isolation::Container
+    }
 }
 
 impl std::fmt::Display for Isolation {

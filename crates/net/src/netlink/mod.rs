@@ -186,10 +186,22 @@ impl Socket {
     }
 
     /// Asks for a list; calls `each` with the body of every entry.
-    fn dump(&mut self, what: &str, kind: u16, fixed: &[u8], mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+    fn dump(&mut self, what: &str, kind: u16, fixed: &[u8], each: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.ask(what, kind, NLM_F_DUMP, |b| b.raw(fixed), each)
+    }
+
+    /// Asks for a list, or (with `NLM_F_ACK` for its end) for one thing; calls `each` with the body of every answer.
+    fn ask(
+        &mut self,
+        what: &str,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Body<'_>),
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
         let fail = |e: io::Error| Error::netlink(what, e);
         let mut batch = Batch::new();
-        batch.message(what.to_owned(), kind, NLM_F_DUMP, |b| b.raw(fixed));
+        batch.message(what.to_owned(), kind, flags, body);
         let seq = self.sequence(&mut batch);
         self.send(&batch.bytes).map_err(fail)?;
         let mut buffer = vec![0; 64 << 10];
@@ -198,7 +210,7 @@ impl Socket {
             for message in messages(&buffer[..got]).filter(|m| m.seq == seq) {
                 match message.kind {
                     NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return Err(fail(message.errno().unwrap_or(Errno::PROTO).into())),
+                    NLMSG_ERROR => return message.errno().map_or(Ok(()), |e| Err(fail(e.into()))),
                     _ => each(message.body),
                 }
             }

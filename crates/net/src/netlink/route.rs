@@ -24,6 +24,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const OPERSTATE_UP: u8 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -332,6 +334,23 @@ impl Socket {
             }
         })?;
         Ok(found)
+    }
+
+    /// Whether an interface carries traffic: it and the other end are up, and the kernel has told its bridge so.
+    pub fn carries(&mut self, name: &str) -> Result<bool, Error> {
+        let mut state = 0;
+        let body = |b: &mut Body<'_>| {
+            b.raw(&ifinfo(0, 0, 0));
+            b.attr_str(IFLA_IFNAME, name);
+        };
+        self.ask("look at an interface", RTM_GETLINK, NLM_F_ACK, body, |answer| {
+            let mut all = attributes(answer.get(16..).unwrap_or_default());
+            state = all
+                .find(|(tag, _)| *tag == IFLA_OPERSTATE)
+                .and_then(|(_, v)| v.first().copied())
+                .unwrap_or(0);
+        })?;
+        Ok(state == OPERSTATE_UP)
     }
 
     /// The number of an interface, where it exists.

@@ -82,6 +82,13 @@ pub struct Sample {
     pub probes: Option<Probes>,
 }
 
+impl Sample {
+    /// What the host pays in memory: the processes' own pages and the kernel's, pages of files apart.
+    pub fn host_memory(&self) -> Option<u64> {
+        Some(self.memory? + self.kernel_memory.unwrap_or(0))
+    }
+}
+
 /// Starts an instance, measures it, and removes it.
 pub async fn run(cx: &Context, plan: &Plan, daemon: &Daemon, probes: bool) -> anyhow::Result<Sample> {
     let o = object(plan, &cx.namespace);
@@ -139,11 +146,17 @@ async fn started(
 ) -> anyhow::Result<Sample> {
     let o = wait::running(cx, o).await?;
     let status = o.status_or_default();
+    let mut first = status.started_at;
+    if o.spec.isolation == Isolation::Vm {
+        // QEMU runs at once; the machine is of use when its system is up.
+        probe::answers(cx, &o).await?;
+        first = Some(Timestamp::now());
+    }
     // CPU first: what follows must not be counted.
     let processes = Processes::of(status.pid);
     let cpu = daemon.cpu().saturating_sub(cpu_before) + processes.cpu();
     let mut sample = Sample {
-        start_ns: status.started_at.and_then(|s| nanoseconds_between(asked, s)),
+        start_ns: first.and_then(|s| nanoseconds_between(asked, s)),
         cpu_ns: cpu.as_nanos() as u64,
         accelerator: status.accelerator.clone(),
         ..Sample::default()

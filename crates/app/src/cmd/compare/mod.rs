@@ -14,6 +14,7 @@ use biga_model::{Instance, Isolation, Memory, Node};
 use crate::context::Context;
 use crate::exit::{Code, fail};
 use crate::output::{Format, OutputArgs, emit, json, note, yaml};
+use crate::parse::size::size;
 use measure::Plan;
 use report::Report;
 
@@ -27,7 +28,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "IMAGE")]
     vm_image: Option<String>,
     /// Memory of each instance
-    #[arg(short = 'm', long, value_name = "SIZE", default_value = "256Mi")]
+    #[arg(short = 'm', long, value_name = "SIZE", default_value = "256m", value_parser = size)]
     memory: Memory,
     /// Measure starts only, no work inside
     #[arg(long)]
@@ -103,6 +104,9 @@ async fn rounds(cx: &Context, args: &CompareArgs, id: &str) -> anyhow::Result<Re
     }
     let daemon = measure::Daemon::of(&cx.client).await?;
     let mut report = Report::new(&args.image, args.rounds, &node);
+    if args.vm_image.is_none() && offered(Isolation::Vm) {
+        report.note("vm: not compared: a machine boots a disk image, which --vm-image names".into());
+    }
     for round in 0..=args.rounds {
         for plan in &plans {
             // The first round fetches images and warms caches; its figures are not counted.

@@ -81,6 +81,28 @@ pub const PROBES: [Probe; 5] = [
 /// No probe takes longer, not even in the emulator.
 const LONGEST: Duration = Duration::from_secs(120);
 
+/// How long a machine may take until its guest agent answers.
+const BOOTS_WITHIN: Duration = Duration::from_secs(300);
+
+/// Waits until a program can be run inside a machine.
+pub async fn answers(cx: &Context, o: &Object<Instance>) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let once = tokio::time::timeout(LONGEST, exec(cx, o.name(), PROBES[0].script, Vec::new())).await;
+        if let Ok(Ok((Exit { code: 0, .. }, _))) = once {
+            return Ok(());
+        }
+        if begin.elapsed() > BOOTS_WITHIN {
+            let secs = BOOTS_WITHIN.as_secs();
+            return Err(fail(
+                Code::TIMEOUT,
+                format!("no program could be run in it within {secs} s: is qemu-guest-agent in the image?"),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
 /// Does all of them once.
 pub async fn run(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Probes> {
     let server = Server::start(o).await;

@@ -33,12 +33,14 @@ struct Column {
     comparable: bool,
     rounds: usize,
     medians: Value,
+    /// Of the work inside: how many times the container's figure.
+    relative: Map<String, Value>,
     failures: Vec<String>,
     #[serde(skip)]
     samples: Vec<Sample>,
 }
 
-const EMULATED: &str = "emulated (TCG): not comparable with KVM";
+const EMULATED: &str = "emulated (TCG): its figures say nothing of what it costs with KVM";
 
 impl Report {
     /// An empty report.
@@ -47,7 +49,7 @@ impl Report {
         for (k, v) in [
             (
                 "startNs",
-                "from the request to the entrypoint's first instruction (a machine's: to its power-on); nanoseconds",
+                "from the request to the entrypoint's first instruction (a machine's: until its guest agent runs a program); nanoseconds",
             ),
             (
                 "startCpuNs",
@@ -58,6 +60,7 @@ impl Report {
                 "proportional memory of the shim and all processes below it, without pages of files",
             ),
             ("kernelBytes", "memory the kernel spends for it, as its cgroup says"),
+            ("hostMemoryBytes", "the two above together: what the host pays, pages of files apart"),
             (
                 "filePageBytes",
                 "proportional memory that is pages of files: programs and the image; a guest's own page cache counts as memory",
@@ -93,6 +96,7 @@ impl Report {
                 comparable: true,
                 rounds: 0,
                 medians: Value::Null,
+                relative: Map::new(),
                 failures: Vec::new(),
                 samples: Vec::new(),
             });
@@ -111,10 +115,32 @@ impl Report {
         c.rounds = c.samples.len();
         c.medians = medians(&c.samples);
         if !c.comparable {
-            let text = format!("{isolation}: {EMULATED}");
-            if !self.notes.contains(&text) {
-                self.notes.push(text);
-            }
+            self.note(format!("{isolation}: {EMULATED}"));
+        }
+        self.relate();
+    }
+
+    /// Says something about the whole, once.
+    pub fn note(&mut self, text: String) {
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// Holds the work inside each against the same work in the container.
+    fn relate(&mut self) {
+        let Some(base) = self.isolations.iter().find(|c| c.shared_kernel).map(|c| c.medians.clone()) else {
+            return;
+        };
+        for c in self.isolations.iter_mut().filter(|c| !c.shared_kernel) {
+            let keys = PROBES.iter().map(|p| format!("{}Ns", p.key));
+            c.relative = keys
+                .filter_map(|k| {
+                    let (own, base) = (c.medians[&k].as_f64()?, base[&k].as_f64().filter(|b| *b > 0.0)?);
+                    let times = (own / base * 100.0).round() / 100.0;
+                    Some((k, json!(times)))
+                })
+                .collect();
         }
     }
 
@@ -136,12 +162,16 @@ impl Report {
         let mut t = TextTable::new(std::iter::once(format!("median of {}", self.rounds)).chain(
             self.isolations.iter().map(|c| match c.accelerator.as_str() {
                 "" => c.isolation.to_string(),
+                "tcg" => format!("{}, emulated", c.isolation),
                 a => format!("{} ({a})", c.isolation),
             }),
         ));
         for (key, title, show) in rows() {
             let cells = self.isolations.iter().map(|c| match c.medians[&key].as_u64() {
-                Some(n) => show(n),
+                Some(n) => match c.relative.get(&key).and_then(Value::as_f64) {
+                    Some(times) => format!("{} (x{times:.1})", show(n)),
+                    None => show(n),
+                },
                 None => "--".into(),
             });
             t.row(std::iter::once(title).chain(cells));
@@ -166,8 +196,18 @@ impl Report {
                 (None, _) => "--",
             }),
         );
+        add(
+            &mut t,
+            "processor",
+            words(&|c| match c.accelerator.as_str() {
+                "" => "the host's",
+                "kvm" => "the host's (KVM)",
+                "tcg" => "emulated (TCG)",
+                _ => "--",
+            }),
+        );
         let mut out = t.render();
-        out.push('\n');
+        out.push_str("\n(x…): times the container's figure\n");
         for n in &self.notes {
             out.push_str(&format!("{n}\n"));
         }
@@ -194,8 +234,9 @@ fn rows() -> Vec<(String, String, Show)> {
     let mut rows: Vec<(String, String, Show)> = vec![
         ("startNs".into(), "start".into(), duration),
         ("startCpuNs".into(), "CPU to start".into(), duration),
-        ("memoryBytes".into(), "memory".into(), bytes),
+        ("memoryBytes".into(), "process memory".into(), bytes),
         ("kernelBytes".into(), "kernel memory".into(), bytes),
+        ("hostMemoryBytes".into(), "memory in all".into(), bytes),
         ("filePageBytes".into(), "file pages".into(), bytes),
         ("diskBytes".into(), "disk used".into(), bytes),
     ];
@@ -232,6 +273,7 @@ fn medians(samples: &[Sample]) -> Value {
     set("startCpuNs", of(&|s| Some(s.cpu_ns)));
     set("memoryBytes", of(&|s| s.memory));
     set("kernelBytes", of(&|s| s.kernel_memory));
+    set("hostMemoryBytes", of(&Sample::host_memory));
     set("filePageBytes", of(&|s| s.file_pages));
     set("diskBytes", of(&|s| s.disk));
     for p in &PROBES {
@@ -306,6 +348,8 @@ mod tests {
         assert_eq!(v["isolations"][0]["medians"]["startNs"], 12_000_000);
         assert_eq!(v["isolations"][1]["comparable"], false);
         assert_eq!(v["isolations"][0]["medians"]["networkNs"], Value::Null);
+        assert_eq!(v["isolations"][0]["relative"], json!({}));
+        assert_eq!(v["isolations"][1]["relative"], json!({"execNs": 1.0, "cpuNs": 100.0}));
     }
 
     #[test]

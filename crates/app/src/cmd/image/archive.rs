@@ -37,7 +37,7 @@ pub struct SaveArgs {
     image: String,
 }
 
-/// Arguments of `image import`.
+/// Arguments of `image import`. The name goes to standard output, the image's id to standard error.
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
     /// Config of the image: a JSON file in the form of an OCI image config, or of its "config" part

@@ -13,12 +13,12 @@ fn run_carries_output_input_and_exit_code() {
     assert_eq!(r.ok().trim(), (3 << 20).to_string());
     let r = d.biga(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero bs=64k count=64 2>/dev/null | tr '\\0' y"]);
     assert_eq!(r.ok().len(), 64 * 65536);
-    for (args, code) in [(&["nonesuch"][..], 127), (&["/etc/passwd"][..], 126), (&["sh", "-c", "kill -9 $$"][..], 137)] {
+    for (args, code) in [(&["nonesuch"][..], 127), (&["/etc/passwd"][..], 126)] {
         let r = d.biga(&[&["run", "--rm", "busybox"], args].concat());
         assert_eq!(r.code, code, "{args:?}: {}", r.err);
     }
     eventually("nothing to be left", || d.biga(&["ps", "-aq"]).ok().is_empty().then_some(()));
-    eventually("the kernel to be clean", || d.leftovers().is_empty().then_some(()));
+    d.until_clean();
 }
 
 #[test]
@@ -48,13 +48,13 @@ fn detached_logs_exec_and_stop() {
     assert!(d.biga(&["logs", "web"]).ok().ends_with("bye"));
     assert!(!d.biga(&["ps"]).ok().contains("web"));
     let r = d.biga(&["exec", "web", "true"]);
-    assert!(r.code != 0 && r.err.contains("not running"), "{r:?}");
+    assert!(r.code != 0 && r.err.contains("does not run"), "{r:?}");
 
     d.biga(&["start", "web"]).ok();
     d.until_phase("web", "Running");
     assert_ne!(d.biga(&["rm", "web"]).code, 0, "a running instance is not removed without force");
     d.biga(&["rm", "-f", "web"]).ok();
-    eventually("nothing to be left", || d.leftovers().is_empty().then_some(()));
+    d.until_clean();
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn instances_live_on_without_the_daemon() {
     }
     assert_eq!(d.biga(&["exec", "talks", "echo", "still here"]).ok(), "still here");
     d.biga(&["rm", "-f", "talks", "ends"]).ok();
-    eventually("nothing to be left", || d.leftovers().is_empty().then_some(()));
+    d.until_clean();
 }
 
 #[test]

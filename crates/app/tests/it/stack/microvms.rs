@@ -46,13 +46,13 @@ fn one_image_as_container_and_as_microvm() {
     let get = |from: &str, to: &str| {
         eventually(&format!("{to} from {from}"), || {
             let url = format!("http://{to}/index.html");
-            (d.biga(&["exec", from, "wget", "-q", "-T", "5", "-O", "-", &url]).out == "hello from biga\n").then_some(())
+            (d.biga(&["exec", from, "wget", "-q", "-O", "-", &url]).out == "hello from biga\n").then_some(())
         });
     };
     get("web", "vmweb");
     get("vmweb", "web");
     eventually("the published port", || {
-        let r = d.host(&["/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", "http://127.0.0.1:8081/index.html"]);
+        let r = d.host(&["/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8081/index.html"]);
         (r.out == "hello from biga\n").then_some(())
     });
     assert_eq!(d.biga(&["exec", "vmweb", "sh", "-c", "exit 6"]).code, 6);
@@ -68,7 +68,7 @@ fn one_image_as_container_and_as_microvm() {
     assert_eq!(d.biga(&["exec", "vmweb", "uname", "-r"]).ok(), host);
     assert_eq!(d.field("vmweb", &["status", "networks"]), address);
     d.biga(&["rm", "-f", "web", "vmweb"]).ok();
-    eventually("nothing to be left", || d.leftovers().is_empty().then_some(()));
+    d.until_clean();
 }
 
 #[test]

@@ -10,11 +10,11 @@ const SERVE: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/var/www"];
 fn names_and_published_ports() {
     let d = daemon();
     d.biga(&[&["run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox"], &SERVE[..]].concat()).ok();
-    let get = "wget -q -T 5 -O - http://web/index.html";
+    let get = "wget -q -O - http://web/index.html";
     eventually("the page by name", || {
         (d.biga(&["run", "--rm", "busybox", "sh", "-c", get]).out == "hello from biga\n").then_some(())
     });
-    let page = d.host(&["/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", "http://127.0.0.1:8080/index.html"]);
+    let page = d.host(&["/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/index.html"]);
     assert_eq!(page.ok(), "hello from biga");
     let taken = d.biga(&["run", "-d", "--name", "second", "-p", "127.0.0.1:8080:80", "busybox", "sleep", "1000"]);
     assert!(taken.code == 125 && taken.err.contains("8080"), "{taken:?}");

@@ -1,0 +1,198 @@
+//! The Docker Engine API of this node: its streams, its name, its socket.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use biga_agent::node::first_status;
+use biga_api_docker::backend::{Backend, BoxedIo, ByteStream, LogQuery, RegistryAuth, Reporter, Upload};
+use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
+use biga_image::{ArchiveFormat, ImageConfig};
+use biga_model::NodeStatus;
+use biga_server::{Options, Server, UnixOptions};
+use biga_store::Store;
+use biga_wire::http::{ImageResult, PruneResult};
+use biga_wire::shim;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use super::node::{self, Credentials, Import, Node};
+
+/// Groups that may use the socket; the first that exists.
+const GROUPS: [&str; 2] = ["docker", "biga"];
+
+/// The node, as the Docker API wants to see it.
+struct Docker(Node);
+
+impl From<node::Fault> for Fault {
+    fn from(f: node::Fault) -> Fault {
+        let kind = match f.kind {
+            node::FaultKind::Invalid => FaultKind::Invalid,
+            node::FaultKind::Denied => FaultKind::Unauthorized,
+            node::FaultKind::NotFound => FaultKind::NotFound,
+            node::FaultKind::Conflict => FaultKind::Conflict,
+            node::FaultKind::Unsupported => FaultKind::Unsupported,
+            node::FaultKind::Failed => FaultKind::Failed,
+        };
+        Fault::new(kind, f.message)
+    }
+}
+
+impl From<RegistryAuth> for Credentials {
+    fn from(a: RegistryAuth) -> Credentials {
+        Credentials {
+            username: a.username,
+            password: a.password,
+            identity_token: a.identity_token,
+            registry_token: a.registry_token,
+        }
+    }
+}
+
+/// Binds the socket, so that clients can connect from now on. What a killed daemon left there is replaced.
+pub async fn bind(path: &Path) -> anyhow::Result<Server> {
+    let mut unix = UnixOptions::new(path);
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    unix.group = group(&groups).map(String::from);
+    let options = Options {
+        unix: Some(unix),
+        tls: None,
+        // Docker's clients shut down their half of a connection at the end of their input, and still read ours.
+        half_close: true,
+    };
+    let server = Server::bind(&options).await;
+    server.context("cannot serve the Docker API (--docker-socket none does without)")
+}
+
+/// The group that gets the socket, out of the text of `/etc/group`.
+fn group(file: &str) -> Option<&'static str> {
+    let is_there = |name: &&str| file.lines().any(|l| l.split(':').next() == Some(*name));
+    GROUPS.into_iter().find(is_there)
+}
+
+/// The routes of the Docker API.
+pub fn router(store: Arc<dyn Store>, node: Node, name: &str, state: &Path) -> axum::Router {
+    let info = NodeInfo {
+        name: name.into(),
+        // Of the place where the objects are kept, so that it stays over restarts.
+        id: format!("{name}:{}", state.display()),
+        state_dir: state.display().to_string(),
+        ..info_of(first_status())
+    };
+    biga_api_docker::router(DockerApi::new(store, Arc::new(Docker(node)), info))
+}
+
+fn info_of(s: NodeStatus) -> NodeInfo {
+    NodeInfo {
+        version: s.version,
+        kernel: s.kernel,
+        os: s.os,
+        cpus: s.cpus,
+        memory: s.memory,
+        cgroup_version: if s.cgroup.contains('2') { 2 } else { 1 },
+        // Whether one can be started now is said when one is: by then a guest kernel may have come.
+        microvms: true,
+        ..NodeInfo::default()
+    }
+}
+
+#[async_trait]
+impl Backend for Docker {
+    async fn open(&self, namespace: &str, name: &str, first: shim::Request) -> Result<BoxedIo, Fault> {
+        Ok(Box::new(self.0.open(namespace, name, &first).await?))
+    }
+
+    async fn logs(&self, namespace: &str, name: &str, query: LogQuery) -> Result<ByteStream, Fault> {
+        let query = node::LogQuery {
+            follow: query.follow,
+            tail: query.tail,
+            since: query.since,
+            until: query.until,
+            stdout: query.stdout,
+            stderr: query.stderr,
+            timestamps: query.timestamps,
+            frames: true,
+        };
+        let bytes = self.0.logs(namespace, name, query).await?;
+        Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
+    }
+
+    async fn stats(
+        &self,
+        namespace: &str,
+        name: &str,
+        stream: bool,
+    ) -> Result<BoxStream<'static, Result<shim::Stats, Fault>>, Fault> {
+        let samples = self.0.stats(namespace, name, stream).await?;
+        Ok(samples.map(|s| s.map_err(Fault::from)).boxed())
+    }
+
+    async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Fault> {
+        Ok(self.0.signal(namespace, name, signal).await?)
+    }
+
+    async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Fault> {
+        Ok(self.0.pids(namespace, name).await?)
+    }
+
+    async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault> {
+        Ok(self.0.image_config(reference).await?)
+    }
+
+    async fn image_load(&self, archive: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        Ok(self.0.load(archive).await?)
+    }
+
+    async fn image_save(&self, references: &[String]) -> Result<ByteStream, Fault> {
+        let bytes = self.0.save(references, ArchiveFormat::Docker).await?;
+        Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
+    }
+
+    async fn image_import(&self, reference: &str, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        let what = Import::Rootfs(Box::new(ImageConfig::default()));
+        Ok(self.0.import(reference, what, content).await?)
+    }
+
+    async fn image_push(
+        &self,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+        report: Reporter,
+    ) -> Result<ImageResult, Fault> {
+        let auth = auth.map(Credentials::from);
+        let push = self.0.push(reference, reference, auth, move |p| report.progress(p));
+        Ok(push.await?)
+    }
+
+    async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, Fault> {
+        Ok(self.0.tag(reference, target).await?)
+    }
+
+    async fn prune(&self, _report: Reporter) -> Result<PruneResult, Fault> {
+        Ok(self.0.prune().await?)
+    }
+
+    async fn image_pull(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        auth: RegistryAuth,
+        report: Reporter,
+    ) -> Result<ImageResult, Fault> {
+        let pull = self.0.pull(reference, platform, auth.into(), move |p| report.progress(p));
+        Ok(pull.await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dockers_own_group_comes_first() {
+        assert_eq!(group("root:x:0:\nbiga:x:7:\ndocker:x:9:ann\n"), Some("docker"));
+        assert_eq!(group("root:x:0:\nbiga:x:7:\n"), Some("biga"));
+        assert_eq!(group("root:x:0:\ndockers:x:7:docker\n"), None);
+    }
+}
