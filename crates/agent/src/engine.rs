@@ -93,7 +93,16 @@ impl Engine {
         };
         let runtimes = Isolation::ALL.into_iter().map(|i| (i, runtime(i))).collect();
         let hypervisors = Hypervisors::new(layout.state.clone());
-        Engine { layout, images, mounts, networks, volumes, hypervisors, events, runtimes }
+        Engine {
+            layout,
+            images,
+            mounts,
+            networks,
+            volumes,
+            hypervisors,
+            events,
+            runtimes,
+        }
     }
 
     /// The image of an instance: what its status remembers while that is here, what its spec names otherwise.
@@ -105,7 +114,10 @@ impl Engine {
     /// The image that an instance was last run from.
     pub fn image_of(&self, status: &InstanceStatus) -> Result<ImageRecord, Failure> {
         let missing = |e: biga_image::Error| Failure::new("ImageNotPresent", e.to_string());
-        self.images.files().get(&status.image_id.parse().map_err(missing)?).map_err(missing)
+        self.images
+            .files()
+            .get(&status.image_id.parse().map_err(missing)?)
+            .map_err(missing)
     }
 
     fn make_dirs(&self, uid: &str) -> Result<(), Failure> {

@@ -16,7 +16,11 @@ use crate::probe;
 /// Where distributions put QEMU.
 const QEMU: [&str; 2] = ["/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64"];
 /// Where distributions put the virtiofs daemon.
-const VIRTIOFSD: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd"];
+const VIRTIOFSD: [&str; 3] = [
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/qemu/virtiofsd",
+    "/usr/lib/virtiofsd",
+];
 /// UEFI firmware code, and the template of a machine's own variables.
 const OVMF: [(&str, &str); 2] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -45,7 +49,11 @@ fn first_existing(paths: &[&str]) -> Option<PathBuf> {
 impl Hypervisors {
     /// `state` is the state root.
     pub fn new(state: PathBuf) -> Hypervisors {
-        Hypervisors { state, found: Arc::default(), kvm: Arc::default() }
+        Hypervisors {
+            state,
+            found: Arc::default(),
+            kvm: Arc::default(),
+        }
     }
 
     /// Whether KVM really runs a guest here: tried once for a boot and a version of QEMU.
@@ -59,7 +67,9 @@ impl Hypervisors {
         };
         let key = format!("{}\n{}\n", boot_id(), stamp(&qemu));
         let cache = self.state.join("kvm-trial");
-        let remembered = std::fs::read_to_string(&cache).ok().and_then(|t| t.strip_prefix(&key).map(str::to_string));
+        let remembered = std::fs::read_to_string(&cache)
+            .ok()
+            .and_then(|t| t.strip_prefix(&key).map(str::to_string));
         let tried = match remembered {
             Some(words) => from_words(&words),
             None => {
@@ -91,7 +101,9 @@ impl Hypervisors {
     pub async fn get(&self, cpus: Option<Cpus>, memory: u64) -> Result<Hypervisor, Failure> {
         let found = self.found().await?.clone();
         let this = self.clone();
-        let kvm = tokio::task::spawn_blocking(move || this.try_kvm()).await.is_ok_and(|k| k == probe::Kvm::Runs);
+        let kvm = tokio::task::spawn_blocking(move || this.try_kvm())
+            .await
+            .is_ok_and(|k| k == probe::Kvm::Runs);
         Ok(Hypervisor {
             qemu: found.qemu,
             version: found.version,
@@ -134,7 +146,10 @@ impl Hypervisors {
         machine: &MachineSpec,
         dir: &Path,
     ) -> Result<PathBuf, Failure> {
-        let base = record.disk.clone().ok_or_else(|| Failure::new("WrongImageFormat", "the image holds no disk"))?;
+        let base = record
+            .disk
+            .clone()
+            .ok_or_else(|| Failure::new("WrongImageFormat", "the image holds no disk"))?;
         let file = dir.join("disk.qcow2");
         let size = machine.disk_size.map(|s| s.bytes());
         let made = file.clone();
@@ -143,7 +158,10 @@ impl Hypervisors {
             biga_image::DiskFormat::Qcow2 => disk::Format::Qcow2,
         };
         let work = move || {
-            let info = disk::Info { format, size: base.virtual_size };
+            let info = disk::Info {
+                format,
+                size: base.virtual_size,
+            };
             if !made.exists() {
                 return disk::clone(&base.file, info, &made, size);
             }
@@ -164,7 +182,13 @@ impl Hypervisors {
         nics: &[Nic],
         dir: &Path,
     ) -> Result<PathBuf, Failure> {
-        let cloud = object.spec.machine.clone().unwrap_or_default().cloud_init.unwrap_or_default();
+        let cloud = object
+            .spec
+            .machine
+            .clone()
+            .unwrap_or_default()
+            .cloud_init
+            .unwrap_or_default();
         let file = dir.join("seed.img");
         let seed = seed::Seed {
             instance_id: object.uid().to_string(),
@@ -183,9 +207,14 @@ impl Hypervisors {
         if machine.firmware == Firmware::Bios {
             return Ok(None);
         }
-        let pair = OVMF.iter().find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists());
+        let pair = OVMF
+            .iter()
+            .find(|(code, vars)| Path::new(code).exists() && Path::new(vars).exists());
         let (code, template) = pair.ok_or_else(|| {
-            Failure::new("NoFirmware", "there is no UEFI firmware on this host: install the package ovmf")
+            Failure::new(
+                "NoFirmware",
+                "there is no UEFI firmware on this host: install the package ovmf",
+            )
         })?;
         let vars = dir.join("uefi-vars.fd");
         if !vars.exists() {
@@ -216,14 +245,27 @@ async fn blocking<E: std::fmt::Display + Send + 'static>(
 }
 
 async fn find() -> Result<Found, Failure> {
-    let missing = || Failure::new("NoQemu", "there is no QEMU on this host: install the package qemu-system-x86");
+    let missing = || {
+        Failure::new(
+            "NoQemu",
+            "there is no QEMU on this host: install the package qemu-system-x86",
+        )
+    };
     let qemu = first_existing(&QEMU).ok_or_else(missing)?;
     let out = tokio::process::Command::new(&qemu).arg("--version").output().await;
     let out = out.map_err(|e| Failure::new("NoQemu", format!("cannot run {}: {e}", qemu.display())))?;
     let text = String::from_utf8_lossy(&out.stdout);
-    let version = parse_version(&text)
-        .ok_or_else(|| Failure::new("NoQemu", format!("cannot tell the version of QEMU from {:?}", text.trim())))?;
-    Ok(Found { qemu, version, virtiofsd: first_existing(&VIRTIOFSD) })
+    let version = parse_version(&text).ok_or_else(|| {
+        Failure::new(
+            "NoQemu",
+            format!("cannot tell the version of QEMU from {:?}", text.trim()),
+        )
+    })?;
+    Ok(Found {
+        qemu,
+        version,
+        virtiofsd: first_existing(&VIRTIOFSD),
+    })
 }
 
 /// Major and minor of `QEMU emulator version 7.2.22 (Debian …)`.
@@ -233,7 +275,10 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 }
 
 fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_string()
 }
 
 /// Changes when the program is replaced.
@@ -264,14 +309,21 @@ mod tests {
 
     #[test]
     fn versions_are_read() {
-        assert_eq!(parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"), Some((7, 2)));
+        assert_eq!(
+            parse_version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)"),
+            Some((7, 2))
+        );
         assert_eq!(parse_version("QEMU emulator version 10.0.2\nCopyright"), Some((10, 0)));
         assert_eq!(parse_version("nonsense"), None);
     }
 
     #[test]
     fn trials_are_remembered_as_they_were() {
-        for k in [probe::Kvm::Runs, probe::Kvm::Broken("a b".into()), probe::Kvm::Absent("c".into())] {
+        for k in [
+            probe::Kvm::Runs,
+            probe::Kvm::Broken("a b".into()),
+            probe::Kvm::Absent("c".into()),
+        ] {
             assert_eq!(from_words(&to_words(&k)), k);
         }
     }

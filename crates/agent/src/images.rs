@@ -122,7 +122,8 @@ impl Images {
                     s.observed_generation = object.metadata.generation;
                 })
                 .await;
-                self.events.record(object, false, "Pulled", &format!("{} is here", object.spec.reference));
+                self.events
+                    .record(object, false, "Pulled", &format!("{} is here", object.spec.reference));
             }
             Err(f) => {
                 self.write(object, |s| {
@@ -146,7 +147,11 @@ impl Images {
             Some(p) => Some(p.parse::<Platform>().map_err(|e| failed(e.to_string()))?),
             None => None,
         };
-        let options = PullOptions { platform, auth: Auth::default(), insecure: false };
+        let options = PullOptions {
+            platform,
+            auth: Auth::default(),
+            insecure: false,
+        };
         let (tx, mut rx) = tokio::sync::watch::channel((0u64, 0u64));
         let counted = Mutex::new(Counter::default());
         let progress = move |p: Progress| {
@@ -178,7 +183,11 @@ impl Images {
 
     async fn forget(&self, object: &Object<Image>) {
         let m = &object.metadata;
-        match self.statuses.remove_finalizer("", &m.name, &m.uid, AGENT_FINALIZER).await {
+        match self
+            .statuses
+            .remove_finalizer("", &m.name, &m.uid, AGENT_FINALIZER)
+            .await
+        {
             Ok(_) => match self.collect().await {
                 Ok(()) => self.events.record(object, false, "Removed", "the name is gone"),
                 Err(f) => tracing::warn!("{f}"),
@@ -216,7 +225,11 @@ impl Images {
         };
         let is_disk = record.format == ImageFormat::Disk;
         if is_disk != (isolation == Isolation::Vm) {
-            let (what, fits) = if is_disk { ("a machine's disk", "vm") } else { ("an OCI image", "container or microvm") };
+            let (what, fits) = if is_disk {
+                ("a machine's disk", "vm")
+            } else {
+                ("an OCI image", "container or microvm")
+            };
             return Err(Failure::new(
                 "WrongImageFormat",
                 format!("{reference} is {what}: run it with isolation {fits}, not {isolation}"),
@@ -240,11 +253,19 @@ impl Images {
         }
         let request = match found {
             Some(_) => {
-                let raised = self.specs.modify("", &name, |o| o.spec.pull_request += 1).await.map_err(store)?;
+                let raised = self
+                    .specs
+                    .modify("", &name, |o| o.spec.pull_request += 1)
+                    .await
+                    .map_err(store)?;
                 raised.spec.pull_request
             }
             None => {
-                let spec = ImageSpec { reference: reference.to_string(), platform: None, pull_request: 1 };
+                let spec = ImageSpec {
+                    reference: reference.to_string(),
+                    platform: None,
+                    pull_request: 1,
+                };
                 match self.specs.create(Object::new(&name, spec)).await {
                     Ok(_) | Err(StoreError::AlreadyExists { .. }) => 1,
                     Err(e) => return Err(store(e)),
@@ -292,7 +313,11 @@ impl Images {
     pub async fn name(&self, reference: &Reference, record: &ImageRecord) -> Result<(), Failure> {
         let store = |e: StoreError| Failure::new("StoreFailed", e.to_string());
         let name = reference.object_name();
-        let spec = ImageSpec { reference: reference.to_string(), platform: None, pull_request: 0 };
+        let spec = ImageSpec {
+            reference: reference.to_string(),
+            platform: None,
+            pull_request: 0,
+        };
         let object = match self.specs.create(Object::new(&name, spec)).await {
             Ok(o) => o,
             Err(StoreError::AlreadyExists { .. }) => self.objects.get("", &name).await.map_err(store)?,
@@ -304,13 +329,19 @@ impl Images {
             *s = ready_status(record, now);
             (s.observed_pull, s.observed_generation) = (observed, generation);
         };
-        self.statuses.modify_status("", &name, &object.metadata.uid, set).await.map_err(store)?;
+        self.statuses
+            .modify_status("", &name, &object.metadata.uid, set)
+            .await
+            .map_err(store)?;
         Ok(())
     }
 }
 
 fn not_here(reference: &str) -> Failure {
-    Failure::new("ImageNotPresent", format!("image {reference} is not on this node: `biga image pull` or `load` it"))
+    Failure::new(
+        "ImageNotPresent",
+        format!("image {reference} is not on this node: `biga image pull` or `load` it"),
+    )
 }
 
 fn ready_status(record: &ImageRecord, now: Timestamp) -> ImageStatus {
@@ -341,11 +372,22 @@ impl Counter {
             Progress::Resolved { layers, .. } => {
                 self.layers = layers.into_iter().map(|(digest, size)| (digest, (0, size))).collect();
             }
-            Progress::Layer { digest, state, done, total } => {
-                let done = if matches!(state, LayerState::Exists | LayerState::Done) { total } else { done };
+            Progress::Layer {
+                digest,
+                state,
+                done,
+                total,
+            } => {
+                let done = if matches!(state, LayerState::Exists | LayerState::Done) {
+                    total
+                } else {
+                    done
+                };
                 self.layers.insert(digest, (done, total));
             }
         }
-        self.layers.values().fold((0, 0), |(d, t), (done, total)| (d + done, t + total))
+        self.layers
+            .values()
+            .fold((0, 0), |(d, t), (done, total)| (d + done, t + total))
     }
 }

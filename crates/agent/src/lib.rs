@@ -93,7 +93,12 @@ impl Agent {
     /// Takes over what runs, sweeps what nobody owns, and follows the store from then on.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Agent, Error> {
         let layout = options.layout;
-        for dir in [&layout.state, &layout.run, &layout.run_instances(), &layout.state.join("instances")] {
+        for dir in [
+            &layout.state,
+            &layout.run,
+            &layout.run_instances(),
+            &layout.state.join("instances"),
+        ] {
             engine::private_dir(dir)?;
         }
         let node = node::Writer::new(options.node.clone(), store.clone());
@@ -109,7 +114,15 @@ impl Agent {
         let net = Net::new(biga_net::Config::new(&layout.prefix, &layout.run))?;
         let networks = Networks::new(net, store.clone(), events.clone());
         let volumes = Volumes::new(layout.state.join("volumes"), store.clone(), events.clone());
-        let engine = Arc::new(Engine::new(layout, images, mounts, networks, volumes, events, options.shim));
+        let engine = Arc::new(Engine::new(
+            layout,
+            images,
+            mounts,
+            networks,
+            volumes,
+            events,
+            options.shim,
+        ));
         take_over(&engine, &store).await?;
 
         tasks.spawn(engine.images.clone().run());
@@ -118,7 +131,11 @@ impl Agent {
         tasks.spawn(Manager::new(options.node, engine.clone(), store.clone()).run());
         tasks.spawn(look_around(engine.clone(), node, status, options.guest));
         let streams = Streams::new(engine.clone(), store);
-        Ok(Agent { engine, streams, _tasks: tasks })
+        Ok(Agent {
+            engine,
+            streams,
+            _tasks: tasks,
+        })
     }
 
     /// The streaming path.
@@ -170,12 +187,7 @@ async fn take_over(engine: &Arc<Engine>, store: &Arc<dyn Store>) -> Result<(), E
 
 /// Looks at the host: at once without the trial of KVM, which takes seconds, then with it; and again whenever
 /// `biga setup` has put a guest kernel in place.
-async fn look_around(
-    engine: Arc<Engine>,
-    writer: node::Writer,
-    status: biga_model::NodeStatus,
-    guest: &'static [u8],
-) {
+async fn look_around(engine: Arc<Engine>, writer: node::Writer, status: biga_model::NodeStatus, guest: &'static [u8]) {
     let kernel = engine.layout.kernel();
     let mut changes = match engine::private_dir(&kernel).map(|()| logs::Watcher::new(&kernel.join("meta.json"))) {
         Ok(Ok(w)) => Some(w),

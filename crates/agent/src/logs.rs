@@ -62,7 +62,12 @@ pub fn parse(line: &[u8]) -> Option<Line> {
         b"P" => false,
         _ => return None,
     };
-    Some(Line { time: time.to_string(), stderr, whole, text: parts.next().unwrap_or_default().to_vec() })
+    Some(Line {
+        time: time.to_string(),
+        stderr,
+        whole,
+        text: parts.next().unwrap_or_default().to_vec(),
+    })
 }
 
 /// Reads the entries of one log, oldest first.
@@ -96,8 +101,14 @@ impl Reader {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        let mut reader =
-            Reader { path: path.to_path_buf(), query, files, pending: Vec::new(), inode, done: false };
+        let mut reader = Reader {
+            path: path.to_path_buf(),
+            query,
+            files,
+            pending: Vec::new(),
+            inode,
+            done: false,
+        };
         if let Some(n) = reader.query.tail {
             reader.seek_tail(n)?;
         }
@@ -175,7 +186,12 @@ impl Reader {
             let line = parse(&self.pending[from..from + end]);
             from += end + 1;
             let Some(line) = line else { continue };
-            if self.query.until.as_ref().is_some_and(|u| line.time.as_str() > u.as_str()) {
+            if self
+                .query
+                .until
+                .as_ref()
+                .is_some_and(|u| line.time.as_str() > u.as_str())
+            {
                 self.done = true;
                 break;
             }
@@ -287,7 +303,11 @@ mod tests {
     }
 
     fn write(path: &Path, from: usize, to: usize) {
-        let mut f = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        let mut f = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
         for n in from..to {
             let stream = if n % 2 == 0 { "stdout" } else { "stderr" };
             writeln!(f, "{} {stream} F line {n}", stamp(n)).unwrap();
@@ -316,16 +336,30 @@ mod tests {
         assert_eq!(lines.len(), 30);
         assert_eq!((lines[0].as_str(), lines[29].as_str()), ("line 0", "line 29"));
         for tail in [0, 1, 5, 10, 15, 29, 30, 100] {
-            let q = Query { tail: Some(tail), ..Query::default() };
+            let q = Query {
+                tail: Some(tail),
+                ..Query::default()
+            };
             let lines = all(&mut Reader::open(&log, q).unwrap());
             assert_eq!(lines.len(), tail.min(30), "tail {tail}");
             if tail > 0 {
                 assert_eq!(lines.last().unwrap(), "line 29");
             }
         }
-        let q = Query { tail: Some(3), no_stderr: true, ..Query::default() };
-        assert_eq!(all(&mut Reader::open(&log, q).unwrap()), ["line 24", "line 26", "line 28"]);
-        let q = Query { since: Some(stamp(5)), until: Some(stamp(8)), ..Query::default() };
+        let q = Query {
+            tail: Some(3),
+            no_stderr: true,
+            ..Query::default()
+        };
+        assert_eq!(
+            all(&mut Reader::open(&log, q).unwrap()),
+            ["line 24", "line 26", "line 28"]
+        );
+        let q = Query {
+            since: Some(stamp(5)),
+            until: Some(stamp(8)),
+            ..Query::default()
+        };
         assert_eq!(all(&mut Reader::open(&log, q).unwrap()).len(), 4);
     }
 
@@ -348,15 +382,27 @@ mod tests {
     fn pieces_of_a_line_stay_together() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let text = format!("{0} stdout F first\n{0} stdout P one \n{0} stdout F line\n{0} stdout P cut", stamp(1));
+        let text = format!(
+            "{0} stdout F first\n{0} stdout P one \n{0} stdout F line\n{0} stdout P cut",
+            stamp(1)
+        );
         std::fs::write(&log, text).unwrap();
-        let q = Query { tail: Some(1), ..Query::default() };
+        let q = Query {
+            tail: Some(1),
+            ..Query::default()
+        };
         assert_eq!(all(&mut Reader::open(&log, q).unwrap()), ["one ", "line"]);
     }
 
     #[test]
     fn rubbish_is_left_out() {
-        for bad in ["", "x", "2026-11-30T00:00:00.0Z out F x", "2026-11-30T00:00:00.0Z stdout Q x", "\0\0\0"] {
+        for bad in [
+            "",
+            "x",
+            "2026-11-30T00:00:00.0Z out F x",
+            "2026-11-30T00:00:00.0Z stdout Q x",
+            "\0\0\0",
+        ] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }
     }
@@ -367,6 +413,9 @@ mod tests {
         let log = dir.path().join("log");
         let mut w = Watcher::new(&log).unwrap();
         write(&log, 0, 1);
-        tokio::time::timeout(std::time::Duration::from_secs(60), w.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(60), w.changed())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }

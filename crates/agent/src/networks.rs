@@ -157,16 +157,27 @@ impl Networks {
 
     async fn ensure(&self, o: &Object<Network>) -> Result<NetworkStatus, Failure> {
         let m = &o.metadata;
-        let result = self.net.ensure_network(&m.uid, &m.name, &o.spec, o.status.as_ref()).await;
+        let result = self
+            .net
+            .ensure_network(&m.uid, &m.name, &o.spec, o.status.as_ref())
+            .await;
         let now = Timestamp::now();
         let made = match &result {
             Ok(s) => s.clone(),
-            Err(e) => NetworkStatus { message: e.to_string(), ..o.status_or_default() },
+            Err(e) => NetworkStatus {
+                message: e.to_string(),
+                ..o.status_or_default()
+            },
         };
         let ok = result.is_ok();
         let set = |s: &mut NetworkStatus| {
             let conditions = std::mem::take(&mut s.conditions);
-            *s = NetworkStatus { conditions, ready: ok, observed_generation: m.generation, ..made.clone() };
+            *s = NetworkStatus {
+                conditions,
+                ready: ok,
+                observed_generation: m.generation,
+                ..made.clone()
+            };
             let reason = if ok { "Up" } else { "NetworkFailed" };
             Condition::set(&mut s.conditions, "Ready", ok, reason, &made.message, now);
         };
@@ -184,15 +195,23 @@ impl Networks {
         };
         let uses = |i: &Object<Instance>| i.status_or_default().networks.iter().any(|e| e.network == m.name);
         if let Some(user) = users.iter().find(|i| uses(i)) {
-            let message = format!("it goes when instance {} is removed, which is connected to it", user.metadata.name);
+            let message = format!(
+                "it goes when instance {} is removed, which is connected to it",
+                user.metadata.name
+            );
             self.events.record(o, true, "NetworkInUse", &message);
             return false;
         }
         if let Err(e) = self.net.remove_network(&m.uid).await {
-            self.events.record(o, true, "NetworkFailed", &format!("cannot be removed: {e}"));
+            self.events
+                .record(o, true, "NetworkFailed", &format!("cannot be removed: {e}"));
             return false;
         }
-        match self.statuses.remove_finalizer("", &m.name, &m.uid, AGENT_FINALIZER).await {
+        match self
+            .statuses
+            .remove_finalizer("", &m.name, &m.uid, AGENT_FINALIZER)
+            .await
+        {
             Ok(_) => true,
             Err(e) => e.is_not_found(),
         }
@@ -205,8 +224,15 @@ impl Networks {
         object: &Object<Instance>,
         status: &InstanceStatus,
     ) -> Result<Vec<Connection>, Failure> {
-        let default = [NetworkAttachment { network: DEFAULT_NETWORK.into(), ..NetworkAttachment::default() }];
-        let wanted = if object.spec.networks.is_empty() { &default[..] } else { &object.spec.networks };
+        let default = [NetworkAttachment {
+            network: DEFAULT_NETWORK.into(),
+            ..NetworkAttachment::default()
+        }];
+        let wanted = if object.spec.networks.is_empty() {
+            &default[..]
+        } else {
+            &object.spec.networks
+        };
         let mut all = Vec::with_capacity(wanted.len());
         for (i, a) in wanted.iter().enumerate() {
             all.push(self.connection(object, status, i, a).await?);
@@ -222,20 +248,33 @@ impl Networks {
         a: &NetworkAttachment,
     ) -> Result<Connection, Failure> {
         let missing = || {
-            let message = format!("network {} does not exist: `biga network create {}`", a.network, a.network);
+            let message = format!(
+                "network {} does not exist: `biga network create {}`",
+                a.network, a.network
+            );
             Failure::new("NetworkNotFound", message)
         };
-        let network =
-            self.objects.find("", &a.network).await.map_err(|e| failure("StoreFailed", e))?.ok_or_else(missing)?;
+        let network = self
+            .objects
+            .find("", &a.network)
+            .await
+            .map_err(|e| failure("StoreFailed", e))?
+            .ok_or_else(missing)?;
         if network.is_deleting() {
-            return Err(Failure::new("NetworkRemoved", format!("network {} is being removed", a.network)));
+            return Err(Failure::new(
+                "NetworkRemoved",
+                format!("network {} is being removed", a.network),
+            ));
         }
         let up = network.status_or_default();
         let up = if up.ready { up } else { self.ensure(&network).await? };
         let remembered = status.networks.iter().find(|e| e.network == a.network);
         let address = match &a.address {
             Some(text) => Some(text.parse().map_err(|_| {
-                Failure::new("BadAddress", format!("{text}: only IPv4 addresses can be chosen on {}", a.network))
+                Failure::new(
+                    "BadAddress",
+                    format!("{text}: only IPv4 addresses can be chosen on {}", a.network),
+                )
             })?),
             None => remembered.and_then(address_of),
         };
@@ -250,7 +289,12 @@ impl Networks {
             .map_err(|e| Failure::new("AddressFailed", format!("no address on network {}: {e}", a.network)))?;
         endpoint.hostname = Some(object.metadata.name.clone());
         let gateway = up.gateway.parse().map_err(|e| failure("NetworkFailed", e))?;
-        Ok(Connection { endpoint, network: a.network.clone(), gateway, aliases: a.aliases.clone() })
+        Ok(Connection {
+            endpoint,
+            network: a.network.clone(),
+            gateway,
+            aliases: a.aliases.clone(),
+        })
     }
 
     /// Publishes the instance's ports and names, and says what stands in its status.
@@ -297,19 +341,28 @@ impl Networks {
     /// A network namespace for a container.
     pub async fn namespace(&self, uid: &str, connections: &[Connection]) -> Result<PathBuf, Failure> {
         let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
-        self.net.attach_container(uid, &ends, &BTreeMap::new()).await.map_err(|e| failure("NetworkFailed", e))
+        self.net
+            .attach_container(uid, &ends, &BTreeMap::new())
+            .await
+            .map_err(|e| failure("NetworkFailed", e))
     }
 
     /// Taps for a machine, one for each connection.
     pub async fn taps(&self, uid: &str, connections: &[Connection]) -> Result<Vec<String>, Failure> {
         let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
-        self.net.attach_machine(uid, &ends).await.map_err(|e| failure("NetworkFailed", e))
+        self.net
+            .attach_machine(uid, &ends)
+            .await
+            .map_err(|e| failure("NetworkFailed", e))
     }
 
     /// Undoes what a run needed. Addresses stay.
     pub async fn disconnect(&self, uid: &str) {
         self.net.remove_names(uid);
-        for (what, result) in [("ports", self.net.unpublish(uid).await), ("ends", self.net.detach(uid).await)] {
+        for (what, result) in [
+            ("ports", self.net.unpublish(uid).await),
+            ("ends", self.net.detach(uid).await),
+        ] {
             if let Err(e) = result {
                 tracing::warn!(uid, "cannot undo its {what}: {e}");
             }

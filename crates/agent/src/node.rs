@@ -35,7 +35,12 @@ pub fn with_abilities(mut s: NodeStatus, found: Vec<Ability>) -> NodeStatus {
 /// Runs all trials of the host; takes up to some seconds because of KVM.
 pub fn abilities(state: PathBuf, kvm: impl Fn() -> probe::Kvm + Sync) -> Vec<Ability> {
     let guest_kernel = state.join("kernel").join("vmlinux");
-    probe::probe(&probe::Options { host: probe::Host::default(), state, guest_kernel, kvm: &kvm })
+    probe::probe(&probe::Options {
+        host: probe::Host::default(),
+        state,
+        guest_kernel,
+        kvm: &kvm,
+    })
 }
 
 /// Writes the node's object.
@@ -82,7 +87,10 @@ impl Writer {
                 new.last_transition_time = was.last_transition_time;
             }
         };
-        self.statuses.modify_status("", &self.name, &object.metadata.uid, set).await.map(drop)
+        self.statuses
+            .modify_status("", &self.name, &object.metadata.uid, set)
+            .await
+            .map(drop)
     }
 }
 

@@ -50,7 +50,13 @@ pub async fn run(
         NetworkMode::None | NetworkMode::Host => Vec::new(),
     };
     let hostname = object.spec.hostname.clone().unwrap_or_else(|| host_name(object.name()));
-    let run = Run { engine, object, record, connections, hostname };
+    let run = Run {
+        engine,
+        object,
+        record,
+        connections,
+        hostname,
+    };
     let workload = match object.spec.isolation {
         Isolation::Container => run.container().await?,
         Isolation::Microvm => run.microvm(status).await?,
@@ -125,7 +131,11 @@ impl Run<'_> {
 
     /// The one container of the instance; the model refuses more for now.
     fn spec(&self) -> Result<&ContainerSpec, Failure> {
-        self.object.spec.containers.first().ok_or_else(|| Failure::new("NoContainer", "the spec names no container"))
+        self.object
+            .spec
+            .containers
+            .first()
+            .ok_or_else(|| Failure::new("NoContainer", "the spec names no container"))
     }
 
     async fn container(&self) -> Result<Workload, Failure> {
@@ -147,7 +157,12 @@ impl Run<'_> {
         let privileged = spec.security.privileged;
         Ok(Workload::Container(Box::new(Container {
             process: merge::process(&self.record.config, spec, &self.hostname)?,
-            layers: layers.map(|(l, m)| Layer { file: l.file.clone(), mount: Some(m) }).collect(),
+            layers: layers
+                .map(|(l, m)| Layer {
+                    file: l.file.clone(),
+                    mount: Some(m),
+                })
+                .collect(),
             mounts: self.mounts(spec).await?,
             netns,
             host_network,
@@ -173,7 +188,10 @@ impl Run<'_> {
         let hypervisor = self.engine.hypervisors.get(s.resources.cpus, memory).await?;
         status.accelerator = accelerator(hypervisor.kvm);
         let (kernel, initrd) = self.engine.hypervisors.kernel(&self.engine.layout.kernel())?;
-        let layers = self.record.layers.iter().map(|l| Layer { file: l.file.clone(), mount: None });
+        let layers = self.record.layers.iter().map(|l| Layer {
+            file: l.file.clone(),
+            mount: None,
+        });
         Ok(Workload::Microvm(Box::new(Microvm {
             hypervisor,
             kernel,
@@ -205,19 +223,33 @@ impl Run<'_> {
         let dir = self.engine.layout.state_dir(self.uid());
         let nics = self.nics().await?;
         let disk = self.engine.hypervisors.clone_disk(self.record, &machine, &dir).await?;
-        let seed = self.engine.hypervisors.seed(self.object, &self.hostname, &nics, &dir).await?;
+        let seed = self
+            .engine
+            .hypervisors
+            .seed(self.object, &self.hostname, &nics, &dir)
+            .await?;
         let uefi = self.engine.hypervisors.firmware(&machine, &dir)?;
         let mut disks = Vec::new();
         for v in &s.volumes {
             match self.volume(v).await? {
                 MountSource::Block { path } => disks.push(path),
                 _ => {
-                    let message = format!("volume {} is a directory: a machine takes volumes of mode block", v.name);
+                    let message = format!(
+                        "volume {} is a directory: a machine takes volumes of mode block",
+                        v.name
+                    );
                     return Err(Failure::new("VolumeFailed", message));
                 }
             }
         }
-        Ok(Workload::Machine(Box::new(Machine { hypervisor, disk, disks, seed: Some(seed), nics, uefi })))
+        Ok(Workload::Machine(Box::new(Machine {
+            hypervisor,
+            disk,
+            disks,
+            seed: Some(seed),
+            nics,
+            uefi,
+        })))
     }
 
     async fn nics(&self) -> Result<Vec<Nic>, Failure> {
@@ -242,16 +274,27 @@ impl Run<'_> {
         let ends: Vec<_> = self
             .connections
             .iter()
-            .map(|c| biga_model::NetworkEndpoint { address: c.endpoint.cidr(), ..Default::default() })
+            .map(|c| biga_model::NetworkEndpoint {
+                address: c.endpoint.cidr(),
+                ..Default::default()
+            })
             .collect();
-        merge::hosts(&self.hostname, self.object.spec.domainname.as_deref(), &ends, &self.object.spec.extra_hosts)
+        merge::hosts(
+            &self.hostname,
+            self.object.spec.domainname.as_deref(),
+            &ends,
+            &self.object.spec.extra_hosts,
+        )
     }
 
     /// Name servers and search domains.
     fn dns(&self) -> (Vec<String>, Vec<String>) {
         let d = &self.object.spec.dns;
         let own = || self.connections.iter().map(|c| c.gateway.to_string()).collect();
-        (if d.servers.is_empty() { own() } else { d.servers.clone() }, d.search.clone())
+        (
+            if d.servers.is_empty() { own() } else { d.servers.clone() },
+            d.search.clone(),
+        )
     }
 
     fn resolv_conf(&self) -> String {
@@ -265,19 +308,34 @@ impl Run<'_> {
     /// What is mounted, the image's own wishes for volumes first.
     async fn mounts(&self, spec: &ContainerSpec) -> Result<Vec<Mount>, Failure> {
         let mut all = Vec::new();
-        let taken = |path: &str| spec.volume_mounts.iter().any(|m| m.mount_path.trim_end_matches('/') == path);
+        let taken = |path: &str| {
+            spec.volume_mounts
+                .iter()
+                .any(|m| m.mount_path.trim_end_matches('/') == path)
+        };
         for (i, target) in self.record.config.volumes.iter().enumerate() {
             if taken(target.trim_end_matches('/')) || !target.starts_with('/') {
                 continue;
             }
-            let path = self.engine.layout.state_dir(self.uid()).join("volumes").join(i.to_string());
+            let path = self
+                .engine
+                .layout
+                .state_dir(self.uid())
+                .join("volumes")
+                .join(i.to_string());
             private_dir(&path)?;
             let source = MountSource::Bind { path, sub_path: None };
-            all.push(Mount { source, target: target.clone(), read_only: false, copy_up: true });
+            all.push(Mount {
+                source,
+                target: target.clone(),
+                read_only: false,
+                copy_up: true,
+            });
         }
         for m in &spec.volume_mounts {
             let named = self.object.spec.volumes.iter().find(|v| v.name == m.name);
-            let volume = named.ok_or_else(|| Failure::new("VolumeFailed", format!("no volume {} in the spec", m.name)))?;
+            let volume =
+                named.ok_or_else(|| Failure::new("VolumeFailed", format!("no volume {} in the spec", m.name)))?;
             let mut source = self.volume(volume).await?;
             match (&mut source, &m.sub_path) {
                 (MountSource::Bind { sub_path, .. }, Some(p)) => *sub_path = Some(p.clone()),
@@ -291,7 +349,12 @@ impl Run<'_> {
                 format_if_blank(path).await?;
             }
             let copy_up = volume.volume.is_some() && m.sub_path.is_none();
-            all.push(Mount { source, target: m.mount_path.clone(), read_only: m.read_only, copy_up });
+            all.push(Mount {
+                source,
+                target: m.mount_path.clone(),
+                read_only: m.read_only,
+                copy_up,
+            });
         }
         Ok(all)
     }
@@ -311,12 +374,18 @@ impl Run<'_> {
                 .map(drop)
                 .or_else(|_| std::fs::create_dir_all(path))
                 .map_err(|e| Failure::new("VolumeFailed", format!("cannot make {path}: {e}")))?;
-            return Ok(MountSource::Bind { path: PathBuf::from(path), sub_path: None });
+            return Ok(MountSource::Bind {
+                path: PathBuf::from(path),
+                sub_path: None,
+            });
         }
         let t = v.tmpfs.clone().unwrap_or_default();
         let mode = t.mode.as_deref().map_or(Ok(0o1777), |m| u32::from_str_radix(m, 8));
         let mode = mode.map_err(|_| Failure::new("VolumeFailed", format!("tmpfs mode {:?} is not octal", t.mode)))?;
-        Ok(MountSource::Tmpfs { size: t.size.map(|s| s.bytes()), mode })
+        Ok(MountSource::Tmpfs {
+            size: t.size.map(|s| s.bytes()),
+            mode,
+        })
     }
 }
 

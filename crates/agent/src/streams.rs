@@ -68,7 +68,10 @@ pub struct Streams {
 impl Streams {
     /// Over the engine and the objects of the store.
     pub fn new(engine: Arc<Engine>, store: Arc<dyn Store>) -> Streams {
-        Streams { engine, objects: Objects::new(store) }
+        Streams {
+            engine,
+            objects: Objects::new(store),
+        }
     }
 
     /// Opens a stream to the instance's shim; the request was sent, its reply was not read. Waits for an instance
@@ -107,14 +110,21 @@ impl Streams {
     /// Sends a signal to the main process.
     pub async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Error> {
         let object = self.running(namespace, name).await?;
-        Ok(self.engine.runtime(object.spec.isolation).signal(object.uid(), signal).await?)
+        Ok(self
+            .engine
+            .runtime(object.spec.isolation)
+            .signal(object.uid(), signal)
+            .await?)
     }
 
     async fn running(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
         let object = self.objects.get(namespace, name).await?;
         let phase = object.status_or_default().phase;
         if !phase.is_live() {
-            return Err(Error::State(format!("instance {name} is not running: it is {}", phase.as_str().to_lowercase())));
+            return Err(Error::State(format!(
+                "instance {name} is not running: it is {}",
+                phase.as_str().to_lowercase()
+            )));
         }
         Ok(object)
     }
@@ -122,7 +132,11 @@ impl Streams {
     /// Process ids inside, as the host sees them.
     pub async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Error> {
         let object = self.running(namespace, name).await?;
-        let mut io = self.engine.runtime(object.spec.isolation).open(object.uid(), &Request::Pids).await?;
+        let mut io = self
+            .engine
+            .runtime(object.spec.isolation)
+            .open(object.uid(), &Request::Pids)
+            .await?;
         match read_reply(&mut io).await? {
             Reply::Pids { pids } => Ok(pids),
             Reply::Error { code, message } => Err(Error::Refused { code, message }),
@@ -234,11 +248,13 @@ fn settled(o: &Object<Instance>) -> Option<Result<(), Error>> {
             None
         }
         Phase::Failed => Some(Err(Error::State(s.message))),
-        Phase::Exited => Some(Err(Error::State(format!("instance {name} is not running: it has ended")))),
+        Phase::Exited => Some(Err(Error::State(format!(
+            "instance {name} is not running: it has ended"
+        )))),
         Phase::Removing => Some(Err(Error::State(format!("instance {name} is being removed")))),
-        Phase::Created | Phase::Pending | Phase::Preparing if o.spec.power == Power::Stopped => {
-            Some(Err(Error::State(format!("instance {name} is not running: `biga start {name}` starts it"))))
-        }
+        Phase::Created | Phase::Pending | Phase::Preparing if o.spec.power == Power::Stopped => Some(Err(
+            Error::State(format!("instance {name} is not running: `biga start {name}` starts it")),
+        )),
         Phase::Pending => unplaced(&s).map(|why| Err(Error::State(format!("{name} cannot be placed: {why}")))),
         Phase::Created | Phase::Preparing => None,
     }
@@ -246,7 +262,10 @@ fn settled(o: &Object<Instance>) -> Option<Result<(), Error>> {
 
 /// Why the scheduler found no node for it.
 fn unplaced(s: &biga_model::InstanceStatus) -> Option<String> {
-    let scheduled = s.conditions.iter().find(|c| c.type_ == "Scheduled" && c.status == "False")?;
+    let scheduled = s
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Scheduled" && c.status == "False")?;
     Some(scheduled.message.clone())
 }
 

@@ -102,13 +102,24 @@ impl Volumes {
         let result = make_files(&self.root, o);
         let now = Timestamp::now();
         let status = match &result {
-            Ok(path) => VolumeStatus { ready: true, path: path.display().to_string(), ..VolumeStatus::default() },
-            Err(e) => VolumeStatus { message: e.to_string(), ..VolumeStatus::default() },
+            Ok(path) => VolumeStatus {
+                ready: true,
+                path: path.display().to_string(),
+                ..VolumeStatus::default()
+            },
+            Err(e) => VolumeStatus {
+                message: e.to_string(),
+                ..VolumeStatus::default()
+            },
         };
         let generation = o.metadata.generation;
         let set = |s: &mut VolumeStatus| {
             let conditions = std::mem::take(&mut s.conditions);
-            *s = VolumeStatus { conditions, observed_generation: generation, ..status.clone() };
+            *s = VolumeStatus {
+                conditions,
+                observed_generation: generation,
+                ..status.clone()
+            };
             let reason = if s.ready { "Made" } else { "VolumeFailed" };
             Condition::set(&mut s.conditions, "Ready", s.ready, reason, &status.message, now);
         };
@@ -136,10 +147,15 @@ impl Volumes {
             }
         }
         if let Err(e) = remove_tree(&self.root.join(&m.uid)) {
-            self.events.record(o, true, "VolumeFailed", &format!("its files cannot be removed: {e}"));
+            self.events
+                .record(o, true, "VolumeFailed", &format!("its files cannot be removed: {e}"));
             return false;
         }
-        match self.statuses.remove_finalizer(ns, &m.name, &m.uid, AGENT_FINALIZER).await {
+        match self
+            .statuses
+            .remove_finalizer(ns, &m.name, &m.uid, AGENT_FINALIZER)
+            .await
+        {
             Ok(_) => true,
             Err(e) => e.is_not_found(),
         }
@@ -189,7 +205,12 @@ fn make_files(root: &Path, o: &Object<Volume>) -> io::Result<PathBuf> {
         VolumeMode::Block => {
             let file = dir.join("disk.raw");
             let size = o.spec.size.map_or(0, |s| s.bytes());
-            let f = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file)?;
+            let f = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&file)?;
             if f.metadata()?.len() < size {
                 f.set_len(size)?;
             }
@@ -216,7 +237,14 @@ pub async fn format_if_blank(file: &Path) -> Result<(), Failure> {
     }
     drop(f);
     let out = tokio::process::Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"])
+        .args([
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+        ])
         .arg(file)
         .output()
         .await
@@ -240,9 +268,17 @@ mod tests {
         o.metadata.uid = "u1".into();
         assert!(make_files(dir.path(), &o).unwrap().is_dir());
         o.metadata.uid = "u2".into();
-        o.spec = VolumeSpec { mode: VolumeMode::Block, size: Some(Memory::mib(2)) };
+        o.spec = VolumeSpec {
+            mode: VolumeMode::Block,
+            size: Some(Memory::mib(2)),
+        };
         let file = make_files(dir.path(), &o).unwrap();
-        std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_at(b"data", 10).unwrap();
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .write_at(b"data", 10)
+            .unwrap();
         o.spec.size = Some(Memory::mib(3));
         make_files(dir.path(), &o).unwrap();
         let bytes = std::fs::read(&file).unwrap();

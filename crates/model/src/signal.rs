@@ -75,7 +75,14 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, n) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SigHup", 1)] {
+        for (text, n) in [
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("SigHup", 1),
+        ] {
             assert_eq!(parse_signal(text), Ok(n), "{text}");
         }
         for bad in ["", "SIG", "0", "65", "-1", "RTMIN-1", "RTMAX+1", "FOO"] {

@@ -26,7 +26,11 @@ impl Ran {
         use std::os::unix::process::ExitStatusExt;
         let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
         let code = o.status.code().unwrap_or_else(|| 128 + o.status.signal().unwrap_or(0));
-        Ran { code, out: text(o.stdout), err: text(o.stderr) }
+        Ran {
+            code,
+            out: text(o.stdout),
+            err: text(o.stderr),
+        }
     }
 
     /// Standard output of a command that must succeed, without the last newline.
@@ -59,10 +63,22 @@ impl Daemon {
         let tag = format!("{:x}{number}", std::process::id());
         let netns = format!("biga-test-{tag}");
         run("ip", &["netns", "add", &netns]);
-        let dir = tempfile::Builder::new().prefix("biga-test-").tempdir().expect("make a directory");
+        let dir = tempfile::Builder::new()
+            .prefix("biga-test-")
+            .tempdir()
+            .expect("make a directory");
         let prefix = format!("t{}", &tag[tag.len().saturating_sub(6)..]);
-        let mut d = Daemon { program: program.into(), dir, netns, prefix, child: None };
+        let mut d = Daemon {
+            program: program.into(),
+            dir,
+            netns,
+            prefix,
+            child: None,
+        };
         run("ip", &["-n", &d.netns, "link", "set", "lo", "up"]);
+        // Trying KVM takes seconds of processor time and comes out the same for each of us.
+        let _ = fs::create_dir_all(d.state());
+        let _ = fs::copy(kvm_trial(), d.state().join("kvm-trial"));
         d.serve();
         d
     }
@@ -72,13 +88,34 @@ impl Daemon {
     /// # Panics
     /// Where it does not answer.
     pub fn serve(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).expect("open the log");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("open the log");
         let mut c = self.in_netns(&self.program);
-        c.arg("serve").arg("--state").arg(self.state()).arg("--run").arg(self.run_root());
-        c.args(["--prefix", &self.prefix, "--tls-listen", "127.0.0.1:0", "--node-name", "test"]);
+        c.arg("serve")
+            .arg("--state")
+            .arg(self.state())
+            .arg("--run")
+            .arg(self.run_root());
+        c.args([
+            "--prefix",
+            &self.prefix,
+            "--tls-listen",
+            "127.0.0.1:0",
+            "--node-name",
+            "test",
+        ]);
         c.args(["--log-level", "info,biga_agent=debug"]);
         let log2 = log.try_clone().expect("clone the log");
-        self.child = Some(c.stdin(Stdio::null()).stdout(log).stderr(log2).spawn().expect("start the daemon"));
+        self.child = Some(
+            c.stdin(Stdio::null())
+                .stdout(log)
+                .stderr(log2)
+                .spawn()
+                .expect("start the daemon"),
+        );
         eventually("the daemon's first answer", || {
             if let Some(status) = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
                 panic!("the daemon ended with {status}:\n{}", self.log());
@@ -130,7 +167,10 @@ impl Daemon {
     /// The command line against this daemon, ready to be started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = self.in_netns(&self.program);
-        c.env("BIGA_HOST", format!("unix://{}", self.run_root().join("api.sock").display()));
+        c.env(
+            "BIGA_HOST",
+            format!("unix://{}", self.run_root().join("api.sock").display()),
+        );
         c.env("NO_COLOR", "1").args(args).stdin(Stdio::null());
         c
     }
@@ -165,7 +205,12 @@ impl Daemon {
     /// Where the program cannot be started.
     pub fn host(&self, args: &[&str]) -> Ran {
         let mut c = self.in_netns(Path::new(args[0]));
-        Ran::of(c.args(&args[1..]).stdin(Stdio::null()).output().expect("start a program"))
+        Ran::of(
+            c.args(&args[1..])
+                .stdin(Stdio::null())
+                .output()
+                .expect("start a program"),
+        )
     }
 
     /// Imports busybox as `busybox:latest`.
@@ -175,9 +220,14 @@ impl Daemon {
     pub fn import_busybox(&self) {
         let tar = images::busybox_tar(self.path());
         let config = self.path().join("config.json");
-        fs::write(&config, r#"{"Cmd":["sh"],"Env":["PATH=/bin","FLAVOR=plain"],"WorkingDir":"/"}"#).expect("write");
+        fs::write(
+            &config,
+            r#"{"Cmd":["sh"],"Env":["PATH=/bin","FLAVOR=plain"],"WorkingDir":"/"}"#,
+        )
+        .expect("write");
         let (tar, config) = (tar.display().to_string(), config.display().to_string());
-        self.biga(&["image", "import", "--config", &config, &tar, "busybox"]).ok();
+        self.biga(&["image", "import", "--config", &config, &tar, "busybox"])
+            .ok();
     }
 
     /// One field of an instance, by a path of names, as text. Empty where it is not there.
@@ -234,7 +284,10 @@ impl Daemon {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let cmdline = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let text = String::from_utf8_lossy(&cmdline).replace('\0', " ");
-            let own = self.child.as_ref().is_some_and(|c| entry.file_name() == *c.id().to_string());
+            let own = self
+                .child
+                .as_ref()
+                .is_some_and(|c| entry.file_name() == *c.id().to_string());
             if text.contains(&dir) && !own {
                 found.push(format!("process {} {text}", entry.file_name().to_string_lossy()));
             }
@@ -242,7 +295,12 @@ impl Daemon {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         // The directory of layers itself is a mount point as long as the daemon lives.
         let (under, own) = (format!(" {dir}/run/"), format!(" {dir}/run/layers "));
-        found.extend(mounts.lines().filter(|l| l.contains(&under) && !l.contains(&own)).map(|l| format!("mount {l}")));
+        found.extend(
+            mounts
+                .lines()
+                .filter(|l| l.contains(&under) && !l.contains(&own))
+                .map(|l| format!("mount {l}")),
+        );
         found.extend(self.cgroups().into_iter().map(|g| format!("cgroup {}", g.display())));
         found
     }
@@ -259,15 +317,30 @@ impl Daemon {
                 last.is_empty().then_some(())
             });
         }));
-        assert!(clean.is_ok(), "left behind: {last:#?}\ninstances: {}", self.biga(&["ps", "-a"]).out);
+        assert!(
+            clean.is_ok(),
+            "left behind: {last:#?}\ninstances: {}",
+            self.biga(&["ps", "-a"]).out
+        );
     }
 
     /// Control groups of this daemon's instances.
     fn cgroups(&self) -> Vec<PathBuf> {
         let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
-        roots.extend(fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path()));
+        roots.extend(
+            fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path()),
+        );
         let inside = |r: PathBuf| fs::read_dir(r.join(&self.prefix)).into_iter().flatten().flatten();
-        roots.into_iter().flat_map(inside).map(|e| e.path()).filter(|p| p.is_dir()).collect()
+        roots
+            .into_iter()
+            .flat_map(inside)
+            .map(|e| e.path())
+            .filter(|p| p.is_dir())
+            .collect()
     }
 
     fn remove_all(&mut self) {
@@ -288,6 +361,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if fs::metadata(kvm_trial()).is_err() {
+            let _ = fs::copy(self.state().join("kvm-trial"), kvm_trial());
         }
         // A panic in here would hide the test's own.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_all()));
@@ -315,6 +391,11 @@ impl Drop for Daemon {
         }
         let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
     }
+}
+
+/// Where the outcome of the trial of KVM is kept for the next test of this machine.
+fn kvm_trial() -> PathBuf {
+    std::env::temp_dir().join("biga-test-kvm-trial")
 }
 
 fn run(program: &str, args: &[&str]) {

@@ -18,7 +18,10 @@ pub fn busybox_root(dir: &Path) {
     }
     fs::copy(BUSYBOX, dir.join("bin/busybox")).expect("busybox-static is installed");
     let list = Command::new(BUSYBOX).arg("--list").output().expect("busybox runs");
-    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|a| *a != "busybox") {
+    for applet in String::from_utf8_lossy(&list.stdout)
+        .lines()
+        .filter(|a| *a != "busybox")
+    {
         symlink("busybox", dir.join("bin").join(applet)).expect("link an applet");
     }
     let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n";

@@ -93,7 +93,7 @@ fn trial(qemu: &Path, accelerator: &str, cpu: &str) -> Result<(), Error> {
         .map_err(Error::Trial)?;
     let (image, log) = (dir.path().join("probe.bin"), dir.path().join("log"));
     fs::write(&image, firmware()).map_err(Error::Trial)?;
-    let child = Command::new(qemu)
+    let child = tied(qemu)
         .args([
             "-nodefaults",
             "-no-user-config",
@@ -124,6 +124,22 @@ fn trial(qemu: &Path, accelerator: &str, cpu: &str) -> Result<(), Error> {
                 words
             }))
         }
+    }
+}
+
+/// QEMU, to be killed with whoever tries it: under a KVM that runs no guest it would spin for ever. `setpriv` of
+/// util-linux arranges that; where it is missing QEMU runs as it is.
+fn tied(qemu: &Path) -> Command {
+    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|p| Path::new(p).exists());
+    match setpriv {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(["--pdeathsig", "KILL"]).arg(qemu);
+            command
+        }
+        None => Command::new(qemu),
     }
 }
 

@@ -27,7 +27,12 @@ pub struct Manager {
 impl Manager {
     /// A manager of the instances placed on `node`.
     pub fn new(node: String, host: Arc<dyn Host>, store: Arc<dyn Store>) -> Manager {
-        Manager { node, host, store, tasks: HashMap::new() }
+        Manager {
+            node,
+            host,
+            store,
+            tasks: HashMap::new(),
+        }
     }
 
     /// Follows the store until the task is dropped.
@@ -90,7 +95,8 @@ impl Manager {
             _ => {
                 let (newest, rx) = watch::channel(Some(object.clone()));
                 let task = Task::new(self.host.clone(), self.store.clone(), &object, rx);
-                self.tasks.insert(object.metadata.uid.clone(), (newest, tokio::spawn(task.run())));
+                self.tasks
+                    .insert(object.metadata.uid.clone(), (newest, tokio::spawn(task.run())));
             }
         }
     }

@@ -77,7 +77,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub fn process(config: &ImageConfig, spec: &ContainerSpec, hostname: &str) -> Result<Process, Failure> {
     let args = arguments(config, spec);
     if args.is_empty() {
-        return Err(Failure::new("NoCommand", "the image names no command: give one after the image's name"));
+        return Err(Failure::new(
+            "NoCommand",
+            "the image names no command: give one after the image's name",
+        ));
     }
     let umask = spec.umask.as_deref().and_then(|m| u32::from_str_radix(m, 8).ok());
     Ok(Process {
@@ -89,14 +92,22 @@ pub fn process(config: &ImageConfig, spec: &ContainerSpec, hostname: &str) -> Re
         tty: spec.tty,
         stdin: spec.stdin,
         stdin_once: spec.stdin_once,
-        rlimits: spec.ulimits.iter().map(|(k, v)| (k.clone(), (v.soft, v.hard))).collect(),
+        rlimits: spec
+            .ulimits
+            .iter()
+            .map(|(k, v)| (k.clone(), (v.soft, v.hard)))
+            .collect(),
         umask,
         init: spec.init,
     })
 }
 
 fn first_non_empty(choices: [&str; 3]) -> String {
-    choices.into_iter().find(|c| !c.is_empty()).unwrap_or_default().to_string()
+    choices
+        .into_iter()
+        .find(|c| !c.is_empty())
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// A command of the spec drops the image's arguments with its entrypoint, as in Docker and Kubernetes.
@@ -168,7 +179,10 @@ fn known(names: &[String]) -> Result<Vec<&'static str>, Failure> {
         match ALL_CAPABILITIES.into_iter().find(|c| *c == bare) {
             Some(c) => Ok(c),
             None if bare == "ALL" => Ok("ALL"),
-            None => Err(Failure::new("BadCapability", format!("{name:?} is no capability of Linux"))),
+            None => Err(Failure::new(
+                "BadCapability",
+                format!("{name:?} is no capability of Linux"),
+            )),
         }
     };
     names.iter().map(find).collect()
@@ -239,16 +253,28 @@ mod tests {
             (words(&["sh"]), None, "sh"),
             (words(&["sh"]), words(&["-c", "true"]), "sh -c true"),
         ] {
-            let spec = ContainerSpec { command, args, ..ContainerSpec::default() };
+            let spec = ContainerSpec {
+                command,
+                args,
+                ..ContainerSpec::default()
+            };
             assert_eq!(process(&image(), &spec, "h").unwrap().args.join(" "), expected);
         }
-        assert_eq!(process(&ImageConfig::default(), &ContainerSpec::default(), "h").unwrap_err().reason, "NoCommand");
+        assert_eq!(
+            process(&ImageConfig::default(), &ContainerSpec::default(), "h")
+                .unwrap_err()
+                .reason,
+            "NoCommand"
+        );
     }
 
     #[test]
     fn the_spec_wins_over_the_image() {
         let spec = ContainerSpec {
-            env: vec![EnvVar { name: "A".into(), value: "spec".into() }],
+            env: vec![EnvVar {
+                name: "A".into(),
+                value: "spec".into(),
+            }],
             user: Some("0:0".into()),
             ..ContainerSpec::default()
         };
@@ -261,8 +287,15 @@ mod tests {
     fn capabilities_add_up() {
         let caps = |add: &[&str], drop: &[&str]| {
             let list = |l: &[&str]| l.iter().map(|s| s.to_string()).collect();
-            let security = SecuritySpec { cap_add: list(add), cap_drop: list(drop), ..SecuritySpec::default() };
-            capabilities(&ContainerSpec { security, ..ContainerSpec::default() })
+            let security = SecuritySpec {
+                cap_add: list(add),
+                cap_drop: list(drop),
+                ..SecuritySpec::default()
+            };
+            capabilities(&ContainerSpec {
+                security,
+                ..ContainerSpec::default()
+            })
         };
         assert_eq!(caps(&[], &[]).unwrap().len(), 14);
         assert_eq!(caps(&["cap_net_admin"], &["ALL"]).unwrap(), ["NET_ADMIN"]);

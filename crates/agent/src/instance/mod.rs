@@ -60,7 +60,11 @@ pub struct Failure {
 impl Failure {
     /// A failure of the engine itself.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Failure {
-        Failure { reason, message: message.into(), exit_code: 125 }
+        Failure {
+            reason,
+            message: message.into(),
+            exit_code: 125,
+        }
     }
 }
 

@@ -234,9 +234,16 @@ mod tests {
     #[test]
     fn policies_are_dockers() {
         use RestartWhen::*;
-        let ended = |code, user| Seen { exit_code: Some(code), stopped_by_user: user, ..seen(Phase::Exited) };
+        let ended = |code, user| Seen {
+            exit_code: Some(code),
+            stopped_by_user: user,
+            ..seen(Phase::Exited)
+        };
         let with = |policy, max| Wanted {
-            restart_policy: RestartPolicy { policy, maximum_retry_count: max },
+            restart_policy: RestartPolicy {
+                policy,
+                maximum_retry_count: max,
+            },
             ..wanted(Power::Running)
         };
         let again = Step::Launch(LaunchReason::Policy);
@@ -245,7 +252,10 @@ mod tests {
         assert_eq!(plan(&with(UnlessStopped, 0), &ended(0, false)), again);
         assert_eq!(plan(&with(OnFailure, 0), &ended(0, false)), Step::Rest);
         assert_eq!(plan(&with(OnFailure, 0), &ended(2, false)), again);
-        let tired = Seen { restart_count: 3, ..ended(2, false) };
+        let tired = Seen {
+            restart_count: 3,
+            ..ended(2, false)
+        };
         assert_eq!(plan(&with(OnFailure, 3), &tired), Step::Rest);
         let mut off = with(Always, 0);
         off.power = Power::Stopped;
@@ -256,7 +266,11 @@ mod tests {
         rm.power = Power::Stopped;
         assert_eq!(plan(&rm, &ended(143, true)), Step::Remove, "a stop is an end too");
         rm.restart_policy.policy = Always;
-        assert_eq!(plan(&rm, &ended(143, true)), Step::Remove, "no policy starts what was stopped");
+        assert_eq!(
+            plan(&rm, &ended(143, true)),
+            Step::Remove,
+            "no policy starts what was stopped"
+        );
     }
 
     #[test]

@@ -154,7 +154,8 @@ impl Task {
         match runtime.adopt(&self.uid).await {
             Ok((status, events)) => {
                 self.hold(runtime, events, limits(object));
-                self.host.event(object, false, "Adopted", "the daemon found it running and took it over");
+                self.host
+                    .event(object, false, "Adopted", "the daemon found it running and took it over");
                 self.take_status(&status, object).await;
             }
             Err(_) => {
@@ -167,7 +168,14 @@ impl Task {
 
     fn hold(&mut self, runtime: Arc<dyn Runtime>, events: Events, limits: Limits) {
         let started = Instant::now();
-        self.held = Some(Held { runtime, events, limits, started, stop: None, stop_by: None });
+        self.held = Some(Held {
+            runtime,
+            events,
+            limits,
+            started,
+            stop: None,
+            stop_by: None,
+        });
     }
 
     /// Waits for a change of either side, or until `until`, and takes it in.
@@ -206,7 +214,12 @@ impl Task {
     async fn take_event(&mut self, event: Event, object: &Object<Instance>) {
         match event {
             Event::Status { status } => self.take_status(&status, object).await,
-            Event::Oom => self.host.event(object, true, "OOMKilled", "the kernel killed a process of it for memory"),
+            Event::Oom => self.host.event(
+                object,
+                true,
+                "OOMKilled",
+                "the kernel killed a process of it for memory",
+            ),
             Event::Guest { guest } => {
                 self.status.guest = Some(GuestInfo {
                     os: guest.os,
@@ -327,7 +340,11 @@ impl Task {
             Ok(found) => Ok(found),
             // So short a run that its shim has gone already: what it wrote down is the truth.
             Err(RuntimeError::Gone(_)) if self.host.last_exit(&self.uid).is_some() => {
-                let status = Status { exit: self.host.last_exit(&self.uid), state: State::Exited, ..created };
+                let status = Status {
+                    exit: self.host.last_exit(&self.uid),
+                    state: State::Exited,
+                    ..created
+                };
                 let (_, events) = tokio::sync::mpsc::channel(1);
                 Ok((status, events))
             }
@@ -382,14 +399,21 @@ impl Task {
         let Some(held) = &mut self.held else {
             return self.ended(&lost(), object).await;
         };
-        let result =
-            if freeze { held.runtime.pause(&self.uid).await } else { held.runtime.resume(&self.uid).await };
+        let result = if freeze {
+            held.runtime.pause(&self.uid).await
+        } else {
+            held.runtime.resume(&self.uid).await
+        };
         match result {
             Ok(()) => {
                 self.status.phase = if freeze { Phase::Paused } else { Phase::Running };
                 self.status.observed_generation = object.metadata.generation;
                 self.write().await;
-                let (reason, message) = if freeze { ("Paused", "it is frozen") } else { ("Resumed", "it runs again") };
+                let (reason, message) = if freeze {
+                    ("Paused", "it is frozen")
+                } else {
+                    ("Resumed", "it runs again")
+                };
                 self.host.event(object, false, reason, message);
             }
             Err(e) => {
@@ -410,15 +434,25 @@ impl Task {
         }
         held.limits = wanted.clone();
         match held.runtime.update(&self.uid, &wanted).await {
-            Ok(()) => self.host.event(object, false, "Updated", "its limits were changed while it runs"),
-            Err(e) => self.host.event(object, true, "UpdateFailed", &format!("its limits stay as they were: {e}")),
+            Ok(()) => self
+                .host
+                .event(object, false, "Updated", "its limits were changed while it runs"),
+            Err(e) => self.host.event(
+                object,
+                true,
+                "UpdateFailed",
+                &format!("its limits stay as they were: {e}"),
+            ),
         }
     }
 
     /// A run is over.
     async fn ended(&mut self, exit: &Exit, object: &Object<Instance>) {
         let stop = self.held.as_ref().and_then(|h| h.stop);
-        let stable = self.held.as_ref().is_some_and(|h| h.started.elapsed().as_millis() as u64 >= plan::STABLE_MS);
+        let stable = self
+            .held
+            .as_ref()
+            .is_some_and(|h| h.started.elapsed().as_millis() as u64 >= plan::STABLE_MS);
         if stable {
             self.restarts_in_row = 0;
         }
@@ -439,7 +473,8 @@ impl Task {
             Some(n) => format!("ended by signal {n}"),
             None => format!("ended with code {}", exit.code),
         };
-        self.host.event(object, exit.oom, if exit.oom { "OOMKilled" } else { "Exited" }, &text);
+        self.host
+            .event(object, exit.oom, if exit.oom { "OOMKilled" } else { "Exited" }, &text);
     }
 
     async fn failed(&mut self, f: &Failure, object: &Object<Instance>) {
@@ -486,13 +521,20 @@ impl Task {
     /// Lets the object go; one that removes itself at its end is deleted first.
     async fn let_go(&self, object: &Object<Instance>) -> Result<(), biga_store::typed::Error> {
         if !object.is_deleting() {
-            let only = DeleteOptions { uid: Some(self.uid.clone()), ..DeleteOptions::default() };
+            let only = DeleteOptions {
+                uid: Some(self.uid.clone()),
+                ..DeleteOptions::default()
+            };
             match self.specs.delete(&self.namespace, &self.name, &only).await {
                 Err(e) if !e.is_not_found() => return Err(e),
                 _ => {}
             }
         }
-        match self.writer.remove_finalizer(&self.namespace, &self.name, &self.uid, AGENT_FINALIZER).await {
+        match self
+            .writer
+            .remove_finalizer(&self.namespace, &self.name, &self.uid, AGENT_FINALIZER)
+            .await
+        {
             Err(e) if !e.is_not_found() => Err(e),
             _ => Ok(()),
         }
@@ -522,7 +564,10 @@ impl Task {
         let message = self.status.message.clone();
         Condition::set(&mut self.status.conditions, "Ready", ready, reason, &message, now());
         let status = self.status.clone();
-        let result = self.writer.modify_status(&self.namespace, &self.name, &self.uid, |s| *s = status.clone()).await;
+        let result = self
+            .writer
+            .modify_status(&self.namespace, &self.name, &self.uid, |s| *s = status.clone())
+            .await;
         if let Err(e) = result {
             tracing::debug!(instance = %self.name, "status not written: {e}");
         }
@@ -552,12 +597,22 @@ fn lost() -> Exit {
 
 fn launch_failure(e: &RuntimeError) -> Failure {
     match e {
-        RuntimeError::Refused { code: ErrorCode::NotFound, message } => {
-            Failure { reason: "ProgramNotFound", message: message.clone(), exit_code: 127 }
-        }
-        RuntimeError::Refused { code: ErrorCode::NotExecutable, message } => {
-            Failure { reason: "ProgramNotExecutable", message: message.clone(), exit_code: 126 }
-        }
+        RuntimeError::Refused {
+            code: ErrorCode::NotFound,
+            message,
+        } => Failure {
+            reason: "ProgramNotFound",
+            message: message.clone(),
+            exit_code: 127,
+        },
+        RuntimeError::Refused {
+            code: ErrorCode::NotExecutable,
+            message,
+        } => Failure {
+            reason: "ProgramNotExecutable",
+            message: message.clone(),
+            exit_code: 126,
+        },
         e => Failure::new("StartFailed", e.to_string()),
     }
 }
@@ -567,5 +622,7 @@ fn now() -> Timestamp {
 }
 
 fn timestamp(ns: u64) -> Option<Timestamp> {
-    (ns > 0).then(|| Timestamp::from_nanosecond(i128::from(ns)).ok()).flatten()
+    (ns > 0)
+        .then(|| Timestamp::from_nanosecond(i128::from(ns)).ok())
+        .flatten()
 }

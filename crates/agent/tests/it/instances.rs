@@ -13,7 +13,7 @@ use biga_runtime::Runtime;
 use biga_runtime::fake::Fake;
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, ObjectEvent, Objects, SpecWriter};
-use biga_wire::config::{Container, Log, ShimConfig, Workload};
+use biga_wire::config::{Log, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -112,7 +112,11 @@ impl Stack {
     }
 
     async fn create(&self, name: &str, spec: InstanceSpec) -> String {
-        let spec = InstanceSpec { image: "busybox".into(), node_name: Some(NODE.into()), ..spec };
+        let spec = InstanceSpec {
+            image: "busybox".into(),
+            node_name: Some(NODE.into()),
+            ..spec
+        };
         self.specs.create(Object::new(name, spec)).await.unwrap().metadata.uid
     }
 
@@ -137,7 +141,10 @@ impl Stack {
     }
 
     async fn until_phase(&self, name: &str, phase: Phase) {
-        self.until(name, phase.as_str(), |o| o.is_some_and(|o| o.status_or_default().phase == phase)).await;
+        self.until(name, phase.as_str(), |o| {
+            o.is_some_and(|o| o.status_or_default().phase == phase)
+        })
+        .await;
     }
 
     async fn status(&self, name: &str) -> InstanceStatus {
@@ -145,7 +152,10 @@ impl Stack {
     }
 
     async fn modify(&self, name: &str, change: impl Fn(&mut InstanceSpec) + Send + Sync) {
-        self.specs.modify("default", name, |o| change(&mut o.spec)).await.unwrap();
+        self.specs
+            .modify("default", name, |o| change(&mut o.spec))
+            .await
+            .unwrap();
     }
 }
 
@@ -156,13 +166,23 @@ async fn it_runs_stops_and_starts_again() {
     s.until_phase("web", Phase::Running).await;
     let status = s.status("web").await;
     assert!(status.pid.is_some() && status.started_at.is_some());
-    assert!(status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+    );
 
     s.modify("web", |s| s.power = Power::Stopped).await;
     s.until_phase("web", Phase::Exited).await;
     let status = s.status("web").await;
     assert_eq!((status.exit_code, status.stopped_by_user), (Some(143), true));
-    assert!(status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "False"));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "False")
+    );
 
     s.modify("web", |s| s.power = Power::Running).await;
     s.until_phase("web", Phase::Running).await;
@@ -189,8 +209,19 @@ async fn what_ends_by_itself_stays_ended() {
 #[tokio::test]
 async fn a_policy_starts_it_again_until_it_gives_up() {
     let s = Stack::new();
-    let restart_policy = RestartPolicy { policy: RestartWhen::OnFailure, maximum_retry_count: 2 };
-    let uid = s.create("flaky", InstanceSpec { restart_policy, ..InstanceSpec::default() }).await;
+    let restart_policy = RestartPolicy {
+        policy: RestartWhen::OnFailure,
+        maximum_retry_count: 2,
+    };
+    let uid = s
+        .create(
+            "flaky",
+            InstanceSpec {
+                restart_policy,
+                ..InstanceSpec::default()
+            },
+        )
+        .await;
     for n in 0..3 {
         s.until("flaky", "the next run", |o| {
             o.is_some_and(|o| {
@@ -212,7 +243,10 @@ async fn deletion_stops_and_removes_everything() {
     let s = Stack::new();
     let uid = s.create("web", InstanceSpec::default()).await;
     s.until_phase("web", Phase::Running).await;
-    s.specs.delete("default", "web", &DeleteOptions::default()).await.unwrap();
+    s.specs
+        .delete("default", "web", &DeleteOptions::default())
+        .await
+        .unwrap();
     s.until("web", "its end", |o| o.is_none()).await;
     assert_eq!(*s.host.removed.lock(), [uid]);
     assert!(s.host.runtime.held().is_empty());
@@ -221,7 +255,15 @@ async fn deletion_stops_and_removes_everything() {
 #[tokio::test]
 async fn auto_remove_takes_it_away_at_its_end() {
     let s = Stack::new();
-    let uid = s.create("once", InstanceSpec { auto_remove: true, ..InstanceSpec::default() }).await;
+    let uid = s
+        .create(
+            "once",
+            InstanceSpec {
+                auto_remove: true,
+                ..InstanceSpec::default()
+            },
+        )
+        .await;
     s.until_phase("once", Phase::Running).await;
     s.host.runtime.exit(&uid, 0);
     s.until("once", "its end", |o| o.is_none()).await;
@@ -231,8 +273,20 @@ async fn auto_remove_takes_it_away_at_its_end() {
 #[tokio::test]
 async fn auto_remove_takes_away_what_is_stopped() {
     let s = Stack::new();
-    let restart_policy = RestartPolicy { policy: RestartWhen::Always, maximum_retry_count: 0 };
-    let uid = s.create("once", InstanceSpec { auto_remove: true, restart_policy, ..InstanceSpec::default() }).await;
+    let restart_policy = RestartPolicy {
+        policy: RestartWhen::Always,
+        maximum_retry_count: 0,
+    };
+    let uid = s
+        .create(
+            "once",
+            InstanceSpec {
+                auto_remove: true,
+                restart_policy,
+                ..InstanceSpec::default()
+            },
+        )
+        .await;
     s.until_phase("once", Phase::Running).await;
     s.modify("once", |s| s.power = Power::Stopped).await;
     s.until("once", "its end", |o| o.is_none()).await;
@@ -243,7 +297,15 @@ async fn auto_remove_takes_away_what_is_stopped() {
 async fn auto_remove_takes_away_what_cannot_start() {
     let s = Stack::new();
     *s.host.fail_prepare.lock() = Some(Failure::new("ImageNotPresent", "it is not here"));
-    let uid = s.create("once", InstanceSpec { auto_remove: true, ..InstanceSpec::default() }).await;
+    let uid = s
+        .create(
+            "once",
+            InstanceSpec {
+                auto_remove: true,
+                ..InstanceSpec::default()
+            },
+        )
+        .await;
     s.until("once", "its end", |o| o.is_none()).await;
     assert_eq!(*s.host.removed.lock(), [uid]);
     assert!(s.host.events.lock().iter().any(|e| e == "ImageNotPresent"));
@@ -259,9 +321,16 @@ async fn what_ended_by_itself_and_was_turned_off_starts_again() {
     assert!(!s.status("job").await.stopped_by_user);
 
     s.modify("job", |s| s.power = Power::Stopped).await;
-    s.until("job", "the note", |o| o.is_some_and(|o| o.status_or_default().stopped_by_user)).await;
+    s.until("job", "the note", |o| {
+        o.is_some_and(|o| o.status_or_default().stopped_by_user)
+    })
+    .await;
     let status = s.status("job").await;
-    assert_eq!((status.phase, status.exit_code), (Phase::Exited, Some(3)), "how it ended stays known");
+    assert_eq!(
+        (status.phase, status.exit_code),
+        (Phase::Exited, Some(3)),
+        "how it ended stays known"
+    );
 
     s.modify("job", |s| s.power = Power::Running).await;
     s.until_phase("job", Phase::Running).await;
@@ -274,7 +343,10 @@ async fn failures_say_why_and_a_mended_spec_is_tried_again() {
     s.create("web", InstanceSpec::default()).await;
     s.until_phase("web", Phase::Failed).await;
     let status = s.status("web").await;
-    assert_eq!((status.reason.as_str(), status.exit_code), ("ImageNotPresent", Some(125)));
+    assert_eq!(
+        (status.reason.as_str(), status.exit_code),
+        ("ImageNotPresent", Some(125))
+    );
     s.modify("web", |s| s.image = "busybox:2".into()).await;
     s.until_phase("web", Phase::Running).await;
 
@@ -287,7 +359,14 @@ async fn failures_say_why_and_a_mended_spec_is_tried_again() {
 #[tokio::test]
 async fn created_is_not_started() {
     let s = Stack::new();
-    s.create("web", InstanceSpec { power: Power::Stopped, ..InstanceSpec::default() }).await;
+    s.create(
+        "web",
+        InstanceSpec {
+            power: Power::Stopped,
+            ..InstanceSpec::default()
+        },
+    )
+    .await;
     s.until_phase("web", Phase::Created).await;
     assert!(s.host.runtime.calls().is_empty());
     s.modify("web", |s| s.power = Power::Running).await;
@@ -337,7 +416,10 @@ async fn a_new_daemon_takes_over_what_runs() {
     assert_eq!(s.status("ended").await.exit_code, Some(7));
     s.until_phase("lost", Phase::Exited).await;
     assert_eq!(s.status("lost").await.exit_code, Some(137));
-    assert_eq!((s.status("kept").await.phase, s.status("kept").await.pid), (Phase::Running, pid));
+    assert_eq!(
+        (s.status("kept").await.phase, s.status("kept").await.pid),
+        (Phase::Running, pid)
+    );
     s.host.runtime.exit(&kept, 0);
     s.until_phase("kept", Phase::Exited).await;
 }

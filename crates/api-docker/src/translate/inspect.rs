@@ -1,8 +1,8 @@
 //! An instance → Docker's whole document of a container.
 
 use biga_model::{
-    Instance, InstanceSpec, InstanceStatus, LogDriver, NetworkMode, Object, Phase, PortMapping, Power,
-    Protocol, RestartWhen,
+    Instance, InstanceSpec, InstanceStatus, LogDriver, NetworkMode, Object, Phase, PortMapping, Power, Protocol,
+    RestartWhen,
 };
 use serde_json::{Map, Value, json};
 

@@ -107,7 +107,13 @@ async fn drop_unstarted(cx: &Context, o: &Object<Instance>) {
     let work = async {
         let seen = cx.api::<Instance>().get_opt(o.name()).await?;
         let mine = seen.is_some_and(|s| s.uid() == o.uid() && !s.status_or_default().phase.is_live());
-        if mine && cx.api::<Instance>().delete(o.name(), &DeleteParams::now()).await?.is_some() {
+        if mine
+            && cx
+                .api::<Instance>()
+                .delete(o.name(), &DeleteParams::now())
+                .await?
+                .is_some()
+        {
             wait::gone(cx, o).await?;
         }
         Ok::<_, biga_client::Error>(())

@@ -36,11 +36,7 @@ pub fn setup(args: &SetupArgs) -> anyhow::Result<Code> {
     };
     bar.finish_and_clear();
     let kernel = made.context("cannot prepare the guest kernel")?;
-    crate::output::line(format!(
-        "guest kernel {} is ready in {}",
-        kernel.release,
-        dir.display()
-    ))?;
+    crate::output::line(format!("guest kernel {} is ready in {}", kernel.release, dir.display()))?;
     Ok(Code::OK)
 }
 

@@ -10,7 +10,11 @@ pub fn size(s: &str) -> Result<Memory, String> {
     let split = t.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(t.len());
     let (number, unit) = t.split_at(split);
     let unit = unit.trim().to_ascii_lowercase();
-    let letter = match unit.strip_suffix("ib").or(unit.strip_suffix(['b', 'i'])).unwrap_or(&unit) {
+    let letter = match unit
+        .strip_suffix("ib")
+        .or(unit.strip_suffix(['b', 'i']))
+        .unwrap_or(&unit)
+    {
         "" if matches!(unit.as_str(), "" | "b") => return number.parse().map(Memory).map_err(|_| bad()),
         "k" => "Ki",
         "m" => "Mi",
@@ -28,7 +32,18 @@ mod tests {
 
     #[test]
     fn units_are_dockers() {
-        for text in ["128M", "128m", "128mb", "128MB", "128Mi", "128MiB", "128 M", "131072k", "134217728", "0.125g"] {
+        for text in [
+            "128M",
+            "128m",
+            "128mb",
+            "128MB",
+            "128Mi",
+            "128MiB",
+            "128 M",
+            "131072k",
+            "134217728",
+            "0.125g",
+        ] {
             assert_eq!(size(text), Ok(Memory::mib(128)), "{text}");
         }
         assert_eq!(size("512b"), Ok(Memory(512)));

@@ -111,7 +111,10 @@ impl Backend for Native {
             identity_token: a.identity_token,
             registry_token: a.registry_token,
         });
-        Ok(self.0.push(reference, target, auth, move |p| report.progress(p)).await?)
+        Ok(self
+            .0
+            .push(reference, target, auth, move |p| report.progress(p))
+            .await?)
     }
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, ApiError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use biga_agent::node::first_status;
 use biga_api_docker::backend::{Backend, BoxedIo, ByteStream, LogQuery, RegistryAuth, Reporter, Upload};
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
-use biga_image::{ArchiveFormat, ImageConfig};
+use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
 use biga_server::{Options, Server, UnixOptions};
 use biga_store::Store;
@@ -150,8 +150,10 @@ impl Backend for Docker {
     }
 
     async fn image_import(&self, reference: &str, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        let what = Import::Rootfs(Box::new(ImageConfig::default()));
-        Ok(self.0.import(reference, what, content).await?)
+        Ok(self
+            .0
+            .import(reference, Import::Rootfs(Box::default()), content)
+            .await?)
     }
 
     async fn image_push(
@@ -180,7 +182,9 @@ impl Backend for Docker {
         auth: RegistryAuth,
         report: Reporter,
     ) -> Result<ImageResult, Fault> {
-        let pull = self.0.pull(reference, platform, auth.into(), move |p| report.progress(p));
+        let pull = self
+            .0
+            .pull(reference, platform, auth.into(), move |p| report.progress(p));
         Ok(pull.await?)
     }
 }

@@ -481,7 +481,11 @@ mod tests {
 
     #[test]
     fn a_time_begins_a_line_and_not_a_piece_of_one() {
-        let pieces = [line(false, b"a", false), line(true, b"e", true), line(false, b"b", true)];
+        let pieces = [
+            line(false, b"a", false),
+            line(true, b"e", true),
+            line(false, b"b", true),
+        ];
         let mut fresh = [true; 2];
         assert_eq!(render(&pieces, false, true, &mut fresh), "T aT e\nb\n");
         assert_eq!(fresh, [true; 2]);
@@ -489,7 +493,12 @@ mod tests {
 
     #[test]
     fn frames_keep_the_streams_apart() {
-        let bytes = render(&[line(false, b"out", true), line(true, b"err", true)], true, false, &mut [true; 2]);
+        let bytes = render(
+            &[line(false, b"out", true), line(true, b"err", true)],
+            true,
+            false,
+            &mut [true; 2],
+        );
         let mut decoder = biga_wire::Decoder::new();
         decoder.push(&bytes);
         for (kind, text) in [(FrameKind::Stdout, "out\n"), (FrameKind::Stderr, "err\n")] {

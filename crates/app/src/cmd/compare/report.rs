@@ -60,7 +60,10 @@ impl Report {
                 "proportional memory of the shim and all processes below it, without pages of files",
             ),
             ("kernelBytes", "memory the kernel spends for it, as its cgroup says"),
-            ("hostMemoryBytes", "the two above together: what the host pays, pages of files apart"),
+            (
+                "hostMemoryBytes",
+                "the two above together: what the host pays, pages of files apart",
+            ),
             (
                 "filePageBytes",
                 "proportional memory that is pages of files: programs and the image; a guest's own page cache counts as memory",
@@ -129,7 +132,12 @@ impl Report {
 
     /// Holds the work inside each against the same work in the container.
     fn relate(&mut self) {
-        let Some(base) = self.isolations.iter().find(|c| c.shared_kernel).map(|c| c.medians.clone()) else {
+        let Some(base) = self
+            .isolations
+            .iter()
+            .find(|c| c.shared_kernel)
+            .map(|c| c.medians.clone())
+        else {
             return;
         };
         for c in self.isolations.iter_mut().filter(|c| !c.shared_kernel) {
@@ -199,10 +207,10 @@ impl Report {
         add(
             &mut t,
             "processor",
-            words(&|c| match c.accelerator.as_str() {
-                "" => "the host's",
-                "kvm" => "the host's (KVM)",
-                "tcg" => "emulated (TCG)",
+            words(&|c| match (c.accelerator.as_str(), c.shared_kernel) {
+                ("", true) => "the host's",
+                ("kvm", _) => "the host's (KVM)",
+                ("tcg", _) => "emulated (TCG)",
                 _ => "--",
             }),
         );

@@ -13,7 +13,10 @@ fn save_load_tag_and_remove() {
     d.biga(&["image", "rm", "busybox"]).ok();
     assert_eq!(d.biga(&["run", "--rm", "other:v1", "echo", "still"]).ok(), "still");
     let missing = d.biga(&["run", "--rm", "--pull", "never", "busybox", "true"]);
-    assert!(missing.code == 125 && missing.err.contains("not on this node"), "{missing:?}");
+    assert!(
+        missing.code == 125 && missing.err.contains("not on this node"),
+        "{missing:?}"
+    );
     d.biga(&["image", "rm", "other:v1"]).ok();
     d.biga(&["image", "load", "-i", &tar]).ok();
     assert_eq!(d.biga(&["run", "--rm", "busybox", "echo", "back"]).ok(), "back");

@@ -8,11 +8,25 @@ use super::daemon;
 fn instances_live_on_without_the_daemon() {
     let mut d = daemon();
     let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done";
-    d.biga(&["run", "-d", "--name", "talks", "busybox", "sh", "-c", script]).ok();
-    d.biga(&["run", "-d", "--name", "ends", "busybox", "sh", "-c", "while [ ! -e /root/go ]; do sleep 0.05; done; exit 9"]).ok();
+    d.biga(&["run", "-d", "--name", "talks", "busybox", "sh", "-c", script])
+        .ok();
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "ends",
+        "busybox",
+        "sh",
+        "-c",
+        "while [ ! -e /root/go ]; do sleep 0.05; done; exit 9",
+    ])
+    .ok();
     d.until_phase("talks", "Running");
     d.until_phase("ends", "Running");
-    let (pid, address) = (d.field("talks", &["status", "pid"]), d.field("talks", &["status", "networks"]));
+    let (pid, address) = (
+        d.field("talks", &["status", "pid"]),
+        d.field("talks", &["status", "networks"]),
+    );
     let go = format!("/proc/{}/root/root/go", d.field("ends", &["status", "pid"]));
     d.kill();
     // One of them ends while nobody looks.
@@ -22,7 +36,13 @@ fn instances_live_on_without_the_daemon() {
     d.until_phase("ends", "Exited");
     assert_eq!(d.field("ends", &["status", "exitCode"]), "9");
     assert_eq!(d.field("talks", &["status", "phase"]), "Running");
-    assert_eq!((d.field("talks", &["status", "pid"]), d.field("talks", &["status", "networks"])), (pid, address));
+    assert_eq!(
+        (
+            d.field("talks", &["status", "pid"]),
+            d.field("talks", &["status", "networks"])
+        ),
+        (pid, address)
+    );
     for _ in 0..2 {
         eventually("more lines", || {
             let lines = d.biga(&["logs", "talks"]).out.lines().count();
@@ -41,7 +61,8 @@ fn instances_live_on_without_the_daemon() {
 #[test]
 fn a_polite_end_leaves_instances_alone_too() {
     let mut d = daemon();
-    d.biga(&["run", "-d", "--name", "stays", "busybox", "sleep", "1000"]).ok();
+    d.biga(&["run", "-d", "--name", "stays", "busybox", "sleep", "1000"])
+        .ok();
     let pid = d.field("stays", &["status", "pid"]);
     d.terminate();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
@@ -52,11 +73,36 @@ fn a_polite_end_leaves_instances_alone_too() {
 #[test]
 fn restart_policies_start_it_again() {
     let d = daemon();
-    d.biga(&["run", "-d", "--name", "again", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 4"]).ok();
-    eventually("two restarts", || (d.field("again", &["status", "restartCount"]) == "2").then_some(()));
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "again",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        "exit 4",
+    ])
+    .ok();
+    eventually("two restarts", || {
+        (d.field("again", &["status", "restartCount"]) == "2").then_some(())
+    });
     d.until_phase("again", "Exited");
     assert_eq!(d.field("again", &["status", "exitCode"]), "4");
-    d.biga(&["run", "-d", "--name", "always", "--restart", "always", "busybox", "sleep", "1000"]).ok();
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "always",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
     d.until_phase("always", "Running");
     let pid = d.field("always", &["status", "pid"]);
     d.host(&["kill", "-9", &pid]).ok();
@@ -78,7 +124,9 @@ fn a_killed_shim_takes_its_container_along() {
     d.host(&["kill", "-9", shim.lines().next().unwrap()]).ok();
     d.until_phase("w", "Exited");
     assert_eq!(d.field("w", &["status", "exitCode"]), "137");
-    eventually("its process to die", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    eventually("its process to die", || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
     d.biga(&["start", "w"]).ok();
     d.until_phase("w", "Running");
 }

@@ -9,14 +9,38 @@ const SERVE: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/var/www"];
 #[test]
 fn names_and_published_ports() {
     let d = daemon();
-    d.biga(&[&["run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox"], &SERVE[..]].concat()).ok();
+    d.biga(
+        &[
+            &["run", "-d", "--name", "web", "-p", "127.0.0.1:8080:80", "busybox"],
+            &SERVE[..],
+        ]
+        .concat(),
+    )
+    .ok();
     let get = "wget -q -O - http://web/index.html";
     eventually("the page by name", || {
         (d.biga(&["run", "--rm", "busybox", "sh", "-c", get]).out == "hello from biga\n").then_some(())
     });
-    let page = d.host(&["/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/index.html"]);
+    let page = d.host(&[
+        "/bin/busybox",
+        "wget",
+        "-q",
+        "-O",
+        "-",
+        "http://127.0.0.1:8080/index.html",
+    ]);
     assert_eq!(page.ok(), "hello from biga");
-    let taken = d.biga(&["run", "-d", "--name", "second", "-p", "127.0.0.1:8080:80", "busybox", "sleep", "1000"]);
+    let taken = d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "second",
+        "-p",
+        "127.0.0.1:8080:80",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
     assert!(taken.code == 125 && taken.err.contains("8080"), "{taken:?}");
 
     // The address stays over stop and start.
@@ -30,8 +54,22 @@ fn names_and_published_ports() {
 #[test]
 fn networks_are_apart_and_none_is_none() {
     let d = daemon();
-    d.biga(&["network", "create", "back", "--subnet", "10.99.7.0/24", "--internal"]).ok();
-    d.biga(&["run", "-d", "--name", "db", "--network", "back", "--ip", "10.99.7.42", "busybox", "sleep", "1000"]).ok();
+    d.biga(&["network", "create", "back", "--subnet", "10.99.7.0/24", "--internal"])
+        .ok();
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "db",
+        "--network",
+        "back",
+        "--ip",
+        "10.99.7.42",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
     d.until_phase("db", "Running");
     assert!(d.biga(&["exec", "db", "ip", "addr"]).ok().contains("10.99.7.42/24"));
     let ping = ["ping", "-c", "1", "-W", "2", "10.99.7.42"];
@@ -39,10 +77,14 @@ fn networks_are_apart_and_none_is_none() {
     assert_eq!(beside.code, 0, "{beside:?}");
     let outside = d.biga(&[&["run", "--rm", "busybox"], &ping[..]].concat());
     assert_ne!(outside.code, 0, "{outside:?}");
-    let links = d.biga(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"]).ok();
+    let links = d
+        .biga(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"])
+        .ok();
     assert_eq!(links.trim(), "lo");
     assert!(d.biga(&["network", "ls"]).ok().contains("10.99.7.0/24"));
     d.biga(&["rm", "-f", "db"]).ok();
     d.biga(&["network", "rm", "back"]).ok();
-    eventually("the network to go", || (!d.biga(&["network", "ls"]).ok().contains("back")).then_some(()));
+    eventually("the network to go", || {
+        (!d.biga(&["network", "ls"]).ok().contains("back")).then_some(())
+    });
 }
