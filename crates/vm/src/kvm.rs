@@ -87,6 +87,7 @@ pub fn probe_kvm(qemu: &Path) -> Result<(), Error> {
 }
 
 fn trial(qemu: &Path, accelerator: &str, cpu: &str) -> Result<(), Error> {
+    fs::metadata(qemu).map_err(Error::Trial)?;
     let dir = tempfile::Builder::new()
         .prefix("biga-kvm")
         .tempdir()

@@ -113,9 +113,10 @@ fn a_limit_added_later_moves_the_processes() {
 
 #[test]
 fn processes_are_limited_and_counted() {
-    let rig = Rig::sh("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo made; sleep 1000")
+    let rig = Rig::sh("(for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done); sleep 1000")
         .config(|c| c.limits.pids = Some(5))
         .up();
+    // A refused fork ends the shell that tried, which is only the inner one.
     until("a refused fork", || rig.log().contains("can't fork").then_some(()));
     match rig.ask(Request::Stats) {
         Reply::Stats { stats } => {

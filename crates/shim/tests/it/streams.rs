@@ -1,6 +1,6 @@
 //! Input, output, terminals, execs, the log.
 
-use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request};
+use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request, State};
 use biga_wire::{Frame, FrameKind};
 
 use crate::support::{Rig, spec, until};
@@ -61,7 +61,12 @@ fn output_is_held_for_the_first_client() {
     let rig = Rig::sh("echo first; echo second >&2; exit 4")
         .config(|c| c.wait_attach_ms = 60_000)
         .up();
-    rig.wait();
+    let process = format!("/proc/{}", rig.status().pid.unwrap());
+    until("the end of its process", || {
+        (!std::path::Path::new(&process).exists()).then_some(())
+    });
+    // Told now, the end would have the instance cleared away before anybody saw what it said.
+    assert_eq!(rig.status().state, State::Running);
     let mut c = rig.connect();
     assert_eq!(c.ask(&Request::Attach { stdin: false }), Reply::Ok);
     let (exit, out, err) = c.collect();
