@@ -130,9 +130,18 @@ impl Engine {
 
 /// Makes a directory that only root may look into.
 pub fn private_dir(dir: &Path) -> Result<(), Failure> {
+    make_dir(dir, 0o700)
+}
+
+/// Makes a directory that others may pass through to what they know is there (the sockets), and not list.
+pub fn passage_dir(dir: &Path) -> Result<(), Failure> {
+    make_dir(dir, 0o711)
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<(), Failure> {
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(dir)
         .map_err(|e| Failure::new("StateFailed", format!("cannot make {}: {e}", dir.display())))
 }

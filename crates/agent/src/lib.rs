@@ -93,9 +93,12 @@ impl Agent {
     /// Takes over what runs, sweeps what nobody owns, and follows the store from then on.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Agent, Error> {
         let layout = options.layout;
+        engine::passage_dir(&layout.run)?;
+        // Layers hold set-user-id programs of other systems: nobody may run them from here.
+        let layers = layout.run.join("layers");
         for dir in [
             &layout.state,
-            &layout.run,
+            &layers,
             &layout.run_instances(),
             &layout.state.join("instances"),
         ] {

@@ -118,9 +118,8 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
         run: absolute(&options.run)?,
         prefix: options.prefix.clone(),
     };
-    for dir in [&layout.state, &layout.run] {
-        biga_agent::engine::private_dir(dir)?;
-    }
+    biga_agent::engine::private_dir(&layout.state)?;
+    biga_agent::engine::passage_dir(&layout.run)?;
     let _lock = lock(&layout.state)?;
     let store = EmbeddedStore::open(layout.state.join("store.redb")).context("cannot open the store")?;
     let node = options.node_name();
