@@ -173,6 +173,10 @@ impl Host for Engine {
     }
 
     async fn after_run(&self, uid: &str) {
+        // A shim that was killed could not do this itself.
+        if let Err(e) = biga_container::cgroup::clear(&self.layout.prefix, uid) {
+            tracing::warn!(uid, "its control group stays: {e}");
+        }
         self.networks.disconnect(uid).await;
         if let Err(e) = self.mounts.release(uid) {
             tracing::warn!(uid, "layers stay mounted: {e}");

@@ -49,7 +49,12 @@ pub async fn run(
         NetworkMode::Bridge => engine.networks.connections(object, status).await?,
         NetworkMode::None | NetworkMode::Host => Vec::new(),
     };
-    let hostname = object.spec.hostname.clone().unwrap_or_else(|| host_name(object.name()));
+    let hostname = match (&object.spec.hostname, object.spec.network_mode) {
+        (Some(h), _) => h.clone(),
+        // As Docker: who shares the host's network goes by the host's name.
+        (None, NetworkMode::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        (None, _) => host_name(object.name()),
+    };
     let run = Run {
         engine,
         object,

@@ -360,10 +360,7 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 /// Kills and removes every group right below `prefix` whose name is not in `live`: what shims left that were killed. Answers
 /// the names found.
 pub fn sweep(prefix: &str, live: &[&str]) -> io::Result<Vec<String>> {
-    let mut roots = vec![PathBuf::from(ROOT)];
-    if version() == Version::V1 {
-        roots = fs::read_dir(ROOT)?.flatten().map(|e| e.path()).collect();
-    }
+    let roots = roots()?;
     let mut found: Vec<String> = Vec::new();
     for root in &roots {
         let Ok(entries) = fs::read_dir(root.join(prefix)) else {
@@ -376,16 +373,28 @@ pub fn sweep(prefix: &str, live: &[&str]) -> io::Result<Vec<String>> {
             }
         }
     }
-    for name in &found {
-        let dirs: Vec<PathBuf> = roots
-            .iter()
-            .map(|r| r.join(prefix).join(name))
-            .filter(|d| d.exists())
-            .collect();
-        kill_all(&dirs);
-        dirs.iter().try_for_each(|d| remove_tree(d))?;
-    }
+    found.iter().try_for_each(|name| take_away(&roots, prefix, name))?;
     Ok(found)
+}
+
+/// Kills and removes the group `name` right below `prefix`, if there is one: what one shim left that was killed.
+pub fn clear(prefix: &str, name: &str) -> io::Result<()> {
+    take_away(&roots()?, prefix, name)
+}
+
+/// Where groups of ours can be: the roots of all hierarchies.
+fn roots() -> io::Result<Vec<PathBuf>> {
+    match version() {
+        Version::V1 => Ok(fs::read_dir(ROOT)?.flatten().map(|e| e.path()).collect()),
+        _ => Ok(vec![PathBuf::from(ROOT)]),
+    }
+}
+
+fn take_away(roots: &[PathBuf], prefix: &str, name: &str) -> io::Result<()> {
+    let at = |r: &PathBuf| r.join(prefix).join(name);
+    let dirs: Vec<PathBuf> = roots.iter().map(at).filter(|d| d.exists()).collect();
+    kill_all(&dirs);
+    dirs.iter().try_for_each(|d| remove_tree(d))
 }
 
 #[cfg(test)]

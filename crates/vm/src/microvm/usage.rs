@@ -39,7 +39,8 @@ impl Usage {
         if stats.memory_peak == 0 {
             stats.memory_peak = status_kib(pid, "VmHWM:") << 10;
         }
-        stats.memory_limit = size;
+        // The guest's size bounds the guest; QEMU's own memory comes on top and only the host bounds that.
+        stats.memory_limit = stats.memory_limit.max(size);
         if let Ok(answer) = qmp.call("query-blockstats", Value::Null, WAIT, host) {
             (self.read, self.written) = block_totals(&answer);
         }

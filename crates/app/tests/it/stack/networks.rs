@@ -88,3 +88,23 @@ fn networks_are_apart_and_none_is_none() {
         (!d.biga(&["network", "ls"]).ok().contains("back")).then_some(())
     });
 }
+
+#[test]
+fn the_hosts_network_is_the_hosts() {
+    let d = daemon();
+    let out = d
+        .biga(&[
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            "busybox",
+            "sh",
+            "-c",
+            "hostname; ls /sys/class/net | wc -l",
+        ])
+        .ok();
+    let names = d.host(&["ip", "-br", "link"]).ok();
+    let links = names.lines().count();
+    assert_eq!(out, format!("{}\n{links}", d.host(&["hostname"]).ok()), "{names}");
+}
