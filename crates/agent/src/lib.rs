@@ -90,7 +90,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes over what runs, sweeps what nobody owns, and follows the store from then on.
+    /// Opens everything and answers at once. Behind that it takes over what runs, sweeps what nobody owns, and follows
+    /// the store from then on.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Agent, Error> {
         let layout = options.layout;
         engine::passage_dir(&layout.run)?;
@@ -126,13 +127,20 @@ impl Agent {
             events,
             options.shim,
         ));
-        take_over(&engine, &store).await?;
-
-        tasks.spawn(engine.images.clone().run());
-        tasks.spawn(engine.volumes.clone().run());
-        tasks.spawn(engine.networks.clone().run());
-        tasks.spawn(Manager::new(options.node, engine.clone(), store.clone()).run());
-        tasks.spawn(look_around(engine.clone(), node, status, options.guest));
+        // The API need not wait for this; instances do.
+        let (working, at, guest) = (engine.clone(), store.clone(), options.guest);
+        tasks.spawn(async move {
+            if let Err(e) = take_over(&working, &at).await {
+                tracing::error!("not all of what runs could be taken over: {e}");
+            }
+            tokio::join!(
+                working.images.clone().run(),
+                working.volumes.clone().run(),
+                working.networks.clone().run(),
+                Manager::new(options.node, working.clone(), at).run(),
+                look_around(working.clone(), node, status, guest),
+            );
+        });
         let streams = Streams::new(engine.clone(), store);
         Ok(Agent {
             engine,
