@@ -6,7 +6,7 @@ use crate::Error;
 use crate::error::Context;
 
 /// Names in the order of their bits, without `CAP_`.
-const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

@@ -559,6 +559,9 @@ impl Task {
     }
 
     async fn write(&mut self) {
+        if let Some(o) = self.object() {
+            self.status.node = o.spec.node_name.clone().unwrap_or_default();
+        }
         let ready = self.status.phase == Phase::Running;
         let reason = self.status.phase.as_str();
         let message = self.status.message.clone();

@@ -166,6 +166,7 @@ async fn it_runs_stops_and_starts_again() {
     s.until_phase("web", Phase::Running).await;
     let status = s.status("web").await;
     assert!(status.pid.is_some() && status.started_at.is_some());
+    assert_eq!(status.node, NODE);
     assert!(
         status
             .conditions
