@@ -76,9 +76,8 @@ pub fn clone_tree(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd>
     open_tree(of, "", flags)
 }
 
-/// Mounts the overlay of a container onto its own `upper` directory (in this mount namespace nobody else looks there) and gives its root.
-pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error> {
-    let (upper, work) = (state_dir.join("upper"), state_dir.join("work"));
+/// Where the layers are mounted, highest first.
+fn layers(container: &Container) -> Result<Vec<&Path>, Error> {
     let mut layers = Vec::with_capacity(container.layers.len());
     for layer in container.layers.iter().rev() {
         let mount = layer.mount.as_deref();
@@ -87,7 +86,19 @@ pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error
     if layers.is_empty() {
         return Err(Error::Field("the image", "it has no layers".into()));
     }
-    make_upper(&upper, &work, layers[0])?;
+    Ok(layers)
+}
+
+/// Makes the directories of the writable layer.
+pub fn writable_layer(container: &Container, state_dir: &Path) -> Result<(), Error> {
+    make_upper(&state_dir.join("upper"), &state_dir.join("work"), layers(container)?[0])
+}
+
+/// Mounts the overlay of a container onto its own `upper` directory (in this mount namespace nobody else looks there) and gives its root.
+/// The directories are those of [`writable_layer`].
+pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error> {
+    let (upper, work) = (state_dir.join("upper"), state_dir.join("work"));
+    let layers = layers(container)?;
     match overlay_by_parts(&layers, &upper, &work) {
         Ok(root) => {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -160,24 +171,37 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd
     open(upper)
 }
 
-/// Mounts the kernel's file systems and gives the directory of `/dev`.
-pub fn kernel_file_systems(root: BorrowedFd<'_>, container: &Container) -> Result<OwnedFd, Error> {
-    let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let proc = make("proc", &[], secure)?;
-    attach_at(root, &proc, "/proc", Kind::Directory)?;
-
+/// Makes the file system of `/dev`, with the directories that others are mounted on.
+pub fn device_directory() -> Result<OwnedFd, Error> {
     let dev = make(
         "tmpfs",
         &[("mode", Some("755")), ("size", Some("65536k"))],
         attr::NOSUID,
     )?;
-    attach_at(root, &dev, "/dev", Kind::Directory)?;
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(|| format!("make /dev/{name}"))?;
     }
+    Ok(dev)
+}
+
+/// Shared memory and message queues of those whose IPC a container shares.
+pub type SharedMemory = (OwnedFd, Option<OwnedFd>);
+
+/// Mounts the kernel's file systems, and `/dev` as [`device_directory`] made it.
+pub fn kernel_file_systems(
+    root: BorrowedFd<'_>,
+    container: &Container,
+    dev: &OwnedFd,
+    shared: Option<SharedMemory>,
+) -> Result<(), Error> {
+    let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let proc = make("proc", &[], secure)?;
+    attach_at(root, &proc, "/proc", Kind::Directory)?;
+
+    attach_at(root, dev, "/dev", Kind::Directory)?;
     let at_dev = |mount: OwnedFd, name: &str| {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&mount, "", &dev, name, flags).step(|| format!("mount at /dev/{name}"))
+        move_mount(&mount, "", dev, name, flags).step(|| format!("mount at /dev/{name}"))
     };
     let pts = [
         ("newinstance", None),
@@ -186,35 +210,36 @@ pub fn kernel_file_systems(root: BorrowedFd<'_>, container: &Container) -> Resul
         ("gid", Some("5")),
     ];
     at_dev(make("devpts", &pts, attr::NOSUID | attr::NOEXEC)?, "pts")?;
-    let size = if container.shm_size == 0 {
-        64 << 20
-    } else {
-        container.shm_size
-    }
-    .to_string();
-    at_dev(
-        make("tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], secure)?,
-        "shm",
-    )?;
-    at_dev(make("mqueue", &[], secure)?, "mqueue")?;
+    let (shm, mqueue) = match shared {
+        Some((shm, mqueue)) => (shm, mqueue),
+        None => (shared_memory(container, secure)?, None),
+    };
+    at_dev(shm, "shm")?;
+    at_dev(mqueue.map_or_else(|| make("mqueue", &[], secure), Ok)?, "mqueue")?;
 
     let read_only = if container.privileged { 0 } else { attr::RDONLY };
     attach_at(root, &make("sysfs", &[], secure | read_only)?, "/sys", Kind::Directory)?;
+    let groups = if container.system { 0 } else { read_only };
     if crate::cgroup::version() == crate::cgroup::Version::V2 {
-        attach_at(
-            root,
-            &make("cgroup2", &[], secure | read_only)?,
-            "/sys/fs/cgroup",
-            Kind::Directory,
-        )?;
+        let place = "/sys/fs/cgroup";
+        attach_at(root, &make("cgroup2", &[], secure | groups)?, place, Kind::Directory)
     } else {
-        old_control_groups(root, secure | read_only)?;
+        old_control_groups(root, secure | read_only, container.system)
     }
-    Ok(dev)
 }
 
-/// Version 1: the controllers that programs read to size themselves.
-fn old_control_groups(root: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
+fn shared_memory(container: &Container, secure: u64) -> Result<OwnedFd, Error> {
+    let size = match container.shm_size {
+        0 => 64 << 20,
+        n => n,
+    }
+    .to_string();
+    make("tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], secure)
+}
+
+/// Version 1: the controllers that programs read to size themselves; and for an init system the tree without a controller, in
+/// which it keeps its services.
+fn old_control_groups(root: BorrowedFd<'_>, attributes: u64, system: bool) -> Result<(), Error> {
     let place = beneath::place(root, "/sys/fs/cgroup", Kind::Directory).step(|| "find /sys/fs/cgroup".into())?;
     let base = make(
         "tmpfs",
@@ -222,37 +247,50 @@ fn old_control_groups(root: BorrowedFd<'_>, attributes: u64) -> Result<(), Error
         attributes & !attr::RDONLY,
     )?;
     attach(&base, &place).step(|| "mount /sys/fs/cgroup".into())?;
+    let put = |mount: OwnedFd, name: &str| {
+        let what = || format!("mount control groups of {name}");
+        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755)).step(what)?;
+        move_mount(&mount, "", &base, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(what)
+    };
     for controller in ["memory", "cpu", "pids"] {
         // Refused where the host mounts several controllers as one tree or lacks it: a program then sees no figures.
-        let Ok(mount) = make("cgroup", &[(controller, None)], attributes) else {
-            continue;
-        };
-        let what = || format!("mount control groups of {controller}");
-        rustix::fs::mkdirat(&base, controller, Mode::from_raw_mode(0o755)).step(what)?;
-        move_mount(&mount, "", &base, controller, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(what)?;
+        if let Ok(mount) = make("cgroup", &[(controller, None)], attributes) {
+            put(mount, controller)?;
+        }
+    }
+    if system {
+        let options = [("none", None), ("name", Some("systemd")), ("xattr", None)];
+        put(make("cgroup", &options, attributes & !attr::RDONLY)?, "systemd")?;
     }
     Ok(())
 }
 
-/// Hides and protects what the kernel shows to root.
-pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<(), Error> {
+/// Hides and protects what the kernel shows to root: the usual paths, or those that the container names.
+pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Result<(), Error> {
+    let usual = |paths: &[&str]| -> Vec<String> {
+        match container.privileged {
+            true => Vec::new(),
+            false => paths.iter().map(|p| (*p).to_owned()).collect(),
+        }
+    };
+    let masked = match &container.masked_paths {
+        Some(paths) => paths.clone(),
+        None => usual(&[&MASKED_FILES[..], &MASKED_DIRS[..]].concat()),
+    };
     let null = beneath::locate(dev.as_fd(), "null").step(|| "find /dev/null".into())?;
-    for path in MASKED_FILES {
+    for path in &masked {
         let Ok(place) = beneath::locate(root, path) else {
             continue;
         };
-        let cover = clone_tree(&null, false).step(|| format!("mask {path}"))?;
-        attach(&cover, &place).step(|| format!("mask {path}"))?;
-    }
-    for path in MASKED_DIRS {
-        let Ok(place) = beneath::locate(root, path) else {
-            continue;
+        let what = || format!("mask {path}");
+        let cover = match beneath::is_dir(place.as_fd()).step(what)? {
+            true => make("tmpfs", &[("size", Some("0")), ("mode", Some("555"))], attr::RDONLY)?,
+            false => clone_tree(&null, false).step(what)?,
         };
-        let cover = make("tmpfs", &[("size", Some("0")), ("mode", Some("555"))], attr::RDONLY)?;
-        attach(&cover, &place).step(|| format!("mask {path}"))?;
+        attach(&cover, &place).step(what)?;
     }
-    for path in READ_ONLY {
-        let Ok(place) = beneath::locate(root, path) else {
+    for path in container.read_only_paths.clone().unwrap_or_else(|| usual(&READ_ONLY)) {
+        let Ok(place) = beneath::locate(root, &path) else {
             continue;
         };
         let protect = || format!("make {path} read-only");
