@@ -82,10 +82,11 @@ fn file_system(tree: &OwnedFd) -> String {
 
 /// Mounts all of a container, in order. `sources` are those of [`sources`].
 pub fn all(root: BorrowedFd<'_>, container: &Container, sources: &[Option<OwnedFd>]) -> Result<(), Error> {
+    let label = container.mount_label.as_deref();
     for (i, m) in container.mounts.iter().enumerate() {
         match (sources.get(i).and_then(Option::as_ref), &m.source) {
             (Some(tree), _) => one(root, m, tree)?,
-            (None, MountSource::Tmpfs { size, mode, options }) => one(root, m, &memory(*size, *mode, options)?)?,
+            (None, MountSource::Tmpfs { size, mode, options }) => one(root, m, &memory(*size, *mode, options, label)?)?,
             (None, _) => return Err(Error::Field("the mount", format!("nothing to mount at {}", m.target))),
         }
     }
@@ -113,11 +114,12 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error>
 }
 
 /// A file system in memory; options as mount(8) writes them.
-fn memory(size: Option<u64>, mode: u32, options: &[String]) -> Result<OwnedFd, Error> {
+fn memory(size: Option<u64>, mode: u32, options: &[String], label: Option<&str>) -> Result<OwnedFd, Error> {
     let mode = format!("{:o}", mode & 0o7777);
     let size = size.map(|s| s.to_string());
     let mut set = vec![("mode", Some(mode.as_str()))];
     set.extend(size.as_deref().map(|s| ("size", Some(s))));
+    set.extend(label.map(|l| ("context", Some(l))));
     let mut attributes = attr::NOSUID | attr::NODEV;
     for option in options {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));

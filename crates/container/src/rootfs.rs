@@ -99,14 +99,15 @@ pub fn writable_layer(container: &Container, state_dir: &Path) -> Result<(), Err
 pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error> {
     let (upper, work) = (state_dir.join("upper"), state_dir.join("work"));
     let layers = layers(container)?;
-    match overlay_by_parts(&layers, &upper, &work) {
+    let label = container.mount_label.as_deref();
+    match overlay_by_parts(&layers, &upper, &work, label) {
         Ok(root) => {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(&root, "", CWD, &upper, flags).step(|| "mount the overlay".into())?;
             Ok(root)
         }
         // Kernels before 6.8 take all layers in one option only.
-        Err(Errno::INVAL) => overlay_in_one(&layers, &upper, &work),
+        Err(Errno::INVAL) => overlay_in_one(&layers, &upper, &work, label),
         Err(e) => Err(e).step(|| {
             format!(
                 "mount the overlay of {} layers over {}",
@@ -139,7 +140,7 @@ fn make_upper(upper: &Path, work: &Path, top: &Path) -> Result<(), Error> {
     }
 }
 
-fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path) -> rustix::io::Result<OwnedFd> {
+fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path, label: Option<&str>) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in layers {
         fsconfig_set_string(&context, "lowerdir+", *layer)?;
@@ -147,12 +148,15 @@ fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path) -> rustix::io::
     fsconfig_set_string(&context, "source", "overlay")?;
     fsconfig_set_string(&context, "upperdir", upper)?;
     fsconfig_set_string(&context, "workdir", work)?;
+    if let Some(label) = label {
+        fsconfig_set_string(&context, "context", label)?;
+    }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// The old call has one page for all options: short names for the layers make room for all that overlay can take.
-fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
+fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path, label: Option<&str>) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |p: &Path| rustix::fs::open(p, flags, Mode::empty()).step(|| format!("open layer {}", p.display()));
     let held: Vec<OwnedFd> = layers.iter().map(|l| open(l)).collect::<Result<_, _>>()?;
@@ -160,10 +164,11 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd
     let (upper_fd, work_fd) = (open(upper)?, open(work)?);
     let lower: Vec<String> = held.iter().map(name).collect();
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{}",
         lower.join(":"),
         name(&upper_fd),
-        name(&work_fd)
+        name(&work_fd),
+        label.map(|l| format!(",context=\"{l}\"")).unwrap_or_default()
     );
     let options = std::ffi::CString::new(options).step(|| "name the layers".into())?;
     rustix::mount::mount("overlay", upper, "overlay", MountFlags::empty(), options.as_c_str())
@@ -172,12 +177,10 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd
 }
 
 /// Makes the file system of `/dev`, with the directories that others are mounted on.
-pub fn device_directory() -> Result<OwnedFd, Error> {
-    let dev = make(
-        "tmpfs",
-        &[("mode", Some("755")), ("size", Some("65536k"))],
-        attr::NOSUID,
-    )?;
+pub fn device_directory(label: Option<&str>) -> Result<OwnedFd, Error> {
+    let mut options = vec![("mode", Some("755")), ("size", Some("65536k"))];
+    options.extend(label.map(|l| ("context", Some(l))));
+    let dev = make("tmpfs", &options, attr::NOSUID)?;
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(|| format!("make /dev/{name}"))?;
     }
@@ -234,7 +237,9 @@ fn shared_memory(container: &Container, secure: u64) -> Result<OwnedFd, Error> {
         n => n,
     }
     .to_string();
-    make("tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], secure)
+    let mut options = vec![("mode", Some("1777")), ("size", Some(size.as_str()))];
+    options.extend(container.mount_label.as_deref().map(|l| ("context", Some(l))));
+    make("tmpfs", &options, secure)
 }
 
 /// Version 1: the controllers that programs read to size themselves; and for an init system the tree without a controller, in

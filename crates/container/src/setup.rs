@@ -173,7 +173,7 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         userns::become_mapped_root(&owner.ids)?;
     }
     let root = rootfs::overlay(container, first.state_dir)?;
-    let dev = rootfs::device_directory()?;
+    let dev = rootfs::device_directory(container.mount_label.as_deref())?;
     nodes.make_usual(&dev)?;
     Ok(OfHost {
         root,

@@ -97,6 +97,9 @@ pub fn write_maps(pid: u32, ids: &IdMap) -> Result<(), Error> {
     Ok(())
 }
 
+/// The argument by which the shim's program is told to do what [`hold_for_parent`] does.
+pub const HOLD: &str = "--hold-namespaces";
+
 /// For a process that holds namespaces for others: makes a user and a network namespace, says so, and waits for the end of its
 /// input.
 pub fn hold_for_parent() -> Result<(), Error> {

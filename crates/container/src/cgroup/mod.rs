@@ -449,6 +449,19 @@ pub fn clear(prefix: &str, name: &str) -> io::Result<()> {
     take_away(&roots()?, prefix, name)
 }
 
+/// Removes groups without anything in them along a path, the lowest first: what was made for a group below that is gone.
+pub fn prune(path: &str) {
+    for root in roots().unwrap_or_default() {
+        let mut at = Some(Path::new(path));
+        while let Some(p) = at.filter(|p| !p.as_os_str().is_empty()) {
+            if rustix::fs::rmdir(root.join(p)).is_err() {
+                break;
+            }
+            at = p.parent();
+        }
+    }
+}
+
 /// Where groups of ours can be: the roots of all hierarchies.
 fn roots() -> io::Result<Vec<PathBuf>> {
     match version() {
