@@ -15,6 +15,7 @@ use biga_wire::shim::Exit;
 
 use crate::events::Recorder;
 use crate::hypervisor::Hypervisors;
+use crate::idmaps::IdMaps;
 use crate::images::Images;
 use crate::instance::{Failure, Host};
 use crate::networks::Networks;
@@ -74,6 +75,8 @@ pub struct Engine {
     pub hypervisors: Hypervisors,
     /// Tells people.
     pub events: Recorder,
+    /// User ids of instances that have their own.
+    pub idmaps: IdMaps,
     runtimes: HashMap<Isolation, Arc<dyn Runtime>>,
 }
 
@@ -93,6 +96,7 @@ impl Engine {
         };
         let runtimes = Isolation::ALL.into_iter().map(|i| (i, runtime(i))).collect();
         let hypervisors = Hypervisors::new(layout.state.clone());
+        let idmaps = IdMaps::new(layout.state.join("instances"), shim);
         Engine {
             layout,
             images,
@@ -101,6 +105,7 @@ impl Engine {
             volumes,
             hypervisors,
             events,
+            idmaps,
             runtimes,
         }
     }
@@ -118,6 +123,18 @@ impl Engine {
             .files()
             .get(&status.image_id.parse().map_err(missing)?)
             .map_err(missing)
+    }
+
+    /// Below which control groups that of an instance can be: the daemon's own, and the one that its last run was given.
+    fn group_prefixes(&self, uid: &str) -> Vec<String> {
+        let mut all = vec![self.layout.prefix.clone()];
+        let last = shim_client::read_config(&self.layout.run_dir(uid)).map(|c| c.cgroup);
+        if let Some((prefix, _)) = last.as_deref().and_then(|c| c.rsplit_once('/'))
+            && prefix != self.layout.prefix
+        {
+            all.push(prefix.to_owned());
+        }
+        all
     }
 
     fn make_dirs(&self, uid: &str) -> Result<(), Failure> {
@@ -165,6 +182,9 @@ impl Host for Engine {
         status.image_id = record.image_id.to_string();
         status.accelerator = String::new();
         self.make_dirs(object.uid())?;
+        for message in crate::translate::left_out(object) {
+            self.events.record(object, true, "LeftOut", &message);
+        }
         let result = crate::prepare::run(self, object, status, &record).await;
         if result.is_err() {
             self.after_run(object.uid()).await;
@@ -174,8 +194,10 @@ impl Host for Engine {
 
     async fn after_run(&self, uid: &str) {
         // A shim that was killed could not do this itself.
-        if let Err(e) = biga_container::cgroup::clear(&self.layout.prefix, uid) {
-            tracing::warn!(uid, "its control group stays: {e}");
+        for prefix in self.group_prefixes(uid) {
+            if let Err(e) = biga_container::cgroup::clear(&prefix, uid) {
+                tracing::warn!(uid, "its control group stays: {e}");
+            }
         }
         self.networks.disconnect(uid).await;
         if let Err(e) = self.mounts.release(uid) {
@@ -188,6 +210,10 @@ impl Host for Engine {
         if let Err(e) = self.mounts.release(uid) {
             tracing::warn!(uid, "layers stay mounted: {e}");
         }
+        for prefix in self.group_prefixes(uid).iter().skip(1) {
+            biga_container::cgroup::prune(prefix);
+        }
+        self.idmaps.release(uid);
         for dir in [self.layout.run_dir(uid), self.layout.state_dir(uid)] {
             if let Err(e) = std::fs::remove_dir_all(&dir)
                 && e.kind() != std::io::ErrorKind::NotFound
@@ -204,7 +230,12 @@ impl Host for Engine {
     fn stop_signal(&self, object: &Object<Instance>, status: &InstanceStatus) -> i32 {
         let wished = object.spec.stop.signal.clone();
         let image = || self.image_of(status).ok()?.config.stop_signal;
-        wished.or_else(image).and_then(|s| parse_signal(&s).ok()).unwrap_or(15)
+        let system = object.spec.containers.first().is_some_and(|c| c.system);
+        let usual = if system { crate::translate::SYSTEM_STOP } else { 15 };
+        wished
+            .or_else(image)
+            .and_then(|s| parse_signal(&s).ok())
+            .unwrap_or(usual)
     }
 
     fn runtime(&self, isolation: Isolation) -> Arc<dyn Runtime> {

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! - [`instance`]: plan, task and manager of instances
-//! - [`prepare`]: the one place where isolations part
+//! - [`prepare`]: the one place where isolations part; [`translate`]: what needs no more than other words
 //! - [`engine`]: everything on the node, put together
 //! - [`images`], [`volumes`], [`networks`]: what instances stand on, each following its own kind
+//! - [`idmaps`]: user ids of instances that have their own
 //! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
 //! - [`streams`], [`logs`]: the way round the store
 //! - [`node`], [`probe`]: what this host offers
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 pub mod engine;
 pub mod events;
 pub mod hypervisor;
+pub mod idmaps;
 pub mod images;
 pub mod instance;
 pub mod logs;
@@ -37,6 +39,7 @@ pub mod node;
 pub mod prepare;
 pub mod probe;
 pub mod streams;
+pub mod translate;
 pub mod volumes;
 
 use engine::{Engine, Layout};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::{
     AGENT_FINALIZER, Condition, Instance, InstanceStatus, Network, NetworkAttachment, NetworkEndpoint, NetworkSpec,
-    NetworkStatus, Object, Timestamp,
+    NetworkStatus, Object, Phase, Timestamp,
 };
 use biga_net::{Endpoint, Net};
 use biga_store::Store;
@@ -340,11 +341,38 @@ impl Networks {
 
     /// A network namespace for a container.
     pub async fn namespace(&self, uid: &str, connections: &[Connection]) -> Result<PathBuf, Failure> {
+        self.namespace_in(uid, connections, None).await
+    }
+
+    /// Like [`Networks::namespace`], in a network namespace that was made already.
+    pub async fn namespace_in(
+        &self,
+        uid: &str,
+        connections: &[Connection],
+        made: Option<OwnedFd>,
+    ) -> Result<PathBuf, Failure> {
         let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
         self.net
-            .attach_container(uid, &ends, &BTreeMap::new())
+            .attach_container_in(uid, &ends, &BTreeMap::new(), made)
             .await
             .map_err(|e| failure("NetworkFailed", e))
+    }
+
+    /// Another instance, which runs as a container, and its first process: to share what it has.
+    pub async fn running(&self, namespace: &str, name: &str) -> Result<(Object<Instance>, u32), Failure> {
+        let found = self.instances.find(namespace, name).await;
+        let found = found.map_err(|e| failure("ShareFailed", e))?;
+        let object =
+            found.ok_or_else(|| failure("ShareFailed", format!("there is no instance {name} to share with")))?;
+        let status = object.status_or_default();
+        let runs = matches!(status.phase, Phase::Running | Phase::Paused) && !object.spec.isolation.is_virtual();
+        match status.pid.filter(|_| runs) {
+            Some(pid) => Ok((object, pid)),
+            None => {
+                let message = format!("instance {name} does not run as a container: what it has cannot be shared");
+                Err(failure("ShareFailed", message))
+            }
+        }
     }
 
     /// Taps for a machine, one for each connection.

@@ -7,15 +7,17 @@ use std::path::PathBuf;
 
 use biga_image::ImageRecord;
 use biga_model::{
-    ContainerSpec, Instance, InstanceStatus, InstanceVolume, Isolation, LogDriver, NetworkMode, Object, VolumeMode,
+    ContainerSpec, Instance, InstanceStatus, InstanceVolume, Isolation, LogDriver, NetworkMode, Object, Share, UserIds,
+    VolumeMode,
 };
 use biga_wire::config::{
-    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Nic, ShimConfig, Workload,
+    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, ShimConfig, Workload,
 };
 
 use crate::engine::{Engine, private_dir};
 use crate::instance::{Failure, limits, merge};
 use crate::networks::Connection;
+use crate::translate;
 use crate::volumes::format_if_blank;
 
 /// How long output waits for its first reader, in milliseconds.
@@ -51,8 +53,11 @@ pub async fn run(
     };
     let hostname = match (&object.spec.hostname, object.spec.network_mode) {
         (Some(h), _) => h.clone(),
+        (None, _) if object.spec.namespaces.network.is_some() => shared_name(engine, object).await?,
         // As Docker: who shares the host's network goes by the host's name.
-        (None, NetworkMode::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        (None, mode) if mode == NetworkMode::Host || object.spec.namespaces.uts == Share::Host => {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        }
         (None, _) => host_name(object.name()),
     };
     let run = Run {
@@ -97,6 +102,14 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
     engine.networks.announce_again(object, &connections, &mut status).await
 }
 
+/// The host name of the instance whose network is shared.
+async fn shared_name(engine: &Engine, object: &Object<Instance>) -> Result<String, Failure> {
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let name = object.spec.namespaces.network.as_deref().unwrap_or_default();
+    let (other, _) = engine.networks.running(namespace, name).await?;
+    Ok(other.spec.hostname.clone().unwrap_or_else(|| host_name(other.name())))
+}
+
 /// A host name made of an instance's name: what is no part of a host name becomes `-`; at most 63 bytes.
 fn host_name(name: &str) -> String {
     let clean: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(63).collect();
@@ -128,7 +141,10 @@ impl Run<'_> {
             log,
             start: true,
             wait_attach_ms: if wait { WAIT_ATTACH_MS } else { 0 },
-            cgroup: format!("{}/{}", layout.prefix, self.uid()),
+            cgroup: match &spec.cgroup_parent {
+                Some(parent) => format!("{}/{}/{}", parent.trim_matches('/'), layout.prefix, self.uid()),
+                None => format!("{}/{}", layout.prefix, self.uid()),
+            },
             limits: limits(self.object),
             workload,
         }
@@ -150,40 +166,108 @@ impl Run<'_> {
         let mounted = self.engine.mounts.mount_all(&self.record.layers, self.uid());
         let mounted = mounted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
         let layers = self.record.layers.iter().zip(mounted);
-        let netns = match s.network_mode {
-            NetworkMode::Bridge => Some(self.engine.networks.namespace(self.uid(), &self.connections).await?),
-            NetworkMode::None | NetworkMode::Host => None,
-        };
+        let (namespaces, netns) = self.namespaces().await?;
         let devices = spec.devices.iter().map(|d| Device {
             host_path: PathBuf::from(&d.host_path),
             path: d.path.clone().unwrap_or_else(|| d.host_path.clone()),
             permissions: d.permissions.clone().unwrap_or_else(|| "rwm".into()),
         });
         let privileged = spec.security.privileged;
-        Ok(Workload::Container(Box::new(Container {
-            process: merge::process(&self.record.config, spec, &self.hostname)?,
+        let mut capabilities = merge::capabilities(spec)?;
+        let own_ids = namespaces.user.is_some();
+        if spec.system && own_ids && spec.security.cap_drop.is_empty() {
+            // Within ids of its own an init system may do all: none of it reaches the host.
+            capabilities = biga_container::caps::NAMES.map(str::to_owned).to_vec();
+        }
+        let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
+        let mut mounts = self.mounts(spec).await?;
+        if spec.system {
+            translate::system(&mut process, &mut mounts, self.uid());
+        }
+        let (hosts, resolv_conf) = self.name_files().await?;
+        let mut container = Container {
+            process,
             layers: layers
                 .map(|(l, m)| Layer {
                     file: l.file.clone(),
                     mount: Some(m),
                 })
                 .collect(),
-            mounts: self.mounts(spec).await?,
+            mounts,
             netns,
             host_network,
             hostname: self.hostname.clone(),
             domainname: s.domainname.clone(),
-            hosts: self.hosts(),
-            resolv_conf: self.resolv_conf(),
+            hosts,
+            resolv_conf,
             shm_size: s.shm_size.map_or(SHM_SIZE, |m| m.bytes()),
-            capabilities: merge::capabilities(spec)?,
+            capabilities,
             privileged,
             read_only_root: spec.security.read_only_root,
             no_new_privileges: spec.security.no_new_privileges,
             seccomp: !privileged && spec.security.seccomp != "unconfined",
             sysctls: s.sysctls.clone(),
             devices: devices.collect(),
-        })))
+            namespaces,
+            ..Container::default()
+        };
+        translate::fill(&mut container, s, spec)?;
+        if spec.system && own_ids && container.read_only_paths.is_none() {
+            // The kernel keeps what is not its own from it anyway.
+            container.read_only_paths = Some(Vec::new());
+        }
+        Ok(Workload::Container(Box::new(container)))
+    }
+
+    /// What it shares, its user ids, and its network namespace.
+    async fn namespaces(&self) -> Result<(Namespaces, Option<PathBuf>), Failure> {
+        let n = &self.object.spec.namespaces;
+        let mut all = Namespaces::default();
+        for (share, kind, place) in [
+            (&n.pid, "pid", &mut all.pid),
+            (&n.ipc, "ipc", &mut all.ipc),
+            (&n.uts, "uts", &mut all.uts),
+            (&n.cgroup, "cgroup", &mut all.cgroup),
+        ] {
+            let pid = match share {
+                Share::Instance(name) => Some(self.other(name).await?.1),
+                Share::Private | Share::Host => None,
+            };
+            *place = translate::namespace(share, kind, pid);
+        }
+        let mut owned = None;
+        if n.user == UserIds::Private {
+            let ids = self.engine.idmaps.range(self.uid())?;
+            all.user = Some(ids);
+            if self.object.spec.network_mode == NetworkMode::Bridge {
+                owned = Some(self.engine.idmaps.network(ids).await?);
+            }
+        }
+        let netns = match (self.object.spec.network_mode, &n.network) {
+            (NetworkMode::Bridge, _) => {
+                let networks = &self.engine.networks;
+                Some(networks.namespace_in(self.uid(), &self.connections, owned).await?)
+            }
+            (_, Some(name)) => Some(PathBuf::from(format!("/proc/{}/ns/net", self.other(name).await?.1))),
+            _ => None,
+        };
+        Ok((all, netns))
+    }
+
+    /// Another instance that runs, and its first process.
+    async fn other(&self, name: &str) -> Result<(Object<Instance>, u32), Failure> {
+        let namespace = self.object.metadata.namespace.as_deref().unwrap_or_default();
+        self.engine.networks.running(namespace, name).await
+    }
+
+    /// Content of `/etc/hosts` and `/etc/resolv.conf`: those of whom it shares the network with.
+    async fn name_files(&self) -> Result<(String, String), Failure> {
+        let Some(name) = &self.object.spec.namespaces.network else {
+            return Ok((self.hosts(), self.resolv_conf()));
+        };
+        let dir = self.engine.layout.run_dir(self.other(name).await?.0.uid());
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        Ok((read("hosts"), read("resolv.conf")))
     }
 
     async fn microvm(&self, status: &mut InstanceStatus) -> Result<Workload, Failure> {
@@ -335,6 +419,7 @@ impl Run<'_> {
                 target: target.clone(),
                 read_only: false,
                 copy_up: true,
+                how: Default::default(),
             });
         }
         for m in &spec.volume_mounts {
@@ -353,12 +438,13 @@ impl Run<'_> {
             if let MountSource::Block { path } = &source {
                 format_if_blank(path).await?;
             }
-            let copy_up = volume.volume.is_some() && m.sub_path.is_none();
+            let copy_up = volume.volume.is_some() && m.sub_path.is_none() && !m.no_copy;
             all.push(Mount {
                 source,
                 target: m.mount_path.clone(),
                 read_only: m.read_only,
                 copy_up,
+                how: translate::how(m),
             });
         }
         Ok(all)
@@ -384,13 +470,7 @@ impl Run<'_> {
                 sub_path: None,
             });
         }
-        let t = v.tmpfs.clone().unwrap_or_default();
-        let mode = t.mode.as_deref().map_or(Ok(0o1777), |m| u32::from_str_radix(m, 8));
-        let mode = mode.map_err(|_| Failure::new("VolumeFailed", format!("tmpfs mode {:?} is not octal", t.mode)))?;
-        Ok(MountSource::Tmpfs {
-            size: t.size.map(|s| s.bytes()),
-            mode,
-        })
+        translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())
     }
 }
 

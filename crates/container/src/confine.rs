@@ -11,6 +11,8 @@ use rustix::thread::{Gid, Uid};
 use crate::Error;
 use crate::caps::{self, Caps};
 use crate::error::Context;
+use crate::labels::Labels;
+use crate::seccomp::Filter;
 use crate::user::Identity;
 
 /// How a process is confined.
@@ -21,7 +23,7 @@ pub struct Confinement {
     /// What it may have at most.
     pub caps: Caps,
     /// System call filter.
-    pub filter: bool,
+    pub filter: Option<Filter>,
     /// No program can raise its rights.
     pub no_new_privileges: bool,
     /// Badness score.
@@ -32,6 +34,8 @@ pub struct Confinement {
     pub umask: u32,
     /// Working directory.
     pub cwd: String,
+    /// AppArmor and SELinux.
+    pub labels: Labels,
 }
 
 /// The kernel's limit of this name, as Docker writes it.
@@ -79,17 +83,37 @@ fn set_limit(what: Resource, soft: i64, hard: i64) -> Result<(), Error> {
     .step(|| format!("set resource limit {what:?}"))
 }
 
+/// Sets how gladly the kernel kills this process for memory.
+pub fn set_oom_score(score: i32) -> Result<(), Error> {
+    // Below the host's own score needs a capability that hosts may lack: the score then stays.
+    match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e).step(|| "set the out-of-memory score".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Raises hard limits, while this process has the rights to; what it may not, stays.
+pub fn raise_hard_limits(limits: &[(Resource, i64, i64)]) {
+    for (what, _, hard) in limits {
+        let now = rustix::process::getrlimit(*what);
+        let wanted = u64::try_from(*hard).ok();
+        let raises = now.maximum.is_some_and(|have| wanted.is_none_or(|w| w > have));
+        if raises {
+            let higher = Rlimit {
+                current: now.current,
+                maximum: wanted,
+            };
+            // Applied again, and clamped, when the program is confined.
+            let _ = rustix::process::setrlimit(*what, higher);
+        }
+    }
+}
+
 impl Confinement {
     /// Applies all of it to this process, for good.
     pub fn apply(&self) -> Result<(), Error> {
         if let Some(score) = self.oom_score_adj {
-            // Below the host's own score needs a capability that hosts may lack: the score then stays.
-            match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
-                Err(e) if e.kind() != io::ErrorKind::PermissionDenied => {
-                    return Err(e).step(|| "set the out-of-memory score".into());
-                }
-                _ => {}
-            }
+            set_oom_score(score)?;
         }
         for (what, soft, hard) in &self.rlimits {
             set_limit(*what, *soft, *hard)?;
@@ -100,11 +124,11 @@ impl Confinement {
             rustix::thread::set_no_new_privs(true).step(|| "forbid new privileges".into())?;
         }
         // The filter needs CAP_SYS_ADMIN (without no_new_privs), so it comes before capabilities go; what follows is allowed by it.
-        if self.filter {
-            let filter = crate::seccomp::default_filter(self.caps);
-            biga_sys::seccomp::install(&filter).step(|| "install the system call filter".into())?;
+        if let Some(f) = &self.filter {
+            biga_sys::seccomp::install(&f.code, f.flags).step(|| "install the system call filter".into())?;
         }
         self.change_user()?;
+        self.labels.apply()?;
         // Dies with its shim. Changing the user undid it, so it comes last.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .step(|| "tie the process to its shim".into())

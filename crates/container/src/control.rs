@@ -16,6 +16,8 @@ use crate::error::Context;
 pub(crate) enum Message {
     /// Child: the master side of its terminal comes along.
     Terminal,
+    /// Child: another process, of this id, goes on in its place; its descriptor comes along.
+    Born(u32),
     /// Child: all is made, waiting to run. Shim: run.
     Ready,
     /// Child: all is done, about to be replaced by its program.

@@ -68,6 +68,28 @@ pub fn rules(container: &Container) -> Result<Option<Vec<Rule>>, Error> {
             mknod: has('m'),
         });
     }
+    for wish in &container.device_rules {
+        let has = |c| wish.access.contains(c);
+        let kinds: &[bool] = match wish.kind {
+            'b' => &[true],
+            'c' | 'u' => &[false],
+            'a' => &[true, false],
+            other => {
+                return Err(Error::Field(
+                    "the device rule",
+                    format!("{other:?} is neither a, b nor c"),
+                ));
+            }
+        };
+        rules.extend(kinds.iter().map(|block| Rule {
+            block: *block,
+            major: wish.major,
+            minor: wish.minor,
+            read: has('r'),
+            write: has('w'),
+            mknod: has('m'),
+        }));
+    }
     Ok(Some(rules))
 }
 
@@ -86,7 +108,7 @@ fn look_up(device: &Device) -> Result<(bool, u64), Error> {
 
 /// Devices as they are made inside: looked up while the host's files can still be seen.
 #[derive(Debug, Default)]
-pub struct Nodes(Vec<(String, FileType, u64, u32)>);
+pub struct Nodes(Vec<Node>);
 
 impl Nodes {
     /// Looks the wanted devices up; all the host has for a privileged container.
@@ -137,8 +159,9 @@ impl Nodes {
         Ok(())
     }
 
-    /// Makes the usual nodes and links in the container's `/dev`, and then these. The file mode mask must be 0.
-    pub fn make(&self, root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<(), Error> {
+    /// Makes the usual nodes and links in the container's `/dev`, and those of these that lie there. The file mode mask must be
+    /// 0.
+    pub fn make_usual(&self, dev: &OwnedFd) -> Result<(), Error> {
         let mode = Mode::from_raw_mode(0o666);
         for (name, major, minor) in USUAL {
             rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
@@ -147,23 +170,45 @@ impl Nodes {
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, dev, name).step(|| format!("link /dev/{name}"))?;
         }
-        for (path, kind, number, mode) in &self.0 {
-            let what = || format!("make device node {path}");
-            let (parent, name) = path
-                .trim_end_matches('/')
-                .rsplit_once('/')
-                .ok_or_else(|| Error::Field("the device's path", path.clone()))?;
-            let parent = beneath::place(
-                root,
-                if parent.is_empty() { "/" } else { parent },
-                beneath::Kind::Directory,
-            )
-            .step(what)?;
-            match rustix::fs::mknodat(parent.as_fd(), name, *kind, Mode::from_raw_mode(*mode), *number) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(e).step(what),
+        for (path, node) in self.0.iter().map(|n| (&n.0, n)) {
+            if let Some(below) = path.strip_prefix("/dev/") {
+                make_node(dev.as_fd(), below, node)?;
             }
         }
         Ok(())
+    }
+
+    /// Makes those that lie elsewhere. In a user namespace nobody may: there all must be below `/dev`.
+    pub fn make(&self, root: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), Error> {
+        for node in self.0.iter().filter(|n| !n.0.starts_with("/dev/")) {
+            if in_user_namespace {
+                let why = format!("{} is not below /dev, as it must be in a user namespace", node.0);
+                return Err(Error::Field("the device's path", why));
+            }
+            make_node(root, &node.0, node)?;
+        }
+        Ok(())
+    }
+}
+
+/// Path, kind, number and mode.
+type Node = (String, FileType, u64, u32);
+
+fn make_node(root: BorrowedFd<'_>, path: &str, (name, kind, number, mode): &Node) -> Result<(), Error> {
+    let what = || format!("make device node {name}");
+    let path = path.trim_end_matches('/');
+    let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+    if last.is_empty() {
+        return Err(Error::Field("the device's path", name.clone()));
+    }
+    let parent = beneath::place(
+        root,
+        if parent.is_empty() { "/" } else { parent },
+        beneath::Kind::Directory,
+    )
+    .step(what)?;
+    match rustix::fs::mknodat(parent.as_fd(), last, *kind, Mode::from_raw_mode(*mode), *number) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).step(what),
     }
 }

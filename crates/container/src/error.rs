@@ -47,6 +47,16 @@ pub enum Error {
     /// A field of the configuration that makes no sense.
     #[error("{0} is not valid: {1}")]
     Field(&'static str, String),
+    /// A file system cannot show other owners.
+    #[error(
+        "the ids of {what} cannot be mapped: its file system ({kind}) does not support that on this kernel; run the instance without a user namespace of its own (--userns host), or put it on another file system"
+    )]
+    NoIdMap {
+        /// What was to be mounted.
+        what: String,
+        /// Its file system.
+        kind: String,
+    },
     /// Reported by the child.
     #[error("{message}")]
     Child {
@@ -74,6 +84,7 @@ impl Error {
             | Error::Rlimit(_)
             | Error::Sysctl(_)
             | Error::Field(..) => ErrorCode::Invalid,
+            Error::NoIdMap { .. } => ErrorCode::Unsupported,
             Error::Child { code, .. } => *code,
             Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
         }

@@ -12,7 +12,8 @@
 //! - [`setup`]: what the forked child does before the entrypoint
 //! - [`rootfs`], [`mounts`], [`devices`]: the file system it sees
 //! - [`confine`]: user, capabilities, limits, filter, exec
-//! - [`seccomp`], [`caps`], [`user`]: the parts of that
+//! - [`seccomp`], [`caps`], [`user`], [`labels`]: the parts of that
+//! - [`namespaces`], [`userns`]: what it has of its own and what it shares; ids of its own
 //!
 //! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
 //! on the host: it ends with the last process.
@@ -21,11 +22,14 @@ pub mod caps;
 pub mod cgroup;
 pub mod confine;
 pub mod devices;
+pub mod labels;
 pub mod mounts;
+pub mod namespaces;
 pub mod rootfs;
 pub mod seccomp;
 pub mod setup;
 pub mod user;
+pub mod userns;
 pub mod workload;
 
 mod beneath;

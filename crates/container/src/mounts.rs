@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use biga_sys::mount as attr;
-use biga_wire::config::{Container, Mount, MountSource};
+use biga_sys::mount_attr::{self, Change};
+use biga_wire::config::{Container, Mount, MountHow, MountSource, Propagation};
 use rustix::fs::{Mode, OFlags};
 
 use crate::Error;
@@ -24,17 +25,72 @@ pub fn blocks(container: &Container) -> Result<Vec<Option<OwnedFd>>, Error> {
     container.mounts.iter().map(of).collect()
 }
 
-/// Mounts all of a container, in order. `blocks` are those of [`blocks`].
-pub fn all(root: BorrowedFd<'_>, container: &Container, blocks: &[Option<OwnedFd>]) -> Result<(), Error> {
-    let block = |i: usize| blocks.get(i).and_then(Option::as_ref);
-    container
-        .mounts
-        .iter()
-        .enumerate()
-        .try_for_each(|(i, m)| match block(i) {
-            Some(tree) => one(root, m, tree),
-            None => one(root, m, &source(&m.source)?),
-        })
+/// What stands behind a container's mounts, in their order and not attached anywhere; `None` for what is made inside (memory).
+/// `blocks` are those of [`blocks`], `ids` the container's user namespace. Called while mounts still hang together with the
+/// host's, so that those that shall keep that do.
+pub fn sources(
+    container: &Container,
+    blocks: &mut [Option<OwnedFd>],
+    ids: Option<BorrowedFd<'_>>,
+) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let mut trees = Vec::with_capacity(container.mounts.len());
+    for (i, m) in container.mounts.iter().enumerate() {
+        let tree = match &m.source {
+            MountSource::Bind { path, sub_path } => Some(bind(path, sub_path.as_deref(), &m.how)?),
+            MountSource::Block { .. } => blocks.get_mut(i).and_then(Option::take),
+            MountSource::Tmpfs { .. } => None,
+        };
+        if let (Some(tree), Some(ids)) = (&tree, ids) {
+            map_ids(tree, ids, &m.target)?;
+        }
+        trees.push(tree);
+    }
+    Ok(trees)
+}
+
+/// Shows files of a mount as owned by the container's users.
+pub(crate) fn map_ids(tree: &OwnedFd, ids: BorrowedFd<'_>, what: &str) -> Result<(), Error> {
+    let change = Change {
+        ids: Some(ids),
+        ..Change::default()
+    };
+    match mount_attr::change(tree, &change, true) {
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => Err(Error::NoIdMap {
+            what: what.to_owned(),
+            kind: file_system(tree),
+        }),
+        other => other.step(|| format!("map the ids of {what}")),
+    }
+}
+
+/// What kind of file system a mount is of, for people.
+fn file_system(tree: &OwnedFd) -> String {
+    let magic = rustix::fs::fstatfs(tree).map_or(0, |s| s.f_type);
+    let known = [
+        (0x794c_7630, "overlay"),
+        (0x6969, "nfs"),
+        (0x6573_5546, "fuse"),
+        (0x0102_1994, "tmpfs"),
+        (0xef53, "ext4"),
+        (0xe0f5_e1e2, "erofs"),
+        (0x9fa0, "proc"),
+        (0x6265_6572, "sysfs"),
+    ];
+    let name = known.iter().find(|(m, _)| *m == magic);
+    name.map_or_else(|| format!("{magic:#x}"), |(_, n)| (*n).to_owned())
+}
+
+/// Mounts all of a container, in order. `sources` are those of [`sources`].
+pub fn all(root: BorrowedFd<'_>, container: &Container, sources: &[Option<OwnedFd>]) -> Result<(), Error> {
+    let label = container.mount_label.as_deref();
+    for (i, m) in container.mounts.iter().enumerate() {
+        match (sources.get(i).and_then(Option::as_ref), &m.source) {
+            (Some(tree), _) => one(root, m, tree)?,
+            (None, MountSource::Tmpfs { size, mode, options }) => one(root, m, &memory(*size, *mode, options, label)?)?,
+            (None, _) => return Err(Error::Field("the mount", format!("nothing to mount at {}", m.target))),
+        }
+    }
+    Ok(())
 }
 
 fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error> {
@@ -52,27 +108,43 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error>
         copy_up(&place, tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
     }
     if mount.read_only {
-        attr::set_attributes(tree, attr::RDONLY, true).step(what)?;
+        attr::set_attributes(tree, attr::RDONLY, !mount.how.read_only_flat).step(what)?;
     }
     rootfs::attach(tree, &place).step(what)
 }
 
-/// The mount, not yet attached.
-fn source(source: &MountSource) -> Result<OwnedFd, Error> {
-    match source {
-        MountSource::Bind { path, sub_path } => bind(path, sub_path.as_deref()),
-        MountSource::Block { path } => block(path),
-        MountSource::Tmpfs { size, mode } => {
-            let mode = format!("{:o}", mode & 0o7777);
-            let size = size.map(|s| s.to_string());
-            let mut options = vec![("mode", Some(mode.as_str()))];
-            options.extend(size.as_deref().map(|s| ("size", Some(s))));
-            rootfs::make("tmpfs", &options, attr::NOSUID | attr::NODEV)
+/// A file system in memory; options as mount(8) writes them.
+fn memory(size: Option<u64>, mode: u32, options: &[String], label: Option<&str>) -> Result<OwnedFd, Error> {
+    let mode = format!("{:o}", mode & 0o7777);
+    let size = size.map(|s| s.to_string());
+    let mut set = vec![("mode", Some(mode.as_str()))];
+    set.extend(size.as_deref().map(|s| ("size", Some(s))));
+    set.extend(label.map(|l| ("context", Some(l))));
+    let mut attributes = attr::NOSUID | attr::NODEV;
+    for option in options {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        match (name, value) {
+            ("ro", "") => attributes |= attr::RDONLY,
+            ("rw", "") => attributes &= !attr::RDONLY,
+            ("nosuid", "") => attributes |= attr::NOSUID,
+            ("suid", "") => attributes &= !attr::NOSUID,
+            ("nodev", "") => attributes |= attr::NODEV,
+            ("dev", "") => attributes &= !attr::NODEV,
+            ("noexec", "") => attributes |= attr::NOEXEC,
+            ("exec", "") => attributes &= !attr::NOEXEC,
+            ("noatime", "") => attributes |= mount_attr::NOATIME,
+            ("relatime" | "atime" | "async" | "defaults", "") => {}
+            ("size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" | "huge", v) if !v.is_empty() => {
+                set.retain(|(k, _)| *k != name);
+                set.push((name, Some(value)));
+            }
+            _ => return Err(Error::Field("the option of a tmpfs", option.clone())),
         }
     }
+    rootfs::make("tmpfs", &set, attributes)
 }
 
-fn bind(path: &Path, sub_path: Option<&str>) -> Result<OwnedFd, Error> {
+fn bind(path: &Path, sub_path: Option<&str>, how: &MountHow) -> Result<OwnedFd, Error> {
     let what = || format!("open {} to mount it", path.display());
     let mut at = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(what)?;
     if let Some(sub) = sub_path.filter(|s| !s.trim_matches('/').is_empty()) {
@@ -80,7 +152,59 @@ fn bind(path: &Path, sub_path: Option<&str>) -> Result<OwnedFd, Error> {
         at = beneath::place(at.as_fd(), sub, Kind::Directory)
             .step(|| format!("open {sub} in volume {}", path.display()))?;
     }
-    rootfs::clone_tree(&at, true).step(|| format!("bind {}", path.display()))
+    let found = propagation_of(&at).unwrap_or_default();
+    let new = match how.propagation {
+        Propagation::Private => Some(mount_attr::Propagation::Private),
+        Propagation::Slave if !found.shared && !found.slave => return Err(not_shared(path, "slave")),
+        Propagation::Slave => Some(mount_attr::Propagation::Slave),
+        Propagation::Shared if !found.shared => return Err(not_shared(path, "shared")),
+        Propagation::Shared => None,
+    };
+    let tree = rootfs::clone_tree(&at, !how.flat).step(|| format!("bind {}", path.display()))?;
+    let change = Change {
+        propagation: new,
+        ..Change::default()
+    };
+    mount_attr::change(&tree, &change, true).step(|| format!("set the propagation of {}", path.display()))?;
+    Ok(tree)
+}
+
+fn not_shared(path: &Path, wanted: &str) -> Error {
+    Error::Field(
+        "the mount's propagation",
+        format!(
+            "{} does not lie on a shared mount of the host, so it cannot be {wanted}: use `mount --make-rshared` on that first",
+            path.display()
+        ),
+    )
+}
+
+/// What a mount is to others.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    shared: bool,
+    slave: bool,
+}
+
+/// Looks the mount of a descriptor up.
+fn propagation_of(fd: &OwnedFd) -> Option<Found> {
+    let flags = rustix::fs::AtFlags::EMPTY_PATH;
+    let id = rustix::fs::statx(fd, "", flags, rustix::fs::StatxFlags::MNT_ID)
+        .ok()?
+        .stx_mnt_id;
+    found(&fs::read_to_string("/proc/self/mountinfo").ok()?, id)
+}
+
+/// `ID PARENT MAJ:MIN ROOT POINT OPTIONS shared:N master:N … - TYPE …`.
+fn found(mountinfo: &str, id: u64) -> Option<Found> {
+    let line = mountinfo
+        .lines()
+        .find(|l| l.split(' ').next().and_then(|n| n.parse().ok()) == Some(id))?;
+    let tags = || line.split(' ').skip(6).take_while(|w| *w != "-");
+    Some(Found {
+        shared: tags().any(|t| t.starts_with("shared:")),
+        slave: tags().any(|t| t.starts_with("master:")),
+    })
 }
 
 fn block(path: &Path) -> Result<OwnedFd, Error> {
@@ -106,7 +230,7 @@ pub const OWN_FILES: [(&str, &str); 3] = [
     ("resolv.conf", "/etc/resolv.conf"),
 ];
 
-/// Writes the container's own files.
+/// Writes the container's own files. They belong to the container's root.
 pub fn write_own_files(container: &Container, run_dir: &Path) -> Result<(), Error> {
     let hostname = format!("{}\n", container.hostname);
     for ((name, _), content) in OWN_FILES
@@ -118,21 +242,40 @@ pub fn write_own_files(container: &Container, run_dir: &Path) -> Result<(), Erro
         fs::write(&path, content).step(what)?;
         // Every user of the container reads it, whatever the shim's own mask is.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).step(what)?;
+        let owner = container.namespaces.user.map_or(0, |ids| ids.base);
+        std::os::unix::fs::chown(&path, Some(owner), Some(owner)).step(what)?;
     }
     Ok(())
 }
 
-/// Mounts them, except where the user mounted something of his own.
-pub fn own_files(root: BorrowedFd<'_>, container: &Container, run_dir: &Path) -> Result<(), Error> {
+/// The container's own files and where they go, except where the user mounts something of his own. Not attached anywhere.
+pub fn own_files(container: &Container, run_dir: &Path) -> Result<Vec<(&'static str, OwnedFd)>, Error> {
+    let mut trees = Vec::with_capacity(OWN_FILES.len());
     for (name, target) in OWN_FILES {
         if container.mounts.iter().any(|m| m.target == target) {
             continue;
         }
-        let tree = bind(&run_dir.join(name), None)?;
+        let tree = bind(&run_dir.join(name), None, &MountHow::default())?;
         if container.read_only_root {
             attr::set_attributes(&tree, attr::RDONLY, false).step(|| format!("mount {target}"))?;
         }
-        rootfs::attach_at(root, &tree, target, Kind::File)?;
+        trees.push((target, tree));
     }
-    Ok(())
+    Ok(trees)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_is_read_from_mountinfo() {
+        let text = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+                    30 22 0:5 / /mnt rw master:7 - tmpfs x rw\n31 22 0:6 / /srv rw - tmpfs shared:9 rw\n";
+        let of = |id| found(text, id).map(|f| (f.shared, f.slave));
+        assert_eq!(of(22), Some((true, false)));
+        assert_eq!(of(30), Some((false, true)));
+        assert_eq!(of(31), Some((false, false)));
+        assert_eq!(of(9), None);
+    }
 }

@@ -76,9 +76,8 @@ pub fn clone_tree(of: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd>
     open_tree(of, "", flags)
 }
 
-/// Mounts the overlay of a container onto its own `upper` directory (in this mount namespace nobody else looks there) and gives its root.
-pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error> {
-    let (upper, work) = (state_dir.join("upper"), state_dir.join("work"));
+/// Where the layers are mounted, highest first.
+fn layers(container: &Container) -> Result<Vec<&Path>, Error> {
     let mut layers = Vec::with_capacity(container.layers.len());
     for layer in container.layers.iter().rev() {
         let mount = layer.mount.as_deref();
@@ -87,15 +86,28 @@ pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error
     if layers.is_empty() {
         return Err(Error::Field("the image", "it has no layers".into()));
     }
-    make_upper(&upper, &work, layers[0])?;
-    match overlay_by_parts(&layers, &upper, &work) {
+    Ok(layers)
+}
+
+/// Makes the directories of the writable layer.
+pub fn writable_layer(container: &Container, state_dir: &Path) -> Result<(), Error> {
+    make_upper(&state_dir.join("upper"), &state_dir.join("work"), layers(container)?[0])
+}
+
+/// Mounts the overlay of a container onto its own `upper` directory (in this mount namespace nobody else looks there) and gives its root.
+/// The directories are those of [`writable_layer`].
+pub fn overlay(container: &Container, state_dir: &Path) -> Result<OwnedFd, Error> {
+    let (upper, work) = (state_dir.join("upper"), state_dir.join("work"));
+    let layers = layers(container)?;
+    let label = container.mount_label.as_deref();
+    match overlay_by_parts(&layers, &upper, &work, label) {
         Ok(root) => {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             move_mount(&root, "", CWD, &upper, flags).step(|| "mount the overlay".into())?;
             Ok(root)
         }
         // Kernels before 6.8 take all layers in one option only.
-        Err(Errno::INVAL) => overlay_in_one(&layers, &upper, &work),
+        Err(Errno::INVAL) => overlay_in_one(&layers, &upper, &work, label),
         Err(e) => Err(e).step(|| {
             format!(
                 "mount the overlay of {} layers over {}",
@@ -128,7 +140,7 @@ fn make_upper(upper: &Path, work: &Path, top: &Path) -> Result<(), Error> {
     }
 }
 
-fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path) -> rustix::io::Result<OwnedFd> {
+fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path, label: Option<&str>) -> rustix::io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in layers {
         fsconfig_set_string(&context, "lowerdir+", *layer)?;
@@ -136,12 +148,15 @@ fn overlay_by_parts(layers: &[&Path], upper: &Path, work: &Path) -> rustix::io::
     fsconfig_set_string(&context, "source", "overlay")?;
     fsconfig_set_string(&context, "upperdir", upper)?;
     fsconfig_set_string(&context, "workdir", work)?;
+    if let Some(label) = label {
+        fsconfig_set_string(&context, "context", label)?;
+    }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// The old call has one page for all options: short names for the layers make room for all that overlay can take.
-fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd, Error> {
+fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path, label: Option<&str>) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = |p: &Path| rustix::fs::open(p, flags, Mode::empty()).step(|| format!("open layer {}", p.display()));
     let held: Vec<OwnedFd> = layers.iter().map(|l| open(l)).collect::<Result<_, _>>()?;
@@ -149,10 +164,11 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd
     let (upper_fd, work_fd) = (open(upper)?, open(work)?);
     let lower: Vec<String> = held.iter().map(name).collect();
     let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{}",
         lower.join(":"),
         name(&upper_fd),
-        name(&work_fd)
+        name(&work_fd),
+        label.map(|l| format!(",context=\"{l}\"")).unwrap_or_default()
     );
     let options = std::ffi::CString::new(options).step(|| "name the layers".into())?;
     rustix::mount::mount("overlay", upper, "overlay", MountFlags::empty(), options.as_c_str())
@@ -160,24 +176,35 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path) -> Result<OwnedFd
     open(upper)
 }
 
-/// Mounts the kernel's file systems and gives the directory of `/dev`.
-pub fn kernel_file_systems(root: BorrowedFd<'_>, container: &Container) -> Result<OwnedFd, Error> {
+/// Makes the file system of `/dev`, with the directories that others are mounted on.
+pub fn device_directory(label: Option<&str>) -> Result<OwnedFd, Error> {
+    let mut options = vec![("mode", Some("755")), ("size", Some("65536k"))];
+    options.extend(label.map(|l| ("context", Some(l))));
+    let dev = make("tmpfs", &options, attr::NOSUID)?;
+    for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
+        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(|| format!("make /dev/{name}"))?;
+    }
+    Ok(dev)
+}
+
+/// Shared memory and message queues of those whose IPC a container shares.
+pub type SharedMemory = (OwnedFd, Option<OwnedFd>);
+
+/// Mounts the kernel's file systems, and `/dev` as [`device_directory`] made it.
+pub fn kernel_file_systems(
+    root: BorrowedFd<'_>,
+    container: &Container,
+    dev: &OwnedFd,
+    shared: Option<SharedMemory>,
+) -> Result<(), Error> {
     let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let proc = make("proc", &[], secure)?;
     attach_at(root, &proc, "/proc", Kind::Directory)?;
 
-    let dev = make(
-        "tmpfs",
-        &[("mode", Some("755")), ("size", Some("65536k"))],
-        attr::NOSUID,
-    )?;
-    attach_at(root, &dev, "/dev", Kind::Directory)?;
-    for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
-        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(|| format!("make /dev/{name}"))?;
-    }
+    attach_at(root, dev, "/dev", Kind::Directory)?;
     let at_dev = |mount: OwnedFd, name: &str| {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&mount, "", &dev, name, flags).step(|| format!("mount at /dev/{name}"))
+        move_mount(&mount, "", dev, name, flags).step(|| format!("mount at /dev/{name}"))
     };
     let pts = [
         ("newinstance", None),
@@ -186,35 +213,38 @@ pub fn kernel_file_systems(root: BorrowedFd<'_>, container: &Container) -> Resul
         ("gid", Some("5")),
     ];
     at_dev(make("devpts", &pts, attr::NOSUID | attr::NOEXEC)?, "pts")?;
-    let size = if container.shm_size == 0 {
-        64 << 20
-    } else {
-        container.shm_size
-    }
-    .to_string();
-    at_dev(
-        make("tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], secure)?,
-        "shm",
-    )?;
-    at_dev(make("mqueue", &[], secure)?, "mqueue")?;
+    let (shm, mqueue) = match shared {
+        Some((shm, mqueue)) => (shm, mqueue),
+        None => (shared_memory(container, secure)?, None),
+    };
+    at_dev(shm, "shm")?;
+    at_dev(mqueue.map_or_else(|| make("mqueue", &[], secure), Ok)?, "mqueue")?;
 
     let read_only = if container.privileged { 0 } else { attr::RDONLY };
     attach_at(root, &make("sysfs", &[], secure | read_only)?, "/sys", Kind::Directory)?;
+    let groups = if container.system { 0 } else { read_only };
     if crate::cgroup::version() == crate::cgroup::Version::V2 {
-        attach_at(
-            root,
-            &make("cgroup2", &[], secure | read_only)?,
-            "/sys/fs/cgroup",
-            Kind::Directory,
-        )?;
+        let place = "/sys/fs/cgroup";
+        attach_at(root, &make("cgroup2", &[], secure | groups)?, place, Kind::Directory)
     } else {
-        old_control_groups(root, secure | read_only)?;
+        old_control_groups(root, secure | read_only, container.system)
     }
-    Ok(dev)
 }
 
-/// Version 1: the controllers that programs read to size themselves.
-fn old_control_groups(root: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
+fn shared_memory(container: &Container, secure: u64) -> Result<OwnedFd, Error> {
+    let size = match container.shm_size {
+        0 => 64 << 20,
+        n => n,
+    }
+    .to_string();
+    let mut options = vec![("mode", Some("1777")), ("size", Some(size.as_str()))];
+    options.extend(container.mount_label.as_deref().map(|l| ("context", Some(l))));
+    make("tmpfs", &options, secure)
+}
+
+/// Version 1: the controllers that programs read to size themselves; and for an init system the tree without a controller, in
+/// which it keeps its services.
+fn old_control_groups(root: BorrowedFd<'_>, attributes: u64, system: bool) -> Result<(), Error> {
     let place = beneath::place(root, "/sys/fs/cgroup", Kind::Directory).step(|| "find /sys/fs/cgroup".into())?;
     let base = make(
         "tmpfs",
@@ -222,37 +252,50 @@ fn old_control_groups(root: BorrowedFd<'_>, attributes: u64) -> Result<(), Error
         attributes & !attr::RDONLY,
     )?;
     attach(&base, &place).step(|| "mount /sys/fs/cgroup".into())?;
+    let put = |mount: OwnedFd, name: &str| {
+        let what = || format!("mount control groups of {name}");
+        rustix::fs::mkdirat(&base, name, Mode::from_raw_mode(0o755)).step(what)?;
+        move_mount(&mount, "", &base, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(what)
+    };
     for controller in ["memory", "cpu", "pids"] {
         // Refused where the host mounts several controllers as one tree or lacks it: a program then sees no figures.
-        let Ok(mount) = make("cgroup", &[(controller, None)], attributes) else {
-            continue;
-        };
-        let what = || format!("mount control groups of {controller}");
-        rustix::fs::mkdirat(&base, controller, Mode::from_raw_mode(0o755)).step(what)?;
-        move_mount(&mount, "", &base, controller, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(what)?;
+        if let Ok(mount) = make("cgroup", &[(controller, None)], attributes) {
+            put(mount, controller)?;
+        }
+    }
+    if system {
+        let options = [("none", None), ("name", Some("systemd")), ("xattr", None)];
+        put(make("cgroup", &options, attributes & !attr::RDONLY)?, "systemd")?;
     }
     Ok(())
 }
 
-/// Hides and protects what the kernel shows to root.
-pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd) -> Result<(), Error> {
+/// Hides and protects what the kernel shows to root: the usual paths, or those that the container names.
+pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Result<(), Error> {
+    let usual = |paths: &[&str]| -> Vec<String> {
+        match container.privileged {
+            true => Vec::new(),
+            false => paths.iter().map(|p| (*p).to_owned()).collect(),
+        }
+    };
+    let masked = match &container.masked_paths {
+        Some(paths) => paths.clone(),
+        None => usual(&[&MASKED_FILES[..], &MASKED_DIRS[..]].concat()),
+    };
     let null = beneath::locate(dev.as_fd(), "null").step(|| "find /dev/null".into())?;
-    for path in MASKED_FILES {
+    for path in &masked {
         let Ok(place) = beneath::locate(root, path) else {
             continue;
         };
-        let cover = clone_tree(&null, false).step(|| format!("mask {path}"))?;
-        attach(&cover, &place).step(|| format!("mask {path}"))?;
-    }
-    for path in MASKED_DIRS {
-        let Ok(place) = beneath::locate(root, path) else {
-            continue;
+        let what = || format!("mask {path}");
+        let cover = match beneath::is_dir(place.as_fd()).step(what)? {
+            true => make("tmpfs", &[("size", Some("0")), ("mode", Some("555"))], attr::RDONLY)?,
+            false => clone_tree(&null, false).step(what)?,
         };
-        let cover = make("tmpfs", &[("size", Some("0")), ("mode", Some("555"))], attr::RDONLY)?;
-        attach(&cover, &place).step(|| format!("mask {path}"))?;
+        attach(&cover, &place).step(what)?;
     }
-    for path in READ_ONLY {
-        let Ok(place) = beneath::locate(root, path) else {
+    for path in container.read_only_paths.clone().unwrap_or_else(|| usual(&READ_ONLY)) {
+        let Ok(place) = beneath::locate(root, &path) else {
             continue;
         };
         let protect = || format!("make {path} read-only");

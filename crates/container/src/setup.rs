@@ -11,15 +11,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use biga_sys::process::{Namespaces, exit_now};
-use biga_sys::{fd, namespace, signal};
+use biga_sys::process::exit_now;
+use biga_sys::{fd, signal};
 use biga_wire::config::Container;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags};
 use rustix::process::Resource;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
+use rustix::thread::LinkNameSpaceType;
 
 use crate::beneath;
 use crate::caps::Caps;
@@ -27,8 +27,10 @@ use crate::confine::{self, Confinement};
 use crate::control::{self, Message};
 use crate::devices::Nodes;
 use crate::error::{Context, Error};
-use crate::user;
-use crate::{init, mounts, rootfs};
+use crate::labels::Labels;
+use crate::seccomp::Filter;
+use crate::userns::{self, Owner};
+use crate::{init, mounts, namespaces, rootfs, user};
 
 /// Exit code of a child that could not be set up; the reason went over the socket.
 const FAILED: i32 = 125;
@@ -54,7 +56,9 @@ pub struct Program {
     /// Capabilities at most.
     pub caps: Caps,
     /// System call filter.
-    pub filter: bool,
+    pub filter: Option<Filter>,
+    /// AppArmor and SELinux.
+    pub labels: Labels,
     /// No new privileges.
     pub no_new_privileges: bool,
     /// Badness score.
@@ -84,13 +88,15 @@ pub struct First<'a> {
     pub entrances: Vec<PathBuf>,
     /// File systems of its block volumes.
     pub blocks: Vec<Option<OwnedFd>>,
+    /// Its user namespace, if it has one of its own.
+    pub owner: Option<Owner>,
     /// Run without waiting to be told.
     pub start: bool,
 }
 
 /// Sets a container up in this child and runs its entrypoint.
-pub fn run_first(first: &First<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
-    let prepared = prepare(first, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
+pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
+    let prepared = prepare(&mut first, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
     match prepared {
         Ok((socket, confinement)) => {
             if !first.start && !told_to_run(&socket) {
@@ -114,60 +120,126 @@ fn told_to_run(socket: &OwnedFd) -> bool {
         && matches!(control::receive(socket), Ok(Some((Message::Ready, _))))
 }
 
-fn prepare(first: &First<'_>, socket: &OwnedFd) -> Result<(Option<OwnedFd>, Confinement), Error> {
+fn prepare(
+    first: &mut First<'_>,
+    streams: Option<&Streams>,
+    socket: &OwnedFd,
+) -> Result<(Option<OwnedFd>, Confinement), Error> {
+    let mut of_host = of_the_host(first, streams)?;
+    if let Some(owner) = &first.owner {
+        // On into the user namespace, in a process of its own: whoever is born there owns its other namespaces.
+        of_host.root = rootfs::clone_tree(&of_host.root, false).step(|| "hand over the root file system".into())?;
+        userns::enter(owner)?;
+        userns::fork_inside(namespaces::at_birth(first.container), socket)?;
+        die_with_shim()?;
+        rustix::mount::mount_change("/", PRIVATE).step(|| "make mounts private".into())?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&of_host.root, "", CWD, "/", flags).step(|| "mount the root file system".into())?;
+    }
+    inside(first, of_host, socket)
+}
+
+const PRIVATE: MountPropagationFlags = MountPropagationFlags::PRIVATE.union(MountPropagationFlags::REC);
+
+/// What was opened and made with the rights of the host's root.
+struct OfHost {
+    root: OwnedFd,
+    dev: OwnedFd,
+    nodes: Nodes,
+    sources: Vec<Option<OwnedFd>>,
+    own_files: Vec<(&'static str, OwnedFd)>,
+    shared: Option<rootfs::SharedMemory>,
+    labels: Labels,
+}
+
+fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHost, Error> {
     let container = first.container;
-    begin(&first.entrances)?;
-    if let Some(netns) = &container.netns {
-        join_network(netns)?;
-    } else if !container.host_network {
+    begin(&first.entrances, &first.program, first.owner.is_some())?;
+    if let (Some(netns), None) = (&container.netns, &first.owner) {
+        namespaces::enter(netns, LinkNameSpaceType::Network, "network")?;
+    }
+    namespaces::join_others(container)?;
+    let shared = namespaces::shared_memory(container)?;
+    let ids = first.owner.as_ref().map(|o| o.user.as_fd());
+    // While mounts still hang together with the host's, for those that shall keep that.
+    let sources = mounts::sources(container, &mut first.blocks, ids)?;
+    rustix::mount::mount_change("/", PRIVATE).step(|| "make mounts private".into())?;
+    let own_files = mounts::own_files(container, first.run_dir)?;
+    let nodes = Nodes::find(container)?;
+    rootfs::writable_layer(container, first.state_dir)?;
+    if let Some(owner) = &first.owner {
+        userns::map_layers(container, first.state_dir, owner.user.as_fd())?;
+        streams.into_iter().for_each(|s| userns::own_streams(s, &owner.ids));
+        userns::become_mapped_root(&owner.ids)?;
+    }
+    let root = rootfs::overlay(container, first.state_dir)?;
+    let dev = rootfs::device_directory(container.mount_label.as_deref())?;
+    nodes.make_usual(&dev)?;
+    Ok(OfHost {
+        root,
+        dev,
+        nodes,
+        sources,
+        own_files,
+        shared,
+        labels: first.program.labels.clone(),
+    })
+}
+
+/// What is done in the container's own namespaces.
+fn inside(first: &First<'_>, of_host: OfHost, socket: &OwnedFd) -> Result<(Option<OwnedFd>, Confinement), Error> {
+    let container = first.container;
+    let (root, dev) = (&of_host.root, &of_host.dev);
+    if container.netns.is_none() && !container.host_network {
         loopback_up().step(|| "bring up the loopback interface".into())?;
     }
-    namespace::unshare(Namespaces::CGROUP).step(|| "make a control group namespace".into())?;
+    namespaces::from_within(container)?;
     names(container)?;
-
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).step(|| "make mounts private".into())?;
-    // Looked up while the host's files can be seen.
-    let nodes = Nodes::find(container)?;
-    let root = rootfs::overlay(container, first.state_dir)?;
-    let dev = rootfs::kernel_file_systems(root.as_fd(), container)?;
-    nodes.make(root.as_fd(), &dev)?;
-    mounts::own_files(root.as_fd(), container, first.run_dir)?;
-    mounts::all(root.as_fd(), container, &first.blocks)?;
+    rootfs::kernel_file_systems(root.as_fd(), container, dev, of_host.shared)?;
+    of_host.nodes.make(root.as_fd(), first.owner.is_some())?;
+    for (target, tree) in &of_host.own_files {
+        rootfs::attach_at(root.as_fd(), tree, target, beneath::Kind::File)?;
+    }
+    mounts::all(root.as_fd(), container, &of_host.sources)?;
     sysctls(root.as_fd(), container)?;
 
     let terminal = match first.program.tty {
-        true => Some(terminal(&dev, "pts", first.program.window, socket)?),
+        true => Some(terminal(dev, "pts", first.program.window, socket)?),
         false => None,
     };
     if terminal.is_some() {
-        console(&dev)?;
+        console(dev)?;
     }
-    if !container.privileged {
-        rootfs::mask(root.as_fd(), &dev)?;
-    }
-    let confinement = resolve(&first.program, root.as_fd())?;
-    rootfs::enter(&root)?;
+    rootfs::mask(root.as_fd(), dev, container)?;
+    let confinement = resolve(&first.program, root.as_fd(), of_host.labels)?;
+    rootfs::enter(root)?;
     make_directory(&confinement.cwd)?;
     if container.read_only_root {
-        biga_sys::mount::set_attributes(&root, biga_sys::mount::RDONLY, false)
+        biga_sys::mount::set_attributes(root, biga_sys::mount::RDONLY, false)
             .step(|| "make the root read-only".into())?;
     }
     Ok((terminal, confinement))
 }
 
+/// A program that joins a running container.
+#[derive(Debug)]
+pub struct Further<'a> {
+    /// What runs.
+    pub program: Program,
+    /// The container.
+    pub container: &'a Container,
+    /// Control group files to enter by.
+    pub entrances: Vec<PathBuf>,
+    /// The container's first process.
+    pub init: BorrowedFd<'a>,
+}
+
 /// Joins a running container in this child and runs a program there.
-pub fn run_exec(
-    program: &Program,
-    entrances: &[PathBuf],
-    init: BorrowedFd<'_>,
-    streams: Option<&Streams>,
-    socket: &OwnedFd,
-) -> ! {
-    let joined = join(program, entrances, init, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
+pub fn run_exec(further: &Further<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
+    let joined = join(further, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
     match joined {
         Ok((socket, confinement)) => {
-            let e = launch(program, &confinement, &socket);
+            let e = launch(&further.program, &confinement, &socket);
             control::fail(&socket, &e);
         }
         Err(e) => control::fail(socket, &e),
@@ -176,22 +248,26 @@ pub fn run_exec(
 }
 
 fn join(
-    program: &Program,
-    entrances: &[PathBuf],
-    init: BorrowedFd<'_>,
+    further: &Further<'_>,
+    streams: Option<&Streams>,
     socket: &OwnedFd,
 ) -> Result<(Option<OwnedFd>, Confinement), Error> {
-    begin(entrances)?;
+    let (program, container) = (&further.program, further.container);
+    let user = container.namespaces.user;
+    begin(&further.entrances, program, user.is_some())?;
+    if let (Some(ids), Some(streams)) = (&user, streams) {
+        userns::own_streams(streams, ids);
+    }
     // The namespace of process ids was chosen by the shim before it forked.
-    let namespaces = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::CONTROL_GROUP;
-    rustix::thread::move_into_thread_name_spaces(init, namespaces).step(|| "join the container's namespaces".into())?;
+    rustix::thread::move_into_thread_name_spaces(further.init, namespaces::of_exec(container))
+        .step(|| "join the container's namespaces".into())?;
+    if user.is_some() {
+        userns::become_root_inside()?;
+        die_with_shim()?;
+    }
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open the container's root".into())?;
-    let confinement = resolve(program, root.as_fd())?;
+    let confinement = resolve(program, root.as_fd(), program.labels.clone())?;
     let terminal = if program.tty {
         let dev = beneath::locate(root.as_fd(), "/dev").step(|| "open the container's /dev".into())?;
         Some(terminal(&dev, "pts", program.window, socket)?)
@@ -201,18 +277,27 @@ fn join(
     Ok((terminal, confinement))
 }
 
-/// What both begin with: fresh signals, death with the shim, the control groups.
-fn begin(entrances: &[PathBuf]) -> Result<(), Error> {
+/// What both begin with: fresh signals, death with the shim, the control groups; and what only the host's root may do, where
+/// the program will be in a user namespace.
+fn begin(entrances: &[PathBuf], program: &Program, mapped: bool) -> Result<(), Error> {
     signal::reset_all();
     rustix::process::umask(Mode::empty());
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
-        .step(|| "tie the process to its shim".into())?;
+    die_with_shim()?;
     for path in entrances {
         let what = || format!("enter control group {}", path.display());
         let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
         rustix::io::write(file, b"0").step(what)?;
     }
+    if mapped {
+        confine::raise_hard_limits(&program.rlimits);
+        program.oom_score_adj.map_or(Ok(()), confine::set_oom_score)?;
+    }
     Ok(())
+}
+
+fn die_with_shim() -> Result<(), Error> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .step(|| "tie the process to its shim".into())
 }
 
 /// Confines this process and executes the program; returns only on failure.
@@ -251,7 +336,7 @@ fn environment(program: &Program, confinement: &Confinement) -> Vec<String> {
 }
 
 /// Looks the user up in the image.
-fn resolve(program: &Program, root: BorrowedFd<'_>) -> Result<Confinement, Error> {
+fn resolve(program: &Program, root: BorrowedFd<'_>, labels: Labels) -> Result<Confinement, Error> {
     let read = |path| beneath::read(root, path).step(|| format!("read the image's {path}"));
     let identity = user::resolve(
         &program.user,
@@ -262,12 +347,13 @@ fn resolve(program: &Program, root: BorrowedFd<'_>) -> Result<Confinement, Error
     Ok(Confinement {
         identity,
         caps: program.caps,
-        filter: program.filter,
+        filter: program.filter.clone(),
         no_new_privileges: program.no_new_privileges,
         oom_score_adj: program.oom_score_adj,
         rlimits: program.rlimits.clone(),
         umask: program.umask,
         cwd: program.cwd.clone(),
+        labels,
     })
 }
 
@@ -354,12 +440,6 @@ fn console(dev: &OwnedFd) -> Result<(), Error> {
     rootfs::attach(&tree, &place).step(what)
 }
 
-fn join_network(path: &Path) -> Result<(), Error> {
-    let what = || format!("join network namespace {}", path.display());
-    let file = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
-    rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).step(what)
-}
-
 /// One netlink message: interface 1 up.
 fn loopback_up() -> rustix::io::Result<()> {
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with};
@@ -380,6 +460,9 @@ fn loopback_up() -> rustix::io::Result<()> {
 }
 
 fn names(container: &Container) -> Result<(), Error> {
+    if !container.namespaces.uts.is_own() {
+        return Ok(());
+    }
     if !container.hostname.is_empty() {
         rustix::system::sethostname(container.hostname.as_bytes())
             .step(|| format!("set host name {:?}", container.hostname))?;
@@ -391,8 +474,8 @@ fn names(container: &Container) -> Result<(), Error> {
 }
 
 /// Whether a kernel parameter belongs to a namespace that this container has of its own.
-pub fn own_sysctl(name: &str, host_network: bool) -> bool {
-    const IPC: [&str; 9] = [
+pub fn own_sysctl(name: &str, container: &Container) -> bool {
+    const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",
         "kernel.msgmni",
@@ -401,16 +484,33 @@ pub fn own_sysctl(name: &str, host_network: bool) -> bool {
         "kernel.shmmax",
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
-        "kernel.domainname",
     ];
-    let safe = name.split('.').all(|part| !part.is_empty() && !part.contains('/'));
-    safe && (IPC.contains(&name) || name.starts_with("fs.mqueue.") || (name.starts_with("net.") && !host_network))
+    let n = &container.namespaces;
+    // Slashes may stand for dots, as sysctl(8) has it for names with dots in them: both ways the parts must be plain.
+    let safe = name.split(['.', '/']).all(|part| !part.is_empty());
+    let ipc = IPC.contains(&name) || name.starts_with("fs.mqueue.");
+    safe && ((ipc && n.ipc.is_own())
+        || (name == "kernel.domainname" && n.uts.is_own())
+        || (name.starts_with("net.") && !container.host_network))
+}
+
+/// Where a parameter is: dots part it, or slashes where a part has dots (`net.ipv4.conf.eth0/7.rp_filter` is interface `eth0.7`).
+fn sysctl_path(name: &str) -> String {
+    let swapped: String = name
+        .chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        })
+        .collect();
+    format!("/proc/sys/{swapped}")
 }
 
 fn sysctls(root: BorrowedFd<'_>, container: &Container) -> Result<(), Error> {
     for (name, value) in &container.sysctls {
         let what = || format!("set kernel parameter {name} to {value:?}");
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let path = sysctl_path(name);
         let file = beneath::open(root, &path, OFlags::WRONLY).step(what)?;
         rustix::io::write(file, value.as_bytes()).step(what)?;
     }
@@ -423,11 +523,32 @@ mod tests {
 
     #[test]
     fn kernel_parameters_of_the_host_are_refused() {
-        assert!(own_sysctl("net.ipv4.ip_forward", false));
-        assert!(!own_sysctl("net.ipv4.ip_forward", true));
-        assert!(own_sysctl("kernel.shmmax", false));
-        assert!(!own_sysctl("kernel.core_pattern", false));
-        assert!(!own_sysctl("net/../kernel/core_pattern", false));
-        assert!(!own_sysctl("net...kernel.core_pattern", false));
+        let own = Container::default();
+        let mut shared = Container {
+            host_network: true,
+            ..Container::default()
+        };
+        shared.namespaces.ipc = biga_wire::config::Namespace::Host;
+        for (name, fine, fine_shared) in [
+            ("net.ipv4.ip_forward", true, false),
+            ("net.ipv4.conf.eth0/7.rp_filter", true, false),
+            ("kernel.shmmax", true, false),
+            ("fs.mqueue.msg_max", true, false),
+            ("kernel.domainname", true, true),
+            ("kernel.core_pattern", false, false),
+            ("net/../kernel/core_pattern", false, false),
+            ("net.//.kernel.core_pattern", false, false),
+            ("net...kernel.core_pattern", false, false),
+        ] {
+            assert_eq!(
+                (own_sysctl(name, &own), own_sysctl(name, &shared)),
+                (fine, fine_shared),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/7.rp_filter"),
+            "/proc/sys/net/ipv4/conf/eth0.7/rp_filter"
+        );
     }
 }

@@ -19,9 +19,12 @@ use crate::caps::{self, Caps};
 use crate::cgroup::{self, Group};
 use crate::control::{self, Message};
 use crate::error::{Context, Error};
-use crate::setup::{self, First, Program, Streams};
+use crate::labels::Labels;
+use crate::seccomp::{self, Filter};
+use crate::setup::{self, First, Further, Program, Streams};
 use crate::stream::{self, Ends, Stream};
-use crate::{confine, devices, mounts};
+use crate::userns::{self, Owner};
+use crate::{confine, devices, mounts, namespaces};
 
 /// Token of the out-of-memory notice; no stream has it.
 const OOM: u32 = u32::MAX;
@@ -39,6 +42,7 @@ pub struct ContainerWorkload {
     container: Container,
     caps: Caps,
     host_caps: Caps,
+    filter: Option<Filter>,
     group: Option<Group>,
     /// Made, and waiting for start.
     pending: Option<Pending>,
@@ -69,15 +73,17 @@ impl ContainerWorkload {
             Caps::parse(container.capabilities.iter().map(String::as_str))?.and(host_caps)
         };
         for name in container.sysctls.keys() {
-            if !setup::own_sysctl(name, container.host_network) {
+            if !setup::own_sysctl(name, &container) {
                 return Err(Error::Sysctl(name.clone()));
             }
         }
+        let filter = filter(&container, caps)?;
         Ok(ContainerWorkload {
             config,
             container,
             caps,
             host_caps,
+            filter,
             group: None,
             pending: None,
             streams: BTreeMap::new(),
@@ -101,7 +107,8 @@ impl ContainerWorkload {
             user: p.user.clone(),
             groups: p.additional_groups.clone(),
             caps: self.caps,
-            filter: self.container.seccomp && !self.container.privileged,
+            filter: self.filter.clone(),
+            labels: Labels::on_this_host(self.container.apparmor.as_deref(), self.container.selinux.as_deref()),
             no_new_privileges: self.container.no_new_privileges,
             oom_score_adj: self.config.limits.oom_score_adj,
             rlimits: limits.collect::<Result<_, Error>>()?,
@@ -129,7 +136,7 @@ impl ContainerWorkload {
         program.window = spec.window;
         if spec.privileged {
             program.caps = self.host_caps;
-            program.filter = false;
+            program.filter = None;
         }
         Ok(program)
     }
@@ -138,8 +145,11 @@ impl ContainerWorkload {
         let program = self.program()?;
         let rules = devices::rules(&self.container)?;
         mounts::write_own_files(&self.container, &self.config.run_dir)?;
-        let group = Group::create(&self.config.cgroup, &self.config.limits, rules.as_deref())?;
-        let pending = self.fork_first(&group, program);
+        let owner = userns::owner(&self.container)?;
+        let ids = self.container.namespaces.user;
+        let manager = self.container.system.then(|| ids.map_or(0, |ids| ids.base));
+        let group = Group::create_for(&self.config.cgroup, &self.config.limits, rules.as_deref(), manager)?;
+        let pending = self.fork_first(&group, program, owner);
         self.group = Some(group);
         let mut pending = pending?;
         if !self.config.start {
@@ -149,16 +159,15 @@ impl ContainerWorkload {
         Ok(())
     }
 
-    fn fork_first(&self, group: &Group, program: Program) -> Result<Pending, Error> {
+    fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
         let (streams, pipes) = streams(&program, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
-        let mut namespaces = Namespaces::PID
-            .and(Namespaces::MOUNT)
-            .and(Namespaces::IPC)
-            .and(Namespaces::UTS);
-        if self.container.netns.is_none() && !self.container.host_network {
-            namespaces = namespaces.and(Namespaces::NET);
-        }
+        self.joined |= namespaces::share_process_ids(&self.container)?;
+        // With ids of its own, the process that is born here is only on the way to the container.
+        let flags = match &owner {
+            None => namespaces::at_birth(&self.container),
+            Some(_) => Namespaces::MOUNT,
+        };
         let directory = group.directory();
         let first = First {
             program,
@@ -167,12 +176,13 @@ impl ContainerWorkload {
             state_dir: &self.config.state_dir,
             entrances: entrances(group, directory.is_some()),
             blocks: mounts::blocks(&self.container)?,
+            owner,
             start: self.config.start,
         };
-        match process::fork(namespaces, directory.as_ref().map(AsFd::as_fd))
+        match process::fork(flags, directory.as_ref().map(AsFd::as_fd))
             .step(|| "make the container's first process".into())?
         {
-            Fork::Child => setup::run_first(&first, streams.as_ref(), &theirs),
+            Fork::Child => setup::run_first(first, streams.as_ref(), &theirs),
             Fork::Parent(child) => Ok(Pending {
                 child,
                 socket: ours,
@@ -214,11 +224,21 @@ impl ContainerWorkload {
                 .step(|| "join the container's process ids".into())?;
             self.joined = true;
         }
-        let directory = group.directory();
+        let directory = match self.container.system {
+            // An init system moved itself into a group below, and the one above takes no processes any more.
+            true => group.directory_with(main.child.pid),
+            false => group.directory(),
+        };
         let entrances = entrances(group, directory.is_some());
+        let further = Further {
+            program,
+            container: &self.container,
+            entrances,
+            init,
+        };
         let forked = process::fork(Namespaces::NONE, directory.as_ref().map(AsFd::as_fd));
         let child = match forked.step(|| "make a process in the container: does it still run?".into())? {
-            Fork::Child => setup::run_exec(&program, &entrances, init, streams.as_ref(), &theirs),
+            Fork::Child => setup::run_exec(&further, streams.as_ref(), &theirs),
             Fork::Parent(child) => child,
         };
         drop(theirs);
@@ -260,6 +280,12 @@ impl ContainerWorkload {
             ..Exit::default()
         };
         if id == MAIN {
+            if !self.container.namespaces.pid.is_own()
+                && let Some(group) = &self.group
+            {
+                // Nothing else ends what it left: its namespace of process ids goes on.
+                group.kill();
+            }
             exit.oom = self.group.as_ref().is_some_and(|g| g.oom_kills() > 0);
             self.stop_oom_notice(host);
         }
@@ -298,6 +324,9 @@ impl ContainerWorkload {
         {
             // A frozen process dies only when thawed. If it cannot be, the wait below says so.
             let _ = group.thaw();
+            if !self.container.namespaces.pid.is_own() {
+                group.kill();
+            }
         }
         pending.iter().try_for_each(|c| end_of(c).map(drop)).step(what)?;
         for (id, mut stream) in streams {
@@ -327,6 +356,15 @@ fn end_of(child: &Child) -> io::Result<Ended> {
     child
         .wait(false)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "a process is stuck in the kernel"))
+}
+
+/// The system call filter of a container, if it has one.
+fn filter(container: &Container, caps: Caps) -> Result<Option<Filter>, Error> {
+    match &container.seccomp_profile {
+        _ if !container.seccomp || container.privileged => Ok(None),
+        Some(profile) => seccomp::profile::compile(profile, caps).map(Some),
+        None => Ok(Some(seccomp::default_filter(caps))),
+    }
 }
 
 fn entrances(group: &Group, forked_into: bool) -> Vec<PathBuf> {
@@ -362,6 +400,11 @@ impl Pending {
         loop {
             match control::receive(&self.socket).step(|| "hear from the container's process".into())? {
                 Some((Message::Terminal, fd)) => self.terminal = fd,
+                Some((Message::Born(pid), Some(pidfd))) => {
+                    let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
+                    // It ended after it said so.
+                    end_of(&before).step(|| "hear from the container's process".into())?;
+                }
                 Some((Message::Failed(code, message), _)) => return Err(Error::Child { code, message }),
                 Some((message, _)) => return Ok(Some(message)),
                 None => return Ok(None),

@@ -103,7 +103,8 @@ impl Plan {
             identity,
             // An older kernel of the guest may know fewer.
             caps: wanted.and(biga_container::caps::available()?),
-            filter: false,
+            filter: None,
+            labels: Default::default(),
             no_new_privileges: setup.no_new_privileges,
             oom_score_adj: None,
             rlimits,

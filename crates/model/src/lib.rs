@@ -26,6 +26,8 @@ pub use kinds::image::{Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, P
 pub use kinds::instance::*;
 pub use kinds::network::{Network, NetworkSpec, NetworkStatus};
 pub use kinds::node::{Ability, AbilityState, Node, NodeSpec, NodeStatus};
+pub use kinds::runtime::*;
+pub use kinds::security::SecuritySpec;
 pub use kinds::volume::{Volume, VolumeMode, VolumeSpec, VolumeStatus};
 pub use object::{Condition, Object, ObjectMeta, OwnerReference, Timestamp};
 pub use phase::Phase;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub fn netns_path(run_dir: &Path, uid: &str) -> PathBuf {
     run_dir.join("netns").join(uid)
 }
 
-/// Makes the namespace and its interfaces. What is made before a failure is left: the caller detaches.
+/// Makes the namespace, or takes the one of `made`, and its interfaces. What is made before a failure is left: the caller detaches.
 pub fn make_container(
     home: &mut Socket,
     names: &Names,
@@ -56,6 +56,7 @@ pub fn make_container(
     uid: &str,
     ends: &[End<'_>],
     sysctls: &BTreeMap<String, String>,
+    made: Option<BorrowedFd<'_>>,
 ) -> Result<(), Error> {
     let sysctls = sysctl_files(sysctls)?;
     if let Some(dir) = path.parent() {
@@ -63,7 +64,7 @@ pub fn make_container(
     }
     fs::write(path, "").map_err(|e| Error::io("make the file", path, e))?;
     std::thread::scope(|scope| {
-        let work = || inside_new_namespace(home, names, path, uid, ends, &sysctls);
+        let work = || inside_new_namespace(home, names, path, uid, ends, &sysctls, made);
         let thread = std::thread::Builder::new()
             .name("netns".into())
             .stack_size(256 << 10)
@@ -80,11 +81,18 @@ fn inside_new_namespace(
     uid: &str,
     ends: &[End<'_>],
     sysctls: &[(PathBuf, String)],
+    made: Option<BorrowedFd<'_>>,
 ) -> Result<(), Error> {
-    // Deprecated because other flags unshare file descriptors between threads; this one does not.
-    #[allow(deprecated)]
-    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
-        .map_err(|e| Error::io("make a network namespace for", path, e))?;
+    match made {
+        Some(fd) => {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(fd, Some(kind))
+        }
+        // Deprecated because other flags unshare file descriptors between threads; this one does not.
+        #[allow(deprecated)]
+        None => rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET),
+    }
+    .map_err(|e| Error::io("make a network namespace for", path, e))?;
     let own = "/proc/thread-self/ns/net";
     let netns = fs::File::open(own).map_err(|e| Error::io("open", own, e))?;
     rustix::mount::mount_bind(own, path).map_err(|e| Error::io("hold a network namespace at", path, e))?;

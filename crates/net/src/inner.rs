@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -218,6 +219,7 @@ impl Inner {
         uid: &str,
         endpoints: &[Endpoint],
         sysctls: &BTreeMap<String, String>,
+        made: Option<BorrowedFd<'_>>,
     ) -> Result<PathBuf, Error> {
         attach::check(uid, endpoints)?;
         let ends = self.ends(endpoints)?;
@@ -236,7 +238,7 @@ impl Inner {
         }
         // Known before it is made, so that nobody takes its links for leftovers.
         self.attached.lock().insert(uid.to_owned(), attached);
-        let made = attach::make_container(&mut self.home.lock(), &self.names, &path, uid, &ends, sysctls);
+        let made = attach::make_container(&mut self.home.lock(), &self.names, &path, uid, &ends, sysctls, made);
         if let Err(e) = made {
             if let Err(undo) = self.clear(uid) {
                 tracing::warn!(uid, error = %undo, "a half-made network namespace stays until the next sweep");

@@ -21,6 +21,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,9 +185,23 @@ impl Net {
         endpoints: &[Endpoint],
         sysctls: &BTreeMap<String, String>,
     ) -> Result<PathBuf, Error> {
+        self.attach_container_in(instance_uid, endpoints, sysctls, None).await
+    }
+
+    /// Like [`Net::attach_container`], with a network namespace that was made already: one that belongs to a user namespace.
+    pub async fn attach_container_in(
+        &self,
+        instance_uid: &str,
+        endpoints: &[Endpoint],
+        sysctls: &BTreeMap<String, String>,
+        made: Option<OwnedFd>,
+    ) -> Result<PathBuf, Error> {
         let (uid, endpoints, sysctls) = (instance_uid.to_owned(), endpoints.to_vec(), sysctls.clone());
-        self.blocking(move |inner| inner.attach_container(&uid, &endpoints, &sysctls))
-            .await
+        self.blocking(move |inner| {
+            let made = made.as_ref().map(AsFd::as_fd);
+            inner.attach_container(&uid, &endpoints, &sysctls, made)
+        })
+        .await
     }
 
     /// Makes (or adopts) one persistent tap for each endpoint, in its bridge, and returns their names in order. DHCP

@@ -124,6 +124,12 @@ pub fn read_exit(run_dir: &Path) -> Option<Exit> {
     serde_json::from_slice(&bytes).ok()
 }
 
+/// What the shim with the run directory `run_dir` was last started with.
+pub fn read_config(run_dir: &Path) -> Option<ShimConfig> {
+    let bytes = std::fs::read(run_dir.join(CONFIG_FILE)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -10,6 +10,14 @@ fn main() {
         eprintln!("biga-shim is started by the biga daemon with the path of an instance's shim.json");
         std::process::exit(64);
     };
+    if path == biga_container::userns::HOLD {
+        if let Err(e) = biga_container::userns::hold_for_parent() {
+            // Its parent reads this instead of the word it waits for.
+            println!("{e}");
+            std::process::exit(1);
+        }
+        return;
+    }
     if let Err(fault) = biga_shim::run(Path::new(&path)) {
         let reply = Reply::Error {
             code: fault.code,

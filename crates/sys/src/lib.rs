@@ -6,7 +6,7 @@
 //! - [`process`]: clone, exec, wait by pidfd
 //! - [`signal`]: dispositions, masks, signalfd
 //! - [`fd`]: close_range, taking inherited descriptors, sealed memory files, passing descriptors over sockets
-//! - [`mount`]: mount_setattr, loop devices
+//! - [`mount`], [`mount_attr`]: mount_setattr, loop devices
 //! - [`namespace`]: namespaces of this process
 //! - [`partition`]: partitions without a table
 //! - [`seccomp`]: installing a filter
@@ -16,6 +16,7 @@
 pub mod device_filter;
 pub mod fd;
 pub mod mount;
+pub mod mount_attr;
 pub mod namespace;
 pub mod partition;
 pub mod process;

@@ -26,6 +26,11 @@ impl Namespaces {
     /// Control groups.
     pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u64);
 
+    /// Users and groups.
+    pub const USER: Namespaces = Namespaces(libc::CLONE_NEWUSER as u64);
+    /// Clocks, for [`crate::namespace::unshare`] only: children are born into it.
+    pub const TIME: Namespaces = Namespaces(0x80);
+
     /// Both.
     pub const fn and(self, other: Namespaces) -> Namespaces {
         Namespaces(self.0 | other.0)
@@ -106,6 +111,15 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Refused with [`io::ErrorKind::Unsupported`] when this process has more than one thread: the child would inherit locks
 /// that nobody holds.
 pub fn fork(new: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    fork_with(new, cgroup, false)
+}
+
+/// Like [`fork`], but the child becomes one of this process's parent, which waits for it by its id.
+pub fn fork_sibling(new: Namespaces) -> io::Result<Fork> {
+    fork_with(new, None, true)
+}
+
+fn fork_with(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> io::Result<Fork> {
     if threads()? != 1 {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -114,9 +128,13 @@ pub fn fork(new: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork>
     }
     let mut pidfd: libc::c_int = -1;
     let args = CloneArgs {
-        flags: new.0 | CLONE_PIDFD | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        flags: new.0
+            | CLONE_PIDFD
+            | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 }
+            | if sibling { libc::CLONE_PARENT as u64 } else { 0 },
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling has this process's own.
+        exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
         cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
         ..CloneArgs::default()
     };
@@ -173,6 +191,14 @@ impl Child {
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         signal_pidfd(&self.pidfd, signal)
     }
+}
+
+/// Holds a process by its id; its id may be another's by now, so compare what it is after this.
+pub fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0u32) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Sends a signal by descriptor. A process that ended already is no error.

@@ -24,8 +24,11 @@ struct Program {
     filter: *const Insn,
 }
 
+/// Flag of [`install`]: do not slow speculation down.
+pub const SPEC_ALLOW: u32 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+
 /// Applies a filter to this thread and all it will start. Needs `no_new_privs` or CAP_SYS_ADMIN.
-pub fn install(filter: &[Insn]) -> io::Result<()> {
+pub fn install(filter: &[Insn], flags: u32) -> io::Result<()> {
     let program = Program {
         len: u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?,
         filter: filter.as_ptr(),
@@ -35,7 +38,7 @@ pub fn install(filter: &[Insn]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            libc::c_ulong::from(flags),
             &program,
         )
     })

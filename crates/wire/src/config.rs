@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::namespaces::{DeviceRule, IdMap, IoLimit, MountHow, Namespace, Namespaces, Propagation, TimeOffsets};
+
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +81,26 @@ pub struct Limits {
     pub pids: Option<u32>,
     /// Added to the badness score.
     pub oom_score_adj: Option<i32>,
+    /// Microseconds of processor time a period, instead of `cpu_millis`; -1 is no limit.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds of a period.
+    pub cpu_period: Option<u64>,
+    /// Microseconds of unused time that may be saved up.
+    pub cpu_burst: Option<u64>,
+    /// Memory nodes, as `0-1`.
+    pub cpuset_mems: Option<String>,
+    /// 0 to 100; only on version 1.
+    pub memory_swappiness: Option<u64>,
+    /// Let processes wait instead of killing one when memory runs out; only on version 1.
+    pub oom_kill_disable: Option<bool>,
+    /// Weight among others for block devices, 10 to 1000.
+    pub io_weight: Option<u16>,
+    /// Limits on single block devices.
+    pub io_devices: Vec<IoLimit>,
+    /// Bytes of huge pages, by their size as the kernel names it (`2MB`).
+    pub hugetlb: BTreeMap<String, u64>,
+    /// Files of the version 2 group and what is written to them, as they are.
+    pub unified: BTreeMap<String, String>,
 }
 
 /// The main process, with the image's wishes already merged in.
@@ -157,6 +179,33 @@ pub struct Container {
     pub sysctls: BTreeMap<String, String>,
     /// Device nodes beyond the usual ones.
     pub devices: Vec<Device>,
+    /// Devices it may use (and nodes it may make) beyond those of `devices`.
+    #[serde(default)]
+    pub device_rules: Vec<DeviceRule>,
+    /// A system call filter of its own in the OCI form, which applies with `seccomp` instead of the default one.
+    #[serde(default)]
+    pub seccomp_profile: Option<serde_json::Value>,
+    /// What it shares, and its user ids.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// Paths hidden from it; the usual ones where unset.
+    #[serde(default)]
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths it cannot write; the usual ones where unset.
+    #[serde(default)]
+    pub read_only_paths: Option<Vec<String>>,
+    /// AppArmor profile.
+    #[serde(default)]
+    pub apparmor: Option<String>,
+    /// SELinux label of its processes.
+    #[serde(default)]
+    pub selinux: Option<String>,
+    /// SELinux label of its mounts.
+    #[serde(default)]
+    pub mount_label: Option<String>,
+    /// It runs an init system (systemd and the like), which gets control groups and a console to manage.
+    #[serde(default)]
+    pub system: bool,
 }
 
 /// A device node of the host.
@@ -183,6 +232,9 @@ pub struct Mount {
     pub read_only: bool,
     /// Copy what the image has at `target` into the source before mounting, if the source is empty.
     pub copy_up: bool,
+    /// What is seldom asked for.
+    #[serde(default)]
+    pub how: MountHow,
 }
 
 /// What is mounted.
@@ -207,6 +259,9 @@ pub enum MountSource {
         size: Option<u64>,
         /// Mode of the root.
         mode: u32,
+        /// More options as mount(8) writes them: flags (`noexec`, `exec`, `suid`, `dev`, …), and what the file system takes.
+        #[serde(default)]
+        options: Vec<String>,
     },
 }
 

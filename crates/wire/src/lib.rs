@@ -13,7 +13,7 @@
 //!
 //! - [`frame`]: the framing, blocking read and write, and an incremental decoder
 //! - [`shim`]: what agent and shim say to each other
-//! - [`config`]: what a shim is told to run
+//! - [`config`]: what a shim is told to run, with [`namespaces`]: what a container shares
 //! - [`guest`]: what shim and the init inside a microvm say to each other
 //! - [`workload`]: what a shim holds, behind one interface
 //!
@@ -25,6 +25,7 @@ pub mod config;
 pub mod frame;
 pub mod guest;
 pub mod http;
+pub mod namespaces;
 pub mod shim;
 pub mod workload;
 

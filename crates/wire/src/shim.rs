@@ -1,5 +1,7 @@
 //! What agent and shim say to each other. The guest of a microvm is asked in the same words.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
@@ -261,4 +263,35 @@ pub struct Stats {
     pub net_tx: u64,
     /// Processes killed for memory.
     pub oom_kills: u64,
+    /// Periods of its processor limit that passed.
+    pub cpu_periods: u64,
+    /// Nanoseconds it was held back.
+    pub throttled_ns: u64,
+    /// Bytes in swap.
+    pub memory_swap: u64,
+    /// Reads from block devices.
+    pub block_reads: u64,
+    /// Writes to block devices.
+    pub block_writes: u64,
+    /// Bytes in huge pages, by their size as the kernel names it.
+    pub hugetlb: BTreeMap<String, u64>,
+    /// What waits for processors, memory and block devices; only where the kernel counts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
+}
+
+/// Microseconds in which processes had to wait, since the start (`Documentation/accounting/psi.rst`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pressure {
+    /// Some of them for a processor.
+    pub cpu_some_us: u64,
+    /// Some of them for memory.
+    pub memory_some_us: u64,
+    /// All of them for memory.
+    pub memory_full_us: u64,
+    /// Some of them for a block device.
+    pub io_some_us: u64,
+    /// All of them for a block device.
+    pub io_full_us: u64,
 }

@@ -70,15 +70,5 @@ impl Failure {
 
 /// The limits of a spec in the shim's words.
 pub fn limits(object: &Object<Instance>) -> Limits {
-    let r = &object.spec.resources;
-    Limits {
-        cpu_millis: r.cpus.map(|c| c.millis()),
-        cpu_shares: r.cpu_shares,
-        cpuset_cpus: r.cpuset_cpus.clone(),
-        memory: r.memory.map(|m| m.bytes()),
-        memory_swap: r.memory_swap.map(|m| m.bytes()),
-        memory_reservation: r.memory_reservation.map(|m| m.bytes()),
-        pids: r.pids_limit,
-        oom_score_adj: r.oom_score_adj,
-    }
+    crate::translate::limits(&object.spec.resources)
 }

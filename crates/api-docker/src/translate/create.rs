@@ -7,7 +7,7 @@ use biga_model::{
 use serde_json::Value;
 
 use super::ids::network_name;
-use super::{hostconfig, labels, mounts};
+use super::{hostconfig, labels, mounts, sharing};
 use crate::error::Error;
 use crate::types::container::{CreateBody, HostConfig, RestartPolicy as DockerPolicy, Words};
 use crate::types::is_zero;
@@ -26,6 +26,8 @@ pub struct Around {
     pub image_reference: String,
     /// Names for volumes that were given none; one is taken for each.
     pub volume_names: Vec<String>,
+    /// Names of other containers, by the words that the body has for them.
+    pub others: std::collections::BTreeMap<String, String>,
 }
 
 /// A network that exists.
@@ -73,7 +75,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     refuse(body, &mut warnings)?;
     let isolation = isolation(h)?;
     let mut container = container(body, &mut warnings)?;
-    let made = mounts::volumes(body, around, &mut warnings)?;
+    let made = mounts::volumes(body, around)?;
     container.volume_mounts = made.mounts;
     let (network_mode, networks) = networks(body, around)?;
     let mut spec = InstanceSpec {
@@ -99,8 +101,16 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         log: log(h, &mut warnings)?,
         sysctls: h.sysctls.clone(),
         shm_size: hostconfig::bytes("ShmSize", h.shm_size)?,
+        namespaces: sharing::namespaces(h, around)?,
+        cgroup_parent: some(&h.cgroup_parent),
         ..InstanceSpec::default()
     };
+    if let Some(word) = h.network_mode.strip_prefix("container:") {
+        spec.namespaces.network = Some(sharing::other(word, around)?);
+        if spec.hostname.is_some() {
+            return Err(Error::bad("conflicting options: hostname and the network mode"));
+        }
+    }
     spec.stop.signal = some(&body.stop_signal);
     spec.stop.grace_period_seconds = body.stop_timeout.map(grace);
     if body.healthcheck.is_none() && has_check(&around.image) {
@@ -155,43 +165,17 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
     {
         return Err(Error::missing("health checks (Healthcheck)"));
     }
-    let modes = [
-        ("PidMode", &h.pid_mode, &["", "private"][..]),
-        ("IpcMode", &h.ipc_mode, &["", "private", "shareable"][..]),
-        ("UTSMode", &h.uts_mode, &[""][..]),
-        ("UsernsMode", &h.userns_mode, &["", "host"][..]),
-        ("CgroupnsMode", &h.cgroupns_mode, &["", "private"][..]),
-    ];
-    for (field, value, fine) in modes {
-        if !fine.contains(&value.as_str()) {
-            return Err(Error::missing(format!("HostConfig.{field} {value:?}")));
-        }
-    }
     for (field, value) in h
         .rest
         .iter()
         .filter(|(k, v)| !is_zero(v) && !IGNORED.contains(&k.as_str()))
     {
         match field.as_str() {
-            "MemorySwappiness" if value == &Value::from(-1) => {}
-            "MemorySwappiness" | "OomKillDisable" => {
-                warnings.push(format!("HostConfig.{field} is not supported and was left out"));
-            }
-            // The kernel's own list is masked already; only the empty list asks for something else, and it came as zero.
-            "MaskedPaths" | "ReadonlyPaths" => return Err(Error::missing(format!("HostConfig.{field}"))),
             _ => return Err(Error::missing(format!("HostConfig.{field}"))),
         }
     }
     for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
         warnings.push(format!("the field {field} is not known and was left out"));
-    }
-    // With `systempaths=unconfined` clients send empty lists.
-    if !h.privileged
-        && h.rest
-            .get("MaskedPaths")
-            .is_some_and(|v| v.as_array().is_some_and(Vec::is_empty))
-    {
-        return Err(Error::missing("HostConfig.MaskedPaths (systempaths=unconfined)"));
     }
     Ok(())
 }
@@ -247,7 +231,7 @@ fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerS
             cap_add: h.cap_add.iter().map(cap).collect(),
             cap_drop: h.cap_drop.iter().map(cap).collect(),
             read_only_root: h.readonly_rootfs,
-            ..security(h, warnings)?
+            ..sharing::security(h, warnings)?
         },
         ulimits: h
             .ulimits
@@ -263,6 +247,7 @@ fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerS
             })
             .collect(),
         devices: h.devices.iter().map(device).collect(),
+        device_rules: h.device_cgroup_rules.clone(),
         init: h.init.unwrap_or(false),
         ..ContainerSpec::default()
     })
@@ -297,29 +282,6 @@ fn env(all: &[String], warnings: &mut Vec<String>) -> Vec<EnvVar> {
         }
     }
     out
-}
-
-fn security(h: &HostConfig, warnings: &mut Vec<String>) -> Result<SecuritySpec, Error> {
-    let mut s = SecuritySpec::default();
-    for o in &h.security_opt {
-        let (key, value) = o.split_once(['=', ':']).unwrap_or((o, ""));
-        match (key, value) {
-            ("no-new-privileges", "" | "true") => s.no_new_privileges = true,
-            ("no-new-privileges", "false") => {}
-            ("seccomp", "unconfined") => s.seccomp = "unconfined".into(),
-            ("seccomp", "" | "builtin" | "default") => {}
-            ("seccomp", _) => return Err(Error::missing("SecurityOpt seccomp with a profile of its own")),
-            ("apparmor", "unconfined" | "") | ("label", "disable") => {}
-            ("apparmor" | "label", _) => {
-                warnings.push(format!(
-                    "security option {o} has no effect: Biga uses neither AppArmor nor SELinux"
-                ));
-            }
-            ("systempaths", _) => return Err(Error::missing(format!("SecurityOpt {o}"))),
-            _ => return Err(Error::bad(format!("invalid --security-opt 2: {o:?}"))),
-        }
-    }
-    Ok(s)
 }
 
 /// Reads a restart policy.
@@ -410,7 +372,7 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
         _ if body.network_disabled => NetworkMode::None,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
-        m if m.starts_with("container:") => return Err(Error::missing(format!("network mode {m:?}"))),
+        m if m.starts_with("container:") => NetworkMode::None,
         _ => NetworkMode::Bridge,
     };
     let other = |k: &&String| !matches!(k.as_str(), "none" | "host" | "default");

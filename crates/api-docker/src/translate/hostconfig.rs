@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use biga_model::{Cpus, HostAlias, Memory, PortMapping, Protocol, Resources};
+use biga_model::{Cpus, HostAlias, IoDevice, Memory, PortMapping, Protocol, Resources};
 use serde_json::Value;
 
 use super::create::Around;
@@ -30,9 +30,8 @@ pub fn resources(h: &HostConfig, warnings: &mut Vec<String>) -> Result<Resources
 
 /// Writes the limits that are given; what is zero stays as it is.
 pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>) -> Result<(), Error> {
-    if let Some(c) = cpus(d)? {
-        r.cpus = Some(c);
-    }
+    processors(d, r)?;
+    finer(d, r)?;
     match d.cpu_shares {
         0 => {}
         n if n < 0 => return Err(Error::bad(format!("shares cannot be negative: {n}"))),
@@ -81,26 +80,91 @@ pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>
     Ok(())
 }
 
-fn cpus(d: &DockerResources) -> Result<Option<Cpus>, Error> {
+fn processors(d: &DockerResources, r: &mut Resources) -> Result<(), Error> {
+    let range = || Error::bad("range of CPUs is from 0.01 to the number of processors");
     if d.nano_cpus != 0 && (d.cpu_period != 0 || d.cpu_quota != 0) {
         return Err(Error::bad(
             "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set",
         ));
     }
-    let millis = match (d.nano_cpus, d.cpu_quota) {
-        (0, 0 | -1) => return Ok(None),
-        (n, _) if n < 0 => return Err(Error::bad("range of CPUs is from 0.01 to the number of processors")),
-        (0, q) if q < 0 => return Err(Error::bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")),
-        (0, q) => {
-            let period = if d.cpu_period > 0 { d.cpu_period } else { 100_000 };
-            q.saturating_mul(1000) / period
+    if d.nano_cpus != 0 {
+        match u32::try_from(d.nano_cpus / 1_000_000) {
+            Ok(0) | Err(_) => return Err(range()),
+            Ok(m) => r.cpus = Some(Cpus(m)),
         }
-        (n, _) => n / 1_000_000,
-    };
-    match u32::try_from(millis) {
-        Ok(0) | Err(_) => Err(Error::bad("range of CPUs is from 0.01 to the number of processors")),
-        Ok(m) => Ok(Some(Cpus(m))),
+        (r.cpu_quota, r.cpu_period) = (None, None);
     }
+    match d.cpu_quota {
+        0 => {}
+        q if q != -1 && q < 1000 => return Err(Error::bad("CPU cfs quota can not be less than 1ms (i.e. 1000)")),
+        q => (r.cpu_quota, r.cpus) = (Some(q), None),
+    }
+    match d.cpu_period {
+        0 => {}
+        p if !(1000..=1_000_000).contains(&p) => {
+            return Err(Error::bad(
+                "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+            ));
+        }
+        p => r.cpu_period = Some(p.unsigned_abs()),
+    }
+    Ok(())
+}
+
+/// Memory nodes, swappiness, and block devices.
+fn finer(d: &DockerResources, r: &mut Resources) -> Result<(), Error> {
+    if !d.cpuset_mems.is_empty() {
+        r.cpuset_mems = Some(d.cpuset_mems.clone());
+    }
+    match d.memory_swappiness {
+        None | Some(-1) => {}
+        Some(n) if (0..=100).contains(&n) => r.memory_swappiness = Some(n.unsigned_abs()),
+        Some(n) => {
+            return Err(Error::bad(format!(
+                "Invalid value: {n}, valid memory swappiness range is 0-100"
+            )));
+        }
+    }
+    if d.oom_kill_disable == Some(true) {
+        r.oom_kill_disable = Some(true);
+    }
+    if d.blkio_weight != 0 {
+        r.io_weight = Some(d.blkio_weight);
+    }
+    let mut of = |path: &str| -> usize {
+        let at = r.io_devices.iter().position(|d| d.path == path);
+        at.unwrap_or_else(|| {
+            r.io_devices.push(IoDevice {
+                path: path.to_owned(),
+                ..IoDevice::default()
+            });
+            r.io_devices.len() - 1
+        })
+    };
+    let weights: Vec<(usize, u16)> = d.blkio_weight_device.iter().map(|w| (of(&w.path), w.weight)).collect();
+    let mut rates = Vec::new();
+    let lists = [
+        &d.blkio_device_read_bps,
+        &d.blkio_device_write_bps,
+        &d.blkio_device_read_iops,
+        &d.blkio_device_write_iops,
+    ];
+    for (kind, list) in lists.into_iter().enumerate() {
+        rates.extend(list.iter().map(|t| (kind, of(&t.path), t.rate)));
+    }
+    for (i, weight) in weights {
+        r.io_devices[i].weight = Some(weight);
+    }
+    for (kind, i, rate) in rates {
+        let device = &mut r.io_devices[i];
+        match kind {
+            0 => device.read_bps = Some(Memory(rate)),
+            1 => device.write_bps = Some(Memory(rate)),
+            2 => device.read_iops = Some(rate),
+            _ => device.write_iops = Some(rate),
+        }
+    }
+    Ok(())
 }
 
 /// A port as `80/tcp`; `None` where it is none, or of a protocol that cannot be published.

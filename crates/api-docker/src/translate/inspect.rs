@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::create::sent;
 use super::ids::{docker_id, docker_network, predefined_id, short};
-use super::{familiar, labels, time};
+use super::{familiar, labels, sharing, time};
 use crate::types::container::CreateBody;
 
 /// What must be known beside the instance.
@@ -220,7 +220,7 @@ fn port_key(p: &PortMapping) -> String {
 /// The document's `HostConfig`: what was sent where it is only an echo, what is in force everywhere else.
 pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     let spec = &o.spec;
-    let (r, h) = (&spec.resources, &sent.host_config);
+    let (r, h, n) = (&spec.resources, &sent.host_config, &spec.namespaces);
     let c = spec.containers.first().cloned().unwrap_or_default();
     let b = |m: Option<biga_model::Memory>| m.map_or(0, |m| m.bytes());
     let list = |l: &[String]| if l.is_empty() { Value::Null } else { json!(l) };
@@ -274,49 +274,49 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "ConsoleSize": [0, 0],
         "CapAdd": list(&c.security.cap_add),
         "CapDrop": list(&c.security.cap_drop),
-        "CgroupnsMode": "private",
+        "CgroupnsMode": sharing::mode(&n.cgroup, "", "private"),
         "Dns": spec.dns.servers,
         "DnsOptions": spec.dns.options,
         "DnsSearch": spec.dns.search,
         "ExtraHosts": list(&hosts),
         "GroupAdd": list(&c.additional_groups),
-        "IpcMode": "private",
+        "IpcMode": sharing::mode(&n.ipc, &h.ipc_mode, "private"),
         "Cgroup": "",
         "Links": null,
         "OomScoreAdj": r.oom_score_adj.unwrap_or(0),
-        "PidMode": "",
+        "PidMode": sharing::mode(&n.pid, &h.pid_mode, ""),
         "Privileged": c.security.privileged,
         "PublishAllPorts": h.publish_all_ports,
         "ReadonlyRootfs": c.security.read_only_root,
         "SecurityOpt": list(&h.security_opt),
-        "UTSMode": "",
-        "UsernsMode": "",
+        "UTSMode": sharing::mode(&n.uts, "", ""),
+        "UsernsMode": if n.user == biga_model::UserIds::Private { "private" } else { h.userns_mode.as_str() },
         "ShmSize": spec.shm_size.map_or(64 << 20, |m| m.bytes()),
         "Runtime": if spec.isolation.is_virtual() { spec.isolation.as_str() } else { "biga" },
         "Isolation": if spec.isolation.is_virtual() { "vm" } else { "" },
         "CpuShares": r.cpu_shares.unwrap_or(0),
         "Memory": b(r.memory),
         "NanoCpus": r.cpus.map_or(0, |c| u64::from(c.millis()) * 1_000_000),
-        "CgroupParent": "",
-        "BlkioWeight": 0,
-        "BlkioWeightDevice": [],
-        "BlkioDeviceReadBps": [],
-        "BlkioDeviceWriteBps": [],
-        "BlkioDeviceReadIOps": [],
-        "BlkioDeviceWriteIOps": [],
-        "CpuPeriod": 0,
-        "CpuQuota": 0,
+        "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
+        "BlkioWeight": r.io_weight.unwrap_or(0),
+        "BlkioWeightDevice": per_device(r, "Weight", |d| d.weight.map(u64::from)),
+        "BlkioDeviceReadBps": per_device(r, "Rate", |d| d.read_bps.map(|m| m.bytes())),
+        "BlkioDeviceWriteBps": per_device(r, "Rate", |d| d.write_bps.map(|m| m.bytes())),
+        "BlkioDeviceReadIOps": per_device(r, "Rate", |d| d.read_iops),
+        "BlkioDeviceWriteIOps": per_device(r, "Rate", |d| d.write_iops),
+        "CpuPeriod": r.cpu_period.unwrap_or(0),
+        "CpuQuota": r.cpu_quota.unwrap_or(0),
         "CpuRealtimePeriod": 0,
         "CpuRealtimeRuntime": 0,
         "CpusetCpus": r.cpuset_cpus.clone().unwrap_or_default(),
-        "CpusetMems": "",
+        "CpusetMems": r.cpuset_mems.clone().unwrap_or_default(),
         "Devices": devices,
-        "DeviceCgroupRules": null,
+        "DeviceCgroupRules": list(&c.device_rules),
         "DeviceRequests": null,
         "MemoryReservation": b(r.memory_reservation),
         "MemorySwap": b(r.memory_swap),
-        "MemorySwappiness": null,
-        "OomKillDisable": null,
+        "MemorySwappiness": r.memory_swappiness,
+        "OomKillDisable": r.oom_kill_disable,
     });
     doc["PidsLimit"] = r.pids_limit.map_or(Value::Null, Value::from);
     doc["Ulimits"] = json!(ulimits);
@@ -324,8 +324,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     doc["CpuPercent"] = 0.into();
     doc["IOMaximumIOps"] = 0.into();
     doc["IOMaximumBandwidth"] = 0.into();
-    doc["MaskedPaths"] = Value::Array(Vec::new());
-    doc["ReadonlyPaths"] = Value::Array(Vec::new());
+    doc["MaskedPaths"] = json!(c.security.masked_paths.unwrap_or_default());
+    doc["ReadonlyPaths"] = json!(c.security.read_only_paths.unwrap_or_default());
     let more = [
         ("Mounts", json!(h.mounts), h.mounts.is_empty()),
         ("Tmpfs", json!(h.tmpfs), h.tmpfs.is_empty()),
@@ -341,7 +341,15 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     doc
 }
 
+fn per_device(r: &biga_model::Resources, key: &str, of: impl Fn(&biga_model::IoDevice) -> Option<u64>) -> Value {
+    let one = |d: &biga_model::IoDevice| Some(json!({"Path": d.path, key: of(d)?}));
+    r.io_devices.iter().filter_map(one).collect()
+}
+
 fn network_mode(spec: &InstanceSpec, asked: &str) -> String {
+    if let Some(of) = sharing::network_of_another(spec, asked) {
+        return of;
+    }
     match spec.network_mode {
         NetworkMode::None => "none".into(),
         NetworkMode::Host => "host".into(),
@@ -354,6 +362,14 @@ fn network_mode(spec: &InstanceSpec, asked: &str) -> String {
                 asked.into()
             }
         }
+    }
+}
+
+fn propagation(m: &biga_model::VolumeMount) -> &'static str {
+    match m.propagation {
+        biga_model::MountPropagation::Private => "rprivate",
+        biga_model::MountPropagation::Slave => "rslave",
+        biga_model::MountPropagation::Shared => "rshared",
     }
 }
 
@@ -405,7 +421,7 @@ pub fn mounts(o: &Object<Instance>, sent: &CreateBody, beside: &Beside) -> Vec<V
                 (None, Some(path)) => {
                     doc["Type"] = "bind".into();
                     doc["Source"] = path.clone().into();
-                    doc["Propagation"] = "rprivate".into();
+                    doc["Propagation"] = propagation(m).into();
                     let given = sent
                         .host_config
                         .binds

@@ -10,6 +10,7 @@ pub mod labels;
 pub mod list;
 pub mod mounts;
 pub mod network;
+pub mod sharing;
 pub mod stats;
 pub mod volume;
 

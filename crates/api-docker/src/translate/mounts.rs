@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use biga_model::{InstanceVolume, Memory, TmpfsSource, VolumeMount};
+use biga_model::{InstanceVolume, Memory, MountPropagation, TmpfsSource, VolumeMount};
 
 use super::create::{Around, size};
 use crate::error::Error;
@@ -31,26 +31,50 @@ enum Source {
 struct Maker<'a> {
     made: Made,
     fresh: std::slice::Iter<'a, String>,
+    /// Whether programs can be run from memory unless something else is said: only a container has that choice.
+    programs: bool,
+}
+
+/// How something is mounted.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct How {
+    read_only: bool,
+    sub_path: Option<String>,
+    propagation: MountPropagation,
+    non_recursive: bool,
+    read_only_non_recursive: bool,
+    no_copy: bool,
+}
+
+impl How {
+    fn new(read_only: bool, sub_path: Option<String>) -> How {
+        How {
+            read_only,
+            sub_path,
+            ..How::default()
+        }
+    }
 }
 
 /// Reads all of them. Two on the same path are refused.
-pub fn volumes(body: &CreateBody, around: &Around, warnings: &mut Vec<String>) -> Result<Made, Error> {
+pub fn volumes(body: &CreateBody, around: &Around) -> Result<Made, Error> {
     let h = &body.host_config;
     let mut m = Maker {
         made: Made::default(),
         fresh: around.volume_names.iter(),
+        programs: super::create::isolation(h)? != biga_model::Isolation::Container,
     };
     for text in &h.binds {
         let (source, target, options) = split_bind(text)?;
-        let read_only = bind_options(text, options, warnings)?;
-        m.add(bind_source(source)?, target, read_only, None)?;
+        let how = bind_options(options)?;
+        m.add(bind_source(source)?, target, how)?;
     }
     for mount in &h.mounts {
-        m.mount(mount, warnings)?;
+        m.mount(mount)?;
     }
     for (target, options) in &h.tmpfs {
-        let (tmpfs, read_only) = tmpfs_options(options, warnings)?;
-        m.add(Source::Tmpfs(tmpfs), target, read_only, None)?;
+        let (tmpfs, read_only) = tmpfs_options(options, m.programs)?;
+        m.add(Source::Tmpfs(tmpfs), target, How::new(read_only, None))?;
     }
     for target in body.volumes.keys() {
         // Old clients name here what they also bind.
@@ -62,14 +86,14 @@ pub fn volumes(body: &CreateBody, around: &Around, warnings: &mut Vec<String>) -
                 )));
             }
             false if taken => {}
-            false => m.anonymous(target, false, None)?,
+            false => m.anonymous(target, How::default())?,
         }
     }
     Ok(m.made)
 }
 
 impl Maker<'_> {
-    fn add(&mut self, source: Source, target: &str, read_only: bool, sub_path: Option<String>) -> Result<(), Error> {
+    fn add(&mut self, source: Source, target: &str, how: How) -> Result<(), Error> {
         if !target.starts_with('/') || target.trim_end_matches('/').is_empty() {
             return Err(Error::bad(format!(
                 "invalid mount config: invalid mount path: '{target}' mount path must be absolute"
@@ -92,48 +116,49 @@ impl Maker<'_> {
         self.made.mounts.push(VolumeMount {
             name,
             mount_path: target.into(),
-            read_only,
-            sub_path,
+            read_only: how.read_only,
+            sub_path: how.sub_path,
+            read_only_non_recursive: how.read_only && how.read_only_non_recursive,
+            non_recursive: how.non_recursive,
+            propagation: how.propagation,
+            no_copy: how.no_copy,
         });
         Ok(())
     }
 
-    fn anonymous(&mut self, target: &str, read_only: bool, sub_path: Option<String>) -> Result<(), Error> {
+    fn anonymous(&mut self, target: &str, how: How) -> Result<(), Error> {
         let name = self
             .fresh
             .next()
             .cloned()
             .ok_or_else(|| Error::bad("too many volumes without a name"))?;
         self.made.anonymous.push(name.clone());
-        self.add(Source::Volume(name), target, read_only, sub_path)
+        self.add(Source::Volume(name), target, how)
     }
 
-    fn mount(&mut self, m: &Mount, warnings: &mut Vec<String>) -> Result<(), Error> {
+    fn mount(&mut self, m: &Mount) -> Result<(), Error> {
         if let Some((k, _)) = m.rest.iter().find(|(_, v)| !is_zero(v)) {
             return Err(Error::missing(format!("mount option {k}")));
         }
         match m.kind.as_str() {
             "bind" => {
-                self.check_bind(m)?;
-                self.add(Source::Host(m.source.clone()), &m.target, m.read_only, None)
+                let how = bind_how(m)?;
+                self.add(Source::Host(m.source.clone()), &m.target, how)
             }
             "volume" => {
                 let o = &m.volume_options;
                 driver(&o.driver_config.name, &o.driver_config.options)?;
-                if o.no_copy {
-                    warnings.push(format!(
-                        "volume-nocopy of {} was left out: an empty volume is filled from the image",
-                        m.target
-                    ));
-                }
-                let sub = (!o.subpath.is_empty()).then(|| o.subpath.clone());
+                let how = How {
+                    no_copy: o.no_copy,
+                    ..How::new(m.read_only, (!o.subpath.is_empty()).then(|| o.subpath.clone()))
+                };
                 if m.source.is_empty() {
-                    return self.anonymous(&m.target, m.read_only, sub);
+                    return self.anonymous(&m.target, how);
                 }
                 if !o.labels.is_empty() {
                     self.made.labels.push((m.source.clone(), o.labels.clone()));
                 }
-                self.add(Source::Volume(m.source.clone()), &m.target, m.read_only, sub)
+                self.add(Source::Volume(m.source.clone()), &m.target, how)
             }
             "tmpfs" => {
                 if !m.source.is_empty() {
@@ -141,34 +166,51 @@ impl Maker<'_> {
                         "invalid mount config for type \"tmpfs\": source must not be specified",
                     ));
                 }
-                if !m.tmpfs_options.options.is_empty() {
-                    return Err(Error::missing("mount options of a tmpfs"));
+                // `[["noexec"], ["uid", "33"]]`.
+                let words: Vec<String> = m.tmpfs_options.options.iter().map(|o| o.join("=")).collect();
+                let (mut t, read_only) = tmpfs_options(&words.join(","), self.programs)?;
+                t.size = super::hostconfig::bytes("SizeBytes", m.tmpfs_options.size_bytes)?.or(t.size);
+                if m.tmpfs_options.mode != 0 {
+                    t.mode = Some(format!("{:o}", m.tmpfs_options.mode));
                 }
-                let t = TmpfsSource {
-                    size: super::hostconfig::bytes("SizeBytes", m.tmpfs_options.size_bytes)?,
-                    mode: (m.tmpfs_options.mode != 0).then(|| format!("{:o}", m.tmpfs_options.mode)),
-                };
-                self.add(Source::Tmpfs(t), &m.target, m.read_only, None)
+                self.add(Source::Tmpfs(t), &m.target, How::new(m.read_only || read_only, None))
             }
             "image" | "cluster" | "npipe" => Err(Error::missing(format!("mounts of type {:?}", m.kind))),
             other => Err(Error::bad(format!("mount type unknown: {other:?}"))),
         }
     }
+}
 
-    fn check_bind(&self, m: &Mount) -> Result<(), Error> {
-        if !m.source.starts_with('/') {
-            return Err(Error::bad(format!(
-                "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
-                m.source
-            )));
-        }
-        for (k, v) in m.bind_options.iter().filter(|(_, v)| !is_zero(v)) {
-            match (k.as_str(), v.as_str()) {
-                ("Propagation", Some("rprivate" | "private")) | ("CreateMountpoint", _) => {}
-                _ => return Err(Error::missing(format!("bind option {k} {v}"))),
+fn bind_how(m: &Mount) -> Result<How, Error> {
+    if !m.source.starts_with('/') {
+        return Err(Error::bad(format!(
+            "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
+            m.source
+        )));
+    }
+    let mut how = How::new(m.read_only, None);
+    for (k, v) in m.bind_options.iter().filter(|(_, v)| !is_zero(v)) {
+        match (k.as_str(), v.as_str()) {
+            ("Propagation", Some(word)) => {
+                how.propagation = propagation(word)
+                    .ok_or_else(|| Error::bad(format!("invalid mount config: invalid propagation: {word}")))?;
             }
+            ("NonRecursive", _) => how.non_recursive = true,
+            ("ReadOnlyNonRecursive", _) => how.read_only_non_recursive = true,
+            // What is read-only always is so with all that is mounted below.
+            ("ReadOnlyForceRecursive" | "CreateMountpoint", _) => {}
+            _ => return Err(Error::missing(format!("bind option {k} {v}"))),
         }
-        Ok(())
+    }
+    Ok(how)
+}
+
+fn propagation(word: &str) -> Option<MountPropagation> {
+    match word {
+        "private" | "rprivate" => Some(MountPropagation::Private),
+        "slave" | "rslave" => Some(MountPropagation::Slave),
+        "shared" | "rshared" => Some(MountPropagation::Shared),
+        _ => None,
     }
 }
 
@@ -211,24 +253,23 @@ fn bind_source(source: &str) -> Result<Source, Error> {
     Ok(Source::Volume(source.into()))
 }
 
-/// Whether it is read-only.
-fn bind_options(text: &str, options: &str, warnings: &mut Vec<String>) -> Result<bool, Error> {
-    let mut read_only = false;
+fn bind_options(options: &str) -> Result<How, Error> {
+    let mut how = How::default();
     for o in options.split(',').filter(|o| !o.is_empty()) {
-        match o {
-            "ro" => read_only = true,
-            "rw" | "z" | "Z" | "rprivate" | "private" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" => warnings.push(format!(
-                "nocopy of {text} was left out: an empty volume is filled from the image"
-            )),
-            "shared" | "rshared" | "slave" | "rslave" => return Err(Error::missing(format!("mount propagation {o}"))),
+        match (o, propagation(o)) {
+            ("ro", _) => how.read_only = true,
+            ("nocopy", _) => how.no_copy = true,
+            ("rw" | "z" | "Z" | "cached" | "delegated" | "consistent", _) => {}
+            (_, Some(p)) => how.propagation = p,
             _ => return Err(Error::bad(format!("invalid mode: {o}"))),
         }
     }
-    Ok(read_only)
+    Ok(how)
 }
 
-fn tmpfs_options(options: &str, warnings: &mut Vec<String>) -> Result<(TmpfsSource, bool), Error> {
+/// The options of a tmpfs, as mount(8) has them, and whether it is read-only. As Docker's no programs can be run from it unless
+/// asked for; `programs` says otherwise.
+fn tmpfs_options(options: &str, programs: bool) -> Result<(TmpfsSource, bool), Error> {
     let mut t = TmpfsSource::default();
     let mut read_only = false;
     for o in options.split(',').filter(|o| !o.is_empty()) {
@@ -240,12 +281,22 @@ fn tmpfs_options(options: &str, warnings: &mut Vec<String>) -> Result<(TmpfsSour
                 t.mode = Some(v.into());
             }
             None if o == "ro" => read_only = true,
-            None if matches!(o, "rw" | "noexec" | "nosuid" | "nodev") => {}
-            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) | None => {
-                warnings.push(format!("tmpfs option {o} was left out"));
+            None if o == "rw" => read_only = false,
+            // Of the usual ones a microvm's memory has what it has.
+            None if programs && matches!(o, "noexec" | "exec" | "nosuid" | "nodev") => {}
+            None if matches!(
+                o,
+                "noexec" | "exec" | "nosuid" | "suid" | "nodev" | "dev" | "noatime" | "relatime"
+            ) =>
+            {
+                t.options.push(o.into());
             }
-            Some(_) => return Err(bad()),
+            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", v)) if !v.is_empty() => t.options.push(o.into()),
+            _ => return Err(bad()),
         }
+    }
+    if !programs && !t.options.iter().any(|o| o == "exec" || o == "noexec") {
+        t.options.push("noexec".into());
     }
     Ok((t, read_only))
 }

@@ -47,7 +47,11 @@ fn cpu(s: &Stats, host: HostCpu) -> Value {
         },
         "system_cpu_usage": host.total_ns,
         "online_cpus": host.online,
-        "throttling_data": {"periods": 0, "throttled_periods": s.throttled_periods, "throttled_time": 0},
+        "throttling_data": {
+            "periods": s.cpu_periods,
+            "throttled_periods": s.throttled_periods,
+            "throttled_time": s.throttled_ns,
+        },
     })
 }
 
@@ -81,7 +85,7 @@ pub fn document(id: &str, name: &str, now: (&Stats, HostCpu), before: Option<(&S
         },
         "blkio_stats": {
             "io_service_bytes_recursive": [block("read", s.block_read), block("write", s.block_write)],
-            "io_serviced_recursive": null,
+            "io_serviced_recursive": [block("read", s.block_reads), block("write", s.block_writes)],
             "io_queue_recursive": null,
             "io_service_time_recursive": null,
             "io_wait_time_recursive": null,

@@ -9,6 +9,8 @@ use biga_model::{
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 
+use crate::cmd::limit_options::FineLimits;
+use crate::cmd::namespace_options::NamespaceOptions;
 use crate::exit::{Code, fail};
 use crate::names;
 use crate::parse::size::size;
@@ -49,6 +51,8 @@ pub struct RunOptions {
     limits: LimitOptions,
     #[command(flatten, next_help_heading = "Security")]
     security: SecurityOptions,
+    #[command(flatten, next_help_heading = "Sharing")]
+    sharing: NamespaceOptions,
     #[command(flatten, next_help_heading = "Life")]
     life: LifeOptions,
     #[command(flatten, next_help_heading = "Machines (--isolation vm)")]
@@ -85,11 +89,11 @@ struct ProcessOptions {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 struct StorageOptions {
-    /// Mount a volume or a directory of the host
-    #[arg(short = 'v', long, value_name = "SOURCE:/PATH[:ro]", value_parser = mount::volume)]
+    /// Mount a volume or a directory of the host (options: ro, nocopy, rslave, rshared)
+    #[arg(short = 'v', long, value_name = "SOURCE:/PATH[:OPTIONS]", value_parser = mount::volume)]
     volume: Vec<mount::MountArg>,
-    /// Mount memory
-    #[arg(long, value_name = "/PATH[:size=SIZE,mode=MODE]", value_parser = mount::tmpfs)]
+    /// Mount memory (options: size=, mode=, uid=, gid=, ro, exec, …)
+    #[arg(long, value_name = "/PATH[:OPTIONS]", value_parser = mount::tmpfs)]
     tmpfs: Vec<mount::MountArg>,
     /// Mount, in Docker's long form
     #[arg(long, value_name = "type=TYPE,source=…,target=…", value_parser = mount::mount)]
@@ -107,7 +111,7 @@ struct NetworkOptions {
     /// Publish a port of the instance on the host
     #[arg(short = 'p', long, value_name = "[[IP:]PORT:]PORT[/udp]")]
     publish: Vec<String>,
-    /// Join a network: none, host, or a name with ip=…, mac=…, alias=…
+    /// Join a network: none, host, container:NAME, or a name with ip=…, mac=…, alias=…
     #[arg(long, alias = "net", value_name = "NETWORK[:KEY=VALUE,…]", value_parser = network::network)]
     network: Vec<network::NetworkArg>,
     /// Another name on its network
@@ -162,6 +166,8 @@ struct LimitOptions {
     /// At most so many processes
     #[arg(long, value_name = "NUMBER")]
     pids_limit: Option<u32>,
+    #[command(flatten)]
+    fine: FineLimits,
     /// Added to the kernel's badness score, -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     oom_score_adj: Option<i32>,
@@ -184,12 +190,19 @@ struct SecurityOptions {
     /// Give all the host has: capabilities, devices, no system call filter
     #[arg(long)]
     privileged: bool,
-    /// seccomp=unconfined, no-new-privileges
+    /// seccomp=FILE|unconfined, no-new-privileges, apparmor=…, label=…, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// Give a device of the host
     #[arg(long, value_name = "/DEV[:/DEV][:rwm]", value_parser = words::device)]
     device: Vec<biga_model::DeviceSpec>,
+    /// Allow devices by number, as "c 188:* rwm"
+    #[arg(long, value_name = "RULE", value_parser = device_rule)]
+    device_cgroup_rule: Vec<String>,
+}
+
+fn device_rule(s: &str) -> Result<String, String> {
+    s.parse::<biga_model::DeviceRule>().map(|_| s.to_owned())
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -261,6 +274,7 @@ impl RunOptions {
         self.network(&mut spec)?;
         self.limits(&mut spec, &mut container);
         self.security(&mut container)?;
+        self.sharing.apply(&mut spec, &mut container);
         self.life(&mut spec)?;
         if vm {
             spec.machine = Some(self.machine()?);
@@ -299,7 +313,8 @@ impl RunOptions {
             ("--privileged", x.privileged),
             ("--cap-add", !x.cap_add.is_empty()),
             ("--cap-drop", !x.cap_drop.is_empty()),
-            ("--device", !x.device.is_empty()),
+            ("--device", !x.device.is_empty() || !x.device_cgroup_rule.is_empty()),
+            ("--pid, --ipc, --uts, --userns and the like", self.sharing.given()),
             ("--ulimit", !self.limits.ulimit.is_empty()),
         ];
         if vm && let Some((what, _)) = process_only.iter().find(|(_, given)| *given) {
@@ -350,7 +365,14 @@ impl RunOptions {
         spec.shm_size = s.shm_size;
         container.security.read_only_root = s.read_only;
         for (i, m) in s.volume.iter().chain(&s.tmpfs).chain(&s.mount).enumerate() {
-            let (volume, mount) = m.clone().into_spec(i);
+            let (mut volume, mount) = m.clone().into_spec(i);
+            if let Some(t) = &mut volume.tmpfs
+                && self.isolation == Isolation::Container
+                && !t.options.iter().any(|o| o == "exec" || o == "noexec")
+            {
+                // As Docker's: no programs, unless asked for.
+                t.options.push("noexec".into());
+            }
             // One volume may be mounted at several places.
             if !spec.volumes.contains(&volume) {
                 spec.volumes.push(volume);
@@ -365,6 +387,13 @@ impl RunOptions {
             match arg {
                 network::NetworkArg::Mode(_) if n.network.len() > 1 => {
                     return Err(usage("--network none and --network host stand alone"));
+                }
+                network::NetworkArg::Of(_) if n.network.len() > 1 => {
+                    return Err(usage("--network container:NAME stands alone"));
+                }
+                network::NetworkArg::Of(name) => {
+                    spec.network_mode = NetworkMode::None;
+                    spec.namespaces.network = Some(name.clone());
                 }
                 network::NetworkArg::Mode(m) => spec.network_mode = *m,
                 network::NetworkArg::Join(a) => spec.networks.push(a.clone()),
@@ -409,7 +438,9 @@ impl RunOptions {
             memory_reservation: l.memory_reservation,
             pids_limit: l.pids_limit,
             oom_score_adj: l.oom_score_adj,
+            ..biga_model::Resources::default()
         };
+        l.fine.apply(&mut spec.resources);
         spec.sysctls = l.sysctl.iter().cloned().collect();
         container.ulimits = l.ulimit.iter().cloned().collect();
     }
@@ -421,6 +452,7 @@ impl RunOptions {
             upper.strip_prefix("CAP_").unwrap_or(&upper).to_string()
         };
         container.devices = x.device.clone();
+        container.device_rules = x.device_cgroup_rule.clone();
         let s: &mut SecuritySpec = &mut container.security;
         s.privileged = x.privileged;
         s.cap_add = x.cap_add.iter().map(cap).collect();
@@ -523,6 +555,25 @@ mod tests {
     }
 
     #[test]
+    fn sharing_and_finer_limits_become_a_spec() {
+        let o = object(
+            "--name n --pid host --ipc container:db --uts host --cgroupns host --network container:db --time-offset boottime=60 \
+             --cgroup-parent tenants/a --cpu-quota 50000 --cpu-period 100000 --cpu-burst 1000 --cpuset-mems 0 \
+             --memory-swappiness 10 --oom-kill-disable --blkio-weight 500 --blkio-weight-device /dev/sda:300 \
+             --device-read-bps /dev/sda:1m --device-write-bps /dev/sda:2m --device-read-iops /dev/sda:10 \
+             --device-write-iops /dev/sda:20 --hugetlb 2MB=64m --cgroup-conf memory.high=1G \
+             --device-cgroup-rule 'c 188:* rwm' --security-opt systempaths=unconfined --security-opt apparmor=mine \
+             --security-opt label=type:x_t -v /srv:/srv:rshared --tmpfs /run:uid=33 x",
+        )
+        .unwrap();
+        insta::assert_json_snapshot!(o);
+        assert_eq!(Instance::validate_all(&o), Vec::<String>::new());
+        let o = object("--name n --userns private --system x").unwrap();
+        assert_eq!(Instance::validate_all(&o), Vec::<String>::new());
+        assert!(o.spec.containers[0].system && o.spec.namespaces.user == biga_model::UserIds::Private);
+    }
+
+    #[test]
     fn a_machine_takes_its_own_options() {
         let o = object("--name m --isolation vm --disk-size 8g --firmware uefi --ssh-key 'ssh-ed25519 AAAA me' -m 1g --cpus 2 disk")
             .unwrap();
@@ -538,7 +589,14 @@ mod tests {
             ("--isolation vm --tty x", "a machine runs"),
             ("--network none --ip 1.2.3.4 x", "need a network"),
             ("--network none --network lab x", "stand alone"),
-            ("--security-opt seccomp=p.json x", "not supported"),
+            (
+                "--security-opt seccomp=/nonexistent.json x",
+                "cannot read the seccomp profile",
+            ),
+            ("--network container:a --network b x", "stands alone"),
+            ("--device-cgroup-rule 'x 1:3 r' x", "no rule for devices"),
+            ("--pid elsewhere x", "private, host"),
+            ("--isolation vm --userns private x", "a machine runs"),
             ("--isolation jail x", "invalid value"),
             ("-p 99999 x", "is no port"),
             ("--isolation vm --ssh-key /nonexistent x", "neither a public key"),

@@ -1,9 +1,10 @@
 //! `biga update`.
 
 use biga_client::Patch;
-use biga_model::{Cpus, Instance, Isolation, Memory, RestartPolicy};
+use biga_model::{Cpus, Instance, Isolation, Memory, Resources, RestartPolicy};
 use serde_json::{Map, Value, json};
 
+use crate::cmd::limit_options::FineLimits;
 use crate::cmd::many::{Names, each};
 use crate::cmd::run_options::isolation;
 use crate::context::Context;
@@ -38,6 +39,8 @@ pub struct UpdateArgs {
     /// At most so many processes
     #[arg(long, value_name = "NUMBER")]
     pids_limit: Option<u32>,
+    #[command(flatten)]
+    fine: FineLimits,
     /// Restart when it ends: no, always, unless-stopped, on-failure[:MAX]
     #[arg(long, value_name = "POLICY", value_parser = words::restart)]
     restart: Option<RestartPolicy>,
@@ -82,6 +85,11 @@ fn changes(args: &UpdateArgs) -> anyhow::Result<Value> {
     set("cpuShares", args.cpu_shares.map(|n| json!(n)));
     set("cpusetCpus", args.cpuset_cpus.as_ref().map(|s| json!(s)));
     set("pidsLimit", args.pids_limit.map(|n| json!(n)));
+    let mut fine = Resources::default();
+    args.fine.apply(&mut fine);
+    if let Ok(Value::Object(fine)) = serde_json::to_value(fine) {
+        resources.extend(fine);
+    }
     let mut spec = Map::new();
     if !resources.is_empty() {
         spec.insert("resources".into(), resources.into());

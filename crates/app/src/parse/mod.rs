@@ -1,6 +1,7 @@
 //! Reading what users type after Docker-like options.
 
 pub mod env;
+pub mod fine;
 pub mod mount;
 pub mod network;
 pub mod port;

@@ -1,6 +1,6 @@
 //! `-v`, `--tmpfs` and `--mount`.
 
-use biga_model::{InstanceVolume, TmpfsSource, VolumeMount};
+use biga_model::{InstanceVolume, MountPropagation, TmpfsSource, VolumeMount};
 
 use super::size::size;
 
@@ -15,6 +15,31 @@ pub struct MountArg {
     pub read_only: bool,
     /// A path below the volume's root.
     pub sub_path: Option<String>,
+    /// What else was said: propagation and the like, as it stands in a spec.
+    pub more: More,
+}
+
+/// What few say of a mount.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct More {
+    /// How later mounts travel.
+    pub propagation: MountPropagation,
+    /// Leave out what is mounted below.
+    pub non_recursive: bool,
+    /// Read-only at the top only.
+    pub read_only_non_recursive: bool,
+    /// Do not fill an empty volume from the image.
+    pub no_copy: bool,
+}
+
+/// Reads a word for propagation. With and without `r` for recursive it is the same here.
+fn propagation(word: &str) -> Option<MountPropagation> {
+    match word {
+        "private" | "rprivate" => Some(MountPropagation::Private),
+        "slave" | "rslave" => Some(MountPropagation::Slave),
+        "shared" | "rshared" => Some(MountPropagation::Shared),
+        _ => None,
+    }
 }
 
 /// What is mounted.
@@ -41,14 +66,20 @@ pub fn volume(s: &str) -> Result<MountArg, String> {
         [a, b, o] => (a, b, o),
         _ => return Err(format!("{s:?} has too many colons: write SOURCE:/path[:ro]")),
     };
-    let mut read_only = false;
+    let (mut read_only, mut more) = (false, More::default());
     for o in options.split(',').filter(|o| !o.is_empty()) {
-        match o {
-            "ro" => read_only = true,
-            "rw" => read_only = false,
-            // Labels and propagation mean nothing here and change nothing.
-            "z" | "Z" | "rprivate" | "private" => {}
-            _ => return Err(format!("{s:?}: {o:?} is no option of a volume: use ro or rw")),
+        match (o, propagation(o)) {
+            ("ro", _) => read_only = true,
+            ("rw", _) => read_only = false,
+            ("nocopy", _) => more.no_copy = true,
+            // Without a security module labels mean nothing and change nothing.
+            ("z" | "Z", _) => {}
+            (_, Some(p)) => more.propagation = p,
+            _ => {
+                return Err(format!(
+                    "{s:?}: {o:?} is no option of a volume: use ro, rw, nocopy, rslave or rshared"
+                ));
+            }
         }
     }
     Ok(MountArg {
@@ -56,6 +87,7 @@ pub fn volume(s: &str) -> Result<MountArg, String> {
         target: absolute(target)?,
         read_only,
         sub_path: None,
+        more,
     })
 }
 
@@ -94,8 +126,18 @@ pub fn tmpfs(s: &str) -> Result<MountArg, String> {
             ("size", v) => spec.size = Some(size(v)?),
             ("mode", v) => spec.mode = Some(v.to_string()),
             ("ro", "") => read_only = true,
-            ("rw" | "noexec" | "exec" | "nosuid" | "nodev", "") => {}
-            _ => return Err(format!("{s:?}: {o:?} is no option of a tmpfs: use size=, mode=, ro")),
+            ("rw", "") => read_only = false,
+            ("noexec" | "exec" | "nosuid" | "suid" | "nodev" | "dev" | "noatime" | "relatime", "") => {
+                spec.options.push(o.into());
+            }
+            ("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" | "huge", v) if !v.is_empty() => {
+                spec.options.push(o.into());
+            }
+            _ => {
+                return Err(format!(
+                    "{s:?}: {o:?} is no option of a tmpfs: use size=, mode=, uid=, gid=, ro, exec, noexec and the like"
+                ));
+            }
         }
     }
     Ok(MountArg {
@@ -103,13 +145,14 @@ pub fn tmpfs(s: &str) -> Result<MountArg, String> {
         target: absolute(target)?,
         read_only,
         sub_path: None,
+        more: More::default(),
     })
 }
 
 /// Reads `type=volume|bind|tmpfs,source=…,target=…[,readonly]`.
 pub fn mount(s: &str) -> Result<MountArg, String> {
     let (mut type_, mut source, mut target, mut read_only, mut sub_path) = ("volume", None, None, false, None);
-    let mut spec = TmpfsSource::default();
+    let (mut spec, mut more) = (TmpfsSource::default(), More::default());
     for pair in s.split(',') {
         let (k, v) = pair.split_once('=').unwrap_or((pair, "true"));
         match k {
@@ -126,10 +169,23 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
             "volume-subpath" => sub_path = Some(v.to_string()),
             "tmpfs-size" => spec.size = Some(size(v)?),
             "tmpfs-mode" => spec.mode = Some(v.to_string()),
-            "bind-propagation" | "consistency" => {}
+            "bind-propagation" => {
+                more.propagation = propagation(v)
+                    .ok_or_else(|| format!("{pair:?}: {v:?} is no propagation: use rprivate, rslave or rshared"))?;
+            }
+            "bind-nonrecursive" => more.non_recursive = v != "false" && v != "0",
+            "bind-recursive" => match v {
+                "enabled" | "readonly" | "true" => {}
+                "writable" => more.read_only_non_recursive = true,
+                "disabled" | "false" => more.non_recursive = true,
+                _ => return Err(format!("{pair:?}: write enabled, disabled, writable or readonly")),
+            },
+            "volume-nocopy" => more.no_copy = v != "false" && v != "0",
+            "consistency" => {}
             _ => {
                 return Err(format!(
-                    "{k:?} is no key of --mount: use type, source, target, readonly, volume-subpath, tmpfs-size, tmpfs-mode"
+                    "{k:?} is no key of --mount: use type, source, target, readonly, volume-subpath, volume-nocopy, \
+                     bind-propagation, bind-recursive, tmpfs-size, tmpfs-mode"
                 ));
             }
         }
@@ -148,11 +204,14 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
         "tmpfs" => Source::Tmpfs(spec),
         _ => return Err(format!("{type_:?} is no type of mount: use volume, bind or tmpfs")),
     };
+    // Said of a mount that can be written, it changes nothing.
+    more.read_only_non_recursive &= read_only;
     Ok(MountArg {
         source,
         target,
         read_only,
         sub_path,
+        more,
     })
 }
 
@@ -178,6 +237,10 @@ impl MountArg {
             mount_path: self.target,
             read_only: self.read_only,
             sub_path: self.sub_path,
+            read_only_non_recursive: self.more.read_only_non_recursive,
+            non_recursive: self.more.non_recursive,
+            propagation: self.more.propagation,
+            no_copy: self.more.no_copy,
         };
         (volume, mount)
     }
@@ -193,7 +256,35 @@ mod tests {
             target: target.into(),
             read_only,
             sub_path: None,
+            more: More::default(),
         }
+    }
+
+    #[test]
+    fn what_few_say_is_kept() {
+        let m = |s: &str| mount(s).unwrap().more;
+        assert_eq!(
+            volume("/a:/b:rslave").unwrap().more.propagation,
+            MountPropagation::Slave
+        );
+        assert!(volume("data:/b:nocopy").unwrap().more.no_copy);
+        assert_eq!(
+            m("type=bind,src=/a,dst=/b,bind-propagation=shared").propagation,
+            MountPropagation::Shared
+        );
+        assert!(m("type=bind,src=/a,dst=/b,bind-recursive=disabled").non_recursive);
+        assert!(m("type=bind,src=/a,dst=/b,ro,bind-recursive=writable").read_only_non_recursive);
+        assert!(m("source=a,target=/b,volume-nocopy").no_copy);
+        let t = tmpfs("/x:noexec,uid=33,ro").unwrap();
+        let Source::Tmpfs(spec) = t.source else {
+            panic!("memory")
+        };
+        assert_eq!(
+            (spec.options, t.read_only),
+            (vec!["noexec".into(), "uid=33".into()], true)
+        );
+        assert!(mount("type=bind,src=/a,dst=/b,bind-propagation=far").is_err());
+        assert!(tmpfs("/x:colour=red").is_err());
     }
 
     #[test]
@@ -212,6 +303,7 @@ mod tests {
         let spec = TmpfsSource {
             size: Some(biga_model::Memory::mib(64)),
             mode: Some("1777".into()),
+            options: Vec::new(),
         };
         let expected = arg(Source::Tmpfs(spec), "/run", false);
         assert_eq!(tmpfs("/run:size=64m,mode=1777"), Ok(expected.clone()));

@@ -7,11 +7,13 @@ use biga_model::{HostAlias, NetworkAttachment, NetworkMode};
 pub enum NetworkArg {
     /// `none` or `host`.
     Mode(NetworkMode),
+    /// The networks of another instance.
+    Of(String),
     /// A network to join.
     Join(NetworkAttachment),
 }
 
-/// Reads `none`, `host`, `NAME` or `NAME:ip=…,mac=…,alias=…` (also Docker's `name=NAME,ip=…`).
+/// Reads `none`, `host`, `container:NAME`, `NAME` or `NAME:ip=…,mac=…,alias=…` (also Docker's `name=NAME,ip=…`).
 pub fn network(s: &str) -> Result<NetworkArg, String> {
     match s {
         "none" => return Ok(NetworkArg::Mode(NetworkMode::None)),
@@ -23,6 +25,12 @@ pub fn network(s: &str) -> Result<NetworkArg, String> {
             }));
         }
         _ => {}
+    }
+    if let Some(name) = s.strip_prefix("container:").or_else(|| s.strip_prefix("instance:")) {
+        return match biga_model::kind::is_resource_name(name) {
+            true => Ok(NetworkArg::Of(name.into())),
+            false => Err(format!("{name:?} is no name of an instance")),
+        };
     }
     let mut n = NetworkAttachment::default();
     let options = if s.starts_with("name=") {

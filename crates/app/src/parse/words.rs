@@ -1,6 +1,6 @@
 //! `--ulimit`, `--device`, `--restart`, `--security-opt`, `--log-opt`.
 
-use biga_model::{DeviceSpec, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit};
+use biga_model::{ClockOffsets, DeviceSpec, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit};
 
 /// Reads `nofile=1024[:2048]`; `-1` or `unlimited` is no limit.
 pub fn ulimit(s: &str) -> Result<(String, Ulimit), String> {
@@ -92,27 +92,54 @@ pub fn restart(s: &str) -> Result<RestartPolicy, String> {
     })
 }
 
-/// Applies one `--security-opt`.
+/// Applies one `--security-opt`. A seccomp profile is read from its file.
 pub fn security_opt(s: &str, to: &mut SecuritySpec) -> Result<(), String> {
     match s.split_once(['=', ':']).unwrap_or((s, "")) {
         ("no-new-privileges", "" | "true") => to.no_new_privileges = true,
         ("no-new-privileges", "false") => to.no_new_privileges = false,
-        ("seccomp", v @ ("unconfined" | "default")) => to.seccomp = v.into(),
-        ("seccomp", "builtin") => to.seccomp = "default".into(),
-        ("seccomp", v) => {
-            return Err(format!(
-                "seccomp={v}: profiles of your own are not supported: use default or unconfined"
-            ));
+        ("seccomp", v @ ("unconfined" | "default" | "builtin")) => {
+            to.seccomp = if v == "unconfined" { v } else { "default" }.into();
+            to.seccomp_profile = None;
         }
-        // There is no such module in use, so unconfined is what it is.
-        ("apparmor" | "label", "unconfined" | "disable") => {}
+        ("seccomp", file) => {
+            to.seccomp = String::new();
+            to.seccomp_profile = Some(profile(file)?);
+        }
+        ("apparmor", profile) => to.apparmor = profile.into(),
+        ("label", part) if !part.is_empty() => to.selinux.push(part.into()),
+        ("systempaths", "unconfined") => {
+            to.masked_paths = Some(Vec::new());
+            to.read_only_paths = Some(Vec::new());
+        }
         _ => {
             return Err(format!(
-                "{s:?} is no security option: use seccomp=unconfined or no-new-privileges"
+                "{s:?} is no security option: use seccomp=FILE|unconfined, no-new-privileges, apparmor=PROFILE, \
+                 label=type:TYPE or systempaths=unconfined"
             ));
         }
     }
     Ok(())
+}
+
+fn profile(file: &str) -> Result<serde_json::Value, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("cannot read the seccomp profile {file}: {e}"))?;
+    serde_json::from_str(&text).map_err(|e| format!("the seccomp profile {file} is no JSON: {e}"))
+}
+
+/// Reads `monotonic=N,boottime=N`.
+pub fn clocks(s: &str) -> Result<ClockOffsets, String> {
+    let mut offsets = ClockOffsets::default();
+    for pair in s.split(',') {
+        let bad = || format!("{s:?} is not monotonic=SECONDS,boottime=SECONDS");
+        let (clock, seconds) = pair.split_once('=').ok_or_else(bad)?;
+        let seconds = seconds.parse().map_err(|_| bad())?;
+        match clock {
+            "monotonic" => offsets.monotonic = seconds,
+            "boottime" => offsets.boottime = seconds,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(offsets)
 }
 
 /// Applies one `--log-opt`.
@@ -181,10 +208,32 @@ mod tests {
         security_opt("no-new-privileges", &mut s).unwrap();
         assert_eq!((s.seccomp.as_str(), s.no_new_privileges), ("unconfined", true));
         assert!(
-            security_opt("seccomp=/my.json", &mut s)
+            security_opt("seccomp=/nonexistent.json", &mut s)
                 .unwrap_err()
-                .contains("not supported")
+                .contains("cannot read")
         );
+        let file = std::env::temp_dir().join(format!("biga-profile-{}.json", std::process::id()));
+        std::fs::write(&file, r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        security_opt(&format!("seccomp={}", file.display()), &mut s).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(s.seccomp_profile.as_ref().unwrap()["defaultAction"], "SCMP_ACT_ALLOW");
+        for o in [
+            "apparmor=mine",
+            "label=type:x_t",
+            "label:level:s0",
+            "systempaths=unconfined",
+        ] {
+            security_opt(o, &mut s).unwrap();
+        }
+        assert_eq!(
+            (s.apparmor.as_str(), s.selinux.len(), s.masked_paths.clone()),
+            ("mine", 2, Some(vec![]))
+        );
+        assert_eq!(
+            clocks("boottime=-5,monotonic=7").map(|c| (c.monotonic, c.boottime)),
+            Ok((7, -5))
+        );
+        assert!(clocks("realtime=5").is_err());
         assert!(security_opt("magic", &mut s).is_err());
         let mut l = LogSpec::default();
         log_opt("max-size=1m", &mut l).unwrap();

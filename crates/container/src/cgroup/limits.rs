@@ -1,15 +1,16 @@
-//! Limits, in the words of either version.
+//! Limits: what both versions share, and changing them while processes run.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use biga_wire::config::Limits;
 
-use super::{Group, ROOT, Version, write};
+use super::{Group, ROOT, Version, v1, v2, write};
 use crate::Error;
 use crate::error::Context;
 
-/// Microseconds of a scheduling period.
+/// Microseconds of a scheduling period where none is given.
 const PERIOD: u64 = 100_000;
 
 impl Group {
@@ -17,7 +18,7 @@ impl Group {
     pub(super) fn apply(&mut self, limits: &Limits) -> Result<(), Error> {
         match self.version {
             Version::V1 => self.apply_v1(limits)?,
-            Version::V2 => self.apply_v2(limits)?,
+            Version::V2 => v2::apply(&self.dir(""), limits)?,
         }
         self.has_memory_limit |= limits.memory.is_some();
         Ok(())
@@ -30,97 +31,76 @@ impl Group {
             self.need_for(limits)?;
             let pids = self.pids().step(|| "list the processes of the control group".into())?;
             for controller in self.controllers[before..].iter().copied() {
-                for pid in &pids {
-                    // One that ended meanwhile is no failure.
-                    let _ = write(&self.dir(controller).join("cgroup.procs"), &pid.to_string());
-                }
+                v1::move_all(&self.dir(controller), &pids);
             }
         }
         self.apply(limits)
     }
+}
 
-    fn apply_v1(&self, l: &Limits) -> Result<(), Error> {
-        if let Some(bytes) = l.memory {
-            let swap = l.memory_swap.map(|s| s.max(bytes).to_string());
-            let memory = bytes.to_string();
-            // Memory may never be over memory with swap: which comes first depends on the direction of the change.
-            let first = self.write("memory", "memory.limit_in_bytes", &memory);
-            if let Some(swap) = &swap {
-                self.write("memory", "memory.memsw.limit_in_bytes", swap)?;
-            }
-            if first.is_err() {
-                if swap.is_none() {
-                    // Swap was not asked for: it must not stand in the way, and a kernel may not count it.
-                    let _ = self.write("memory", "memory.memsw.limit_in_bytes", "-1");
-                }
-                self.write("memory", "memory.limit_in_bytes", &memory)?;
-            }
-        }
-        if let Some(bytes) = l.memory_reservation {
-            self.write("memory", "memory.soft_limit_in_bytes", &bytes.to_string())?;
-        }
-        if let Some(millis) = l.cpu_millis {
-            self.write("cpu", "cpu.cfs_period_us", &PERIOD.to_string())?;
-            self.write("cpu", "cpu.cfs_quota_us", &quota(millis).to_string())?;
-        }
-        if let Some(shares) = l.cpu_shares {
-            self.write("cpu", "cpu.shares", &shares.to_string())?;
-        }
-        if let Some(cpus) = &l.cpuset_cpus {
-            self.write("cpuset", "cpuset.cpus", cpus)?;
-        }
-        if let Some(pids) = l.pids {
-            self.write("pids", "pids.max", &pids.to_string())?;
-        }
-        Ok(())
-    }
+/// Processor time a period.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Quota {
+    /// Microseconds; `None` is no limit.
+    pub quota: Option<u64>,
+    /// Microseconds.
+    pub period: u64,
+}
 
-    fn apply_v2(&self, l: &Limits) -> Result<(), Error> {
-        let set = |file: &str, value: String| self.write("", file, &value);
-        if let Some(bytes) = l.memory {
-            set("memory.max", bytes.to_string())?;
-            if let Some(swap) = l.memory_swap {
-                set("memory.swap.max", swap.saturating_sub(bytes).to_string())?;
-            }
+impl Quota {
+    /// What the limits say, if they say anything.
+    pub fn of(l: &Limits) -> Option<Quota> {
+        if l.cpu_millis.is_none() && l.cpu_quota.is_none() && l.cpu_period.is_none() {
+            return None;
         }
-        if let Some(bytes) = l.memory_reservation {
-            set("memory.low", bytes.to_string())?;
-        }
-        if let Some(millis) = l.cpu_millis {
-            set("cpu.max", format!("{} {PERIOD}", quota(millis)))?;
-        }
-        if let Some(shares) = l.cpu_shares {
-            set("cpu.weight", weight(shares).to_string())?;
-        }
-        if let Some(cpus) = &l.cpuset_cpus {
-            set("cpuset.cpus", cpus.clone())?;
-        }
-        if let Some(pids) = l.pids {
-            set("pids.max", pids.to_string())?;
-        }
-        Ok(())
+        let period = l.cpu_period.unwrap_or(PERIOD);
+        // The kernel takes no less than a thousand.
+        let of_millis = |m| (u64::from(m) * period / 1000).max(1000);
+        let quota = match l.cpu_quota {
+            Some(q) => u64::try_from(q).ok().filter(|q| *q > 0),
+            None => l.cpu_millis.map(of_millis),
+        };
+        Some(Quota { quota, period })
     }
 }
 
-/// Microseconds a period; the kernel takes no less than a thousand.
-fn quota(millis: u32) -> u64 {
-    (u64::from(millis) * PERIOD / 1000).max(1000)
+/// A part of a file's name that leads nowhere else.
+pub(super) fn plain_file(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+        return Err(Error::Field("the control group's file", name.to_owned()));
+    }
+    Ok(())
 }
 
-/// Shares of version 1 (2 to 262144) as a weight of version 2 (1 to 10000).
-fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+pub(super) fn no_weights() -> Error {
+    Error::Field(
+        "the weight for block devices",
+        "this host's control groups have none: that takes the bfq scheduler, or io.weight of version 2".into(),
+    )
+}
+
+/// `MAJOR:MINOR` of a block device.
+pub(super) fn device_number(path: &Path) -> Result<String, Error> {
+    let meta = fs::metadata(path).step(|| format!("find block device {}", path.display()))?;
+    if !meta.file_type().is_block_device() {
+        return Err(Error::Field(
+            "the limit on a block device",
+            format!("{} is no block device", path.display()),
+        ));
+    }
+    let number = meta.rdev();
+    Ok(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
 }
 
 /// Version 2: hands controllers down to the group's parents. One that a parent cannot give is missing then, and a limit that needs
 /// it says so.
-pub(super) fn delegate(path: &str) {
-    let mut dir = PathBuf::from(ROOT);
+pub(super) fn delegate(root: &Path, path: &str) {
+    let mut dir = root.to_owned();
     let parents: Vec<_> = Path::new(path).components().collect();
     for (i, part) in parents.iter().enumerate() {
         let control = dir.join("cgroup.subtree_control");
         let have = fs::read_to_string(&control).unwrap_or_default();
-        for controller in ["cpu", "memory", "pids", "io", "cpuset"] {
+        for controller in ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"] {
             if !have.split_whitespace().any(|c| c == controller) {
                 let _ = write(&control, &format!("+{controller}"));
             }
@@ -151,16 +131,42 @@ pub(super) fn inherit_cpuset(path: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Some disk of this host.
+#[cfg(test)]
+pub(super) fn any_disk() -> Option<PathBuf> {
+    let names = fs::read_dir("/sys/class/block").ok()?.flatten();
+    let paths = names.map(|e| Path::new("/dev").join(e.file_name()));
+    paths.into_iter().find(|p| device_number(p).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn figures() {
-        assert_eq!(quota(1500), 150_000);
-        assert_eq!(quota(1), 1000);
-        assert_eq!(weight(2), 1);
-        assert_eq!(weight(1024), 39);
-        assert_eq!(weight(262_144), 10_000);
+        let of = |cpu_millis, cpu_quota, cpu_period| {
+            let limits = Limits {
+                cpu_millis,
+                cpu_quota,
+                cpu_period,
+                ..Limits::default()
+            };
+            Quota::of(&limits).map(|q| (q.quota, q.period))
+        };
+        assert_eq!(of(Some(1500), None, None), Some((Some(150_000), PERIOD)));
+        assert_eq!(of(Some(1), None, None), Some((Some(1000), PERIOD)));
+        assert_eq!(of(Some(500), None, Some(20_000)), Some((Some(10_000), 20_000)));
+        assert_eq!(of(None, Some(5000), Some(10_000)), Some((Some(5000), 10_000)));
+        assert_eq!(of(Some(500), Some(-1), None), Some((None, PERIOD)));
+        assert_eq!(of(None, None, None), None);
+    }
+
+    #[test]
+    fn names_of_files_stay_in_the_group() {
+        for bad in ["", "..", "a/b", "/x", ".hidden"] {
+            assert!(plain_file(bad).is_err(), "{bad:?}");
+        }
+        assert!(plain_file("memory.high").is_ok());
     }
 }

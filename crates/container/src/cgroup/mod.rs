@@ -6,6 +6,8 @@
 
 mod limits;
 pub mod stats;
+mod v1;
+mod v2;
 
 use std::fs;
 use std::io;
@@ -61,6 +63,16 @@ impl Group {
     /// Makes the group at `path` below the root(s), or takes over what is left of an older one, and applies limits. `devices` of `None` allows all.
     /// On failure nothing is left.
     pub fn create(path: &str, limits: &Limits, devices: Option<&[Rule]>) -> Result<Group, Error> {
+        Group::create_for(path, limits, devices, None)
+    }
+
+    /// Like [`Group::create`]; with `manager`, an init system inside keeps groups of its own below it, as this user of the host.
+    pub fn create_for(
+        path: &str,
+        limits: &Limits,
+        devices: Option<&[Rule]>,
+        manager: Option<u32>,
+    ) -> Result<Group, Error> {
         let clean = |c: std::path::Component<'_>| matches!(c, std::path::Component::Normal(_));
         if path.is_empty() || !Path::new(path).components().all(clean) {
             return Err(Error::Field("the control group's path", path.to_owned()));
@@ -71,7 +83,7 @@ impl Group {
             controllers: Vec::new(),
             has_memory_limit: false,
         };
-        match group.make(limits, devices) {
+        match group.make(limits, devices, manager) {
             Ok(()) => Ok(group),
             Err(e) => {
                 // What made it fail is more telling than what tidying up says.
@@ -81,10 +93,10 @@ impl Group {
         }
     }
 
-    fn make(&mut self, limits: &Limits, devices: Option<&[Rule]>) -> Result<(), Error> {
+    fn make(&mut self, limits: &Limits, devices: Option<&[Rule]>, manager: Option<u32>) -> Result<(), Error> {
         match self.version {
             Version::V2 => {
-                limits::delegate(&self.path);
+                limits::delegate(Path::new(ROOT), &self.path);
                 make_dir(&self.dir(""))?;
             }
             Version::V1 => {
@@ -100,20 +112,48 @@ impl Group {
         if let Some(rules) = devices {
             self.set_devices(rules)?;
         }
+        if let Some(owner) = manager {
+            self.give_to_manager(owner)?;
+        }
         self.apply(limits)
+    }
+
+    /// What an init system needs of it: on version 1 the tree without a controller, and the right to make groups.
+    fn give_to_manager(&mut self, owner: u32) -> Result<(), Error> {
+        if self.version == Version::V2 {
+            return v1::hand_over(&self.dir(""), owner);
+        }
+        if !Path::new(ROOT).join("systemd").exists() {
+            return Err(Error::Field(
+                "the control group",
+                "an init system needs the tree name=systemd, which this host has not mounted: mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd systemd /sys/fs/cgroup/systemd".into(),
+            ));
+        }
+        make_dir(&self.dir("systemd"))?;
+        self.controllers.push("systemd");
+        v1::hand_over(&self.dir("systemd"), owner)
     }
 
     /// Version 1: makes the directories of the controllers that only some limits need.
     fn need_for(&mut self, limits: &Limits) -> Result<(), Error> {
+        let huge = !limits.hugetlb.is_empty();
+        let own_huge = huge && Path::new(ROOT).join("hugetlb").exists();
+        let cpu = limits.cpu_shares.is_some() || limits.cpu_burst.is_some() || limits::Quota::of(limits).is_some();
         let wanted = [
-            ("cpu", limits.cpu_millis.is_some() || limits.cpu_shares.is_some()),
-            ("cpuset", limits.cpuset_cpus.is_some()),
+            ("cpu", cpu),
+            ("cpuset", limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some()),
+            ("hugetlb", own_huge),
+            ("unified", (huge && !own_huge) || !limits.unified.is_empty()),
         ];
         for (controller, wanted) in wanted {
             if !wanted || self.controllers.contains(&controller) {
                 continue;
             }
-            make_dir(&self.dir(controller))?;
+            if controller == "unified" {
+                self.make_unified()?;
+            } else {
+                make_dir(&self.dir(controller))?;
+            }
             if controller == "cpuset" {
                 limits::inherit_cpuset(&self.path)?;
             }
@@ -154,6 +194,17 @@ impl Group {
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(self.dir(""), flags, Mode::empty()).ok()
+    }
+
+    /// On version 2 the directory in which a process of it is by now: in a group below it, if an init system moved it there.
+    pub fn directory_with(&self, pid: u32) -> Option<OwnedFd> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let path = text.lines().find_map(|l| l.strip_prefix("0::/"))?;
+        if self.version == Version::V1 || !Path::new(path).starts_with(&self.path) {
+            return self.directory();
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(Path::new(ROOT).join(path), flags, Mode::empty()).ok()
     }
 
     /// Moves a process into it.
@@ -225,10 +276,14 @@ impl Group {
         }
     }
 
-    /// Ids of its processes as the host sees them.
+    /// Ids of its processes as the host sees them, with those of groups that were made inside.
     pub fn pids(&self) -> io::Result<Vec<u32>> {
         let controller = self.controllers.first().copied().unwrap_or_default();
-        pids_in(&self.dir(controller))
+        let mut pids = Vec::new();
+        pids_below(&self.dir(controller), &mut pids)?;
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
     }
 
     /// Kills all its processes, frozen or not.
@@ -294,6 +349,18 @@ fn pids_in(dir: &Path) -> io::Result<Vec<u32>> {
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
+}
+
+fn pids_below(dir: &Path, pids: &mut Vec<u32>) -> io::Result<()> {
+    pids.extend(pids_in(dir)?);
+    for entry in fs::read_dir(dir)?
+        .flatten()
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+    {
+        // A group made inside may go while it is looked at.
+        let _ = pids_below(&entry.path(), pids);
+    }
+    Ok(())
 }
 
 /// Kills whatever is in these directories (one group, seen by each controller). Twice over, since a process may fork meanwhile.
@@ -380,6 +447,19 @@ pub fn sweep(prefix: &str, live: &[&str]) -> io::Result<Vec<String>> {
 /// Kills and removes the group `name` right below `prefix`, if there is one: what one shim left that was killed.
 pub fn clear(prefix: &str, name: &str) -> io::Result<()> {
     take_away(&roots()?, prefix, name)
+}
+
+/// Removes groups without anything in them along a path, the lowest first: what was made for a group below that is gone.
+pub fn prune(path: &str) {
+    for root in roots().unwrap_or_default() {
+        let mut at = Some(Path::new(path));
+        while let Some(p) = at.filter(|p| !p.as_os_str().is_empty()) {
+            if rustix::fs::rmdir(root.join(p)).is_err() {
+                break;
+            }
+            at = p.parent();
+        }
+    }
 }
 
 /// Where groups of ours can be: the roots of all hierarchies.

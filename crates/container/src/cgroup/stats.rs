@@ -1,10 +1,11 @@
 //! What a group uses.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use biga_wire::shim::Stats;
+use biga_wire::shim::{Pressure, Stats};
 use rustix::event::EventfdFlags;
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
@@ -43,17 +44,30 @@ impl Group {
         let memory = self.read("memory", "memory.stat");
         let cache = field(&memory, "total_inactive_file");
         let blocks = self.read("blkio", "blkio.throttle.io_service_bytes");
-        let throttled = if self.controllers.contains(&"cpu") {
-            field(&self.read("cpu", "cpu.stat"), "nr_throttled")
-        } else {
-            0
+        let periods = match self.controllers.contains(&"cpu") {
+            true => self.read("cpu", "cpu.stat"),
+            false => String::new(),
         };
+        let operations = self.read("blkio", "blkio.throttle.io_serviced");
+        let usage = self.number("memory", "memory.usage_in_bytes");
         Stats {
             cpu_ns: self.number("cpuacct", "cpuacct.usage"),
             cpu_user_ns: field(&cpu, "user") * TICK_NS,
             cpu_system_ns: field(&cpu, "system") * TICK_NS,
-            throttled_periods: throttled,
-            memory: self.number("memory", "memory.usage_in_bytes").saturating_sub(cache),
+            throttled_periods: field(&periods, "nr_throttled"),
+            cpu_periods: field(&periods, "nr_periods"),
+            throttled_ns: field(&periods, "throttled_time"),
+            memory: usage.saturating_sub(cache),
+            memory_swap: self
+                .number("memory", "memory.memsw.usage_in_bytes")
+                .saturating_sub(usage),
+            block_reads: blocks_v1(&operations, "Read"),
+            block_writes: blocks_v1(&operations, "Write"),
+            hugetlb: match self.controllers.contains(&"hugetlb") {
+                true => self.huge_pages("hugetlb", "usage_in_bytes"),
+                false => self.huge_pages("unified", "current"),
+            },
+            pressure: self.pressure("unified"),
             memory_cache: cache,
             memory_limit: self.number("memory", "memory.limit_in_bytes"),
             memory_peak: self.number("memory", "memory.max_usage_in_bytes"),
@@ -75,6 +89,13 @@ impl Group {
             cpu_user_ns: field(&cpu, "user_usec") * 1000,
             cpu_system_ns: field(&cpu, "system_usec") * 1000,
             throttled_periods: field(&cpu, "nr_throttled"),
+            cpu_periods: field(&cpu, "nr_periods"),
+            throttled_ns: field(&cpu, "throttled_usec") * 1000,
+            memory_swap: self.number("", "memory.swap.current"),
+            block_reads: blocks_v2(&io, "rios="),
+            block_writes: blocks_v2(&io, "wios="),
+            hugetlb: self.huge_pages("", "current"),
+            pressure: self.pressure(""),
             memory: self.number("", "memory.current").saturating_sub(cache),
             memory_cache: cache,
             memory_limit: self.number("", "memory.max"),
@@ -86,6 +107,36 @@ impl Group {
             oom_kills: self.oom_kills(),
             ..Stats::default()
         }
+    }
+
+    /// Bytes in huge pages by size; none where there are none in use.
+    fn huge_pages(&self, controller: &str, file: &str) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for entry in fs::read_dir(self.dir(controller)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let size = name
+                .to_str()
+                .and_then(|n| n.strip_prefix("hugetlb.")?.strip_suffix(file)?.strip_suffix('.'));
+            if let Some(size) = size.filter(|s| !s.contains("rsvd")) {
+                let bytes = self.number(controller, &format!("hugetlb.{size}.{file}"));
+                if bytes > 0 {
+                    all.insert(size.to_owned(), bytes);
+                }
+            }
+        }
+        all
+    }
+
+    fn pressure(&self, controller: &str) -> Option<Pressure> {
+        let read = |file| fs::read_to_string(self.dir(controller).join(file)).ok();
+        let (cpu, memory, io) = (read("cpu.pressure")?, read("memory.pressure")?, read("io.pressure")?);
+        Some(Pressure {
+            cpu_some_us: waited(&cpu, "some"),
+            memory_some_us: waited(&memory, "some"),
+            memory_full_us: waited(&memory, "full"),
+            io_some_us: waited(&io, "some"),
+            io_full_us: waited(&io, "full"),
+        })
     }
 
     /// Processes the kernel killed in it for memory.
@@ -157,9 +208,26 @@ fn blocks_v2(text: &str, key: &str) -> u64 {
         .sum()
 }
 
+/// `some avg10=0.00 avg60=0.00 avg300=0.00 total=123`.
+fn waited(text: &str, who: &str) -> u64 {
+    let line = text.lines().find(|l| l.split(' ').next() == Some(who));
+    let total = line.and_then(|l| l.split(' ').find_map(|w| w.strip_prefix("total=")));
+    total.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pressure_is_read_by_line() {
+        let text =
+            "some avg10=1.00 avg60=0.00 avg300=0.00 total=123\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=45\n";
+        assert_eq!(
+            (waited(text, "some"), waited(text, "full"), waited("", "some")),
+            (123, 45, 0)
+        );
+    }
 
     #[test]
     fn counters_of_both_versions() {

@@ -1,187 +1,97 @@
-//! The default system call filter: Docker's list, compiled to a balanced decision tree.
+//! The system call filter: Docker's default list, or a profile of the user's own, compiled to decision trees.
 //!
-//! The kernel runs the filter over every system call number when it is installed (to remember which are always
-//! allowed), so a tree of depth 8 instead of a chain of 350 comparisons makes each start cheaper, too.
+//! - [`profile`]: profiles in the OCI form
+//! - `table`: the default one
+//! - `program`: from answers to a program of the kernel's
 
+mod names;
+pub mod profile;
+mod program;
 mod table;
 
-use biga_sys::seccomp::Insn;
+pub use profile::Filter;
 
 use crate::caps::Caps;
+use program::{Answer, Table};
 use table::{Condition, Rule};
-
-// Opcodes of classic BPF.
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQ: u16 = 0x15;
-const JUMP_GE: u16 = 0x35;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
-
-// Offsets in struct seccomp_data.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARGUMENT: u32 = 16;
 
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-
-const fn insn(code: u16, jt: u8, jf: u8, k: u32) -> Insn {
-    Insn { code, jt, jf, k }
-}
-
-/// What to do with a run of system call numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Deny,
-    Allow,
-    NoSys,
-    If(Condition),
-}
+const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+/// Bit in the number of a call through the x32 interface.
+const X32: u32 = 0x4000_0000;
 
 /// The filter for a container with these capabilities.
 ///
-/// Programs of another architecture (32-bit) are refused with EPERM: their system calls have other numbers.
-pub fn default_filter(caps: Caps) -> Vec<Insn> {
-    let ranges = ranges(caps);
-    let mut code = vec![
-        insn(LOAD, 0, 0, ARCH),
-        insn(JUMP_EQ, 1, 0, AUDIT_ARCH_X86_64),
-        insn(RETURN, 0, 0, ERRNO | EPERM),
-        insn(LOAD, 0, 0, NUMBER),
-    ];
-    tree(&ranges, &mut code);
-    code
+/// 32-bit programs have the same calls allowed under their own numbers. Programs of any other architecture are refused with
+/// EPERM. Calls newer than the list answer that the kernel does not have them, so that programs use older ones.
+pub fn default_filter(caps: Caps) -> Filter {
+    Filter {
+        code: program::compile(&[table(caps, false), table(caps, true)], ERRNO | EPERM),
+        flags: biga_sys::seccomp::SPEC_ALLOW,
+    }
 }
 
-/// Runs of numbers with one action: each begins at its number and reaches to the next; the first begins at 0.
-fn ranges(caps: Caps) -> Vec<(u32, Action)> {
-    let mut actions: Vec<(u32, Action)> = Vec::with_capacity(420);
-    for Rule {
-        calls,
-        needs,
-        lacks,
-        action,
-    } in table::RULES
-    {
-        let wanted = needs.is_empty() || needs.iter().any(|c| caps.has(c));
-        if !wanted || lacks.iter().any(|c| caps.has(c)) {
-            continue;
-        }
-        let action = match action {
-            table::Then::Allow => Action::Allow,
-            table::Then::NoSys => Action::NoSys,
-            table::Then::If(c) => Action::If(*c),
+fn table(caps: Caps, i386: bool) -> Table {
+    let mut calls: Vec<(u32, Answer)> = Vec::with_capacity(450);
+    for rule in table::RULES.iter().filter(|r| applies(r, caps)) {
+        let answer = match &rule.action {
+            table::Then::Allow => Answer::Always(ALLOW),
+            table::Then::NoSys => Answer::Always(ERRNO | ENOSYS),
+            table::Then::If(Condition::NoneOf(mask)) => Answer::NoneOf(*mask, ALLOW, ERRNO | EPERM),
+            table::Then::If(Condition::OneOf(values)) => Answer::OneOf(values, ALLOW, ERRNO | EPERM),
         };
-        actions.extend(calls.iter().map(|n| (*n as u32, action)));
+        if i386 {
+            let narrow = |wide: &u16| {
+                names::NARROW
+                    .get(usize::from(*wide))
+                    .copied()
+                    .and_then(|n| u32::try_from(n).ok())
+            };
+            calls.extend(rule.calls.iter().filter_map(narrow).map(|n| (n, answer.clone())));
+        } else {
+            calls.extend(rule.calls.iter().map(|n| (u32::from(*n), answer.clone())));
+        }
+    }
+    if i386 {
+        let own = table::I386
+            .iter()
+            .filter(|(_, needs)| needs.is_empty() || caps.has(needs));
+        calls.extend(
+            own.flat_map(|(names, _)| *names)
+                .filter_map(|name| Some((names::number(name, true)?, Answer::Always(ALLOW)))),
+        );
     }
     // An unconditional permission comes before a conditional one of the same call.
-    actions.sort_unstable_by_key(|(n, a)| (*n, *a != Action::Allow));
-    actions.dedup_by_key(|(n, _)| *n);
-    let mut runs: Vec<(u32, Action)> = vec![(0, Action::Deny)];
-    let mut next = 0;
-    for (n, action) in actions {
-        if n > next {
-            push(&mut runs, next, Action::Deny);
-        }
-        push(&mut runs, n, action);
-        next = n + 1;
-    }
-    push(&mut runs, next, Action::Deny);
-    runs
-}
-
-fn push(runs: &mut Vec<(u32, Action)>, from: u32, action: Action) {
-    match runs.last_mut() {
-        Some((start, last)) if *start == from => *last = action,
-        Some((_, last)) if *last == action => {}
-        _ => runs.push((from, action)),
+    calls.sort_by_key(|(n, a)| (*n, *a != Answer::Always(ALLOW)));
+    calls.dedup_by_key(|(n, _)| *n);
+    Table {
+        audit: if i386 { AUDIT_ARCH_I386 } else { AUDIT_ARCH_X86_64 },
+        mask: None,
+        default: ERRNO | EPERM,
+        newer: Some((table::NEWER, ERRNO | ENOSYS)),
+        calls,
     }
 }
 
-fn tree(runs: &[(u32, Action)], code: &mut Vec<Insn>) {
-    if let [(_, action)] = runs {
-        leaf(*action, code);
-        return;
-    }
-    let (low, high) = runs.split_at(runs.len() / 2);
-    let mut left = Vec::new();
-    tree(low, &mut left);
-    // Numbers from the pivot on skip the left part; a long way needs a jump of its own.
-    if let Ok(skip) = u8::try_from(left.len()) {
-        code.push(insn(JUMP_GE, skip, 0, high[0].0));
-    } else {
-        code.push(insn(JUMP_GE, 0, 1, high[0].0));
-        code.push(insn(JUMP, 0, 0, left.len() as u32));
-    }
-    code.append(&mut left);
-    tree(high, code);
-}
-
-fn leaf(action: Action, code: &mut Vec<Insn>) {
-    match action {
-        Action::Allow => code.push(insn(RETURN, 0, 0, ALLOW)),
-        Action::Deny => code.push(insn(RETURN, 0, 0, ERRNO | EPERM)),
-        Action::NoSys => code.push(insn(RETURN, 0, 0, ERRNO | ENOSYS)),
-        Action::If(Condition::NoneOf(mask)) => code.extend([
-            insn(LOAD, 0, 0, ARGUMENT),
-            insn(AND, 0, 0, mask),
-            insn(JUMP_EQ, 0, 1, 0),
-            insn(RETURN, 0, 0, ALLOW),
-            insn(RETURN, 0, 0, ERRNO | EPERM),
-        ]),
-        Action::If(Condition::OneOf(values)) => {
-            code.push(insn(LOAD, 0, 0, ARGUMENT));
-            for (i, v) in values.iter().enumerate() {
-                // To the permission behind the refusal behind the other comparisons.
-                code.push(insn(JUMP_EQ, (values.len() - i) as u8, 0, *v));
-            }
-            code.push(insn(RETURN, 0, 0, ERRNO | EPERM));
-            code.push(insn(RETURN, 0, 0, ALLOW));
-        }
-    }
+fn applies(rule: &Rule, caps: Caps) -> bool {
+    let wanted = rule.needs.is_empty() || rule.needs.iter().any(|c| caps.has(c));
+    wanted && !rule.lacks.iter().any(|c| caps.has(c))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::program::tests::run;
     use super::*;
-    use biga_sys::seccomp::Insn;
-
-    /// A small interpreter of the opcodes used.
-    fn run(code: &[Insn], arch: u32, number: u32, argument: u32) -> u32 {
-        let (mut pc, mut acc) = (0, 0);
-        loop {
-            let i = code[pc];
-            pc += 1;
-            match i.code {
-                LOAD => {
-                    acc = match i.k {
-                        NUMBER => number,
-                        ARCH => arch,
-                        ARGUMENT => argument,
-                        k => panic!("load of {k}"),
-                    }
-                }
-                AND => acc &= i.k,
-                JUMP => pc += i.k as usize,
-                JUMP_EQ => pc += if acc == i.k { i.jt } else { i.jf } as usize,
-                JUMP_GE => pc += if acc >= i.k { i.jt } else { i.jf } as usize,
-                RETURN => return i.k,
-                c => panic!("opcode {c:#x}"),
-            }
-        }
-    }
 
     /// What the table says, without the tree.
     fn expected(caps: Caps, number: u32, argument: u32) -> u32 {
-        let mut result = ERRNO | EPERM;
+        let mut result = ERRNO | if number >= table::NEWER { ENOSYS } else { EPERM };
         for r in table::RULES {
-            let applies =
-                (r.needs.is_empty() || r.needs.iter().any(|c| caps.has(c))) && !r.lacks.iter().any(|c| caps.has(c));
-            if !applies || !r.calls.iter().any(|n| *n as u32 == number) {
+            if !applies(r, caps) || !r.calls.iter().any(|n| u32::from(*n) == number) {
                 continue;
             }
             match &r.action {
@@ -203,10 +113,10 @@ mod tests {
             Caps::parse(["SYS_ADMIN"]).unwrap(),
             Caps::parse(["SYS_CHROOT"]).unwrap(),
         ] {
-            let code = default_filter(caps);
-            for number in (0..1200).chain([0x4000_0000, u32::MAX]) {
+            let code = default_filter(caps).code;
+            for number in (0..1200).chain([X32, u32::MAX]) {
                 for argument in [0, 1, 8, 0x20008, u32::MAX, 0x1000_0000, 38, 40, 11] {
-                    let got = run(&code, AUDIT_ARCH_X86_64, number, argument);
+                    let got = run(&code, AUDIT_ARCH_X86_64, number, [argument.into(), 0, 0, 0, 0, 0]);
                     assert_eq!(
                         got,
                         expected(caps, number, argument),
@@ -214,14 +124,19 @@ mod tests {
                     );
                 }
             }
-            assert_eq!(run(&code, 0x4000_0003, 1, 0), ERRNO | EPERM, "another architecture");
+            assert_eq!(
+                run(&code, 0xc000_00b7, 1, [0; 6]),
+                ERRNO | EPERM,
+                "another architecture"
+            );
+            assert!(code.len() < program::MAX / 2, "{} instructions", code.len());
         }
     }
 
     #[test]
     fn known_answers() {
-        let none = default_filter(Caps::default());
-        let ask = |n: u32, arg| run(&none, AUDIT_ARCH_X86_64, n, arg);
+        let none = default_filter(Caps::default()).code;
+        let ask = |n: u32, arg: u64| run(&none, AUDIT_ARCH_X86_64, n, [arg, 0, 0, 0, 0, 0]);
         assert_eq!(ask(0, 0), ALLOW, "read");
         assert_eq!(ask(165, 0), ERRNO | EPERM, "mount");
         assert_eq!(ask(435, 0), ERRNO | ENOSYS, "clone3");
@@ -230,5 +145,49 @@ mod tests {
         assert_eq!(ask(41, 2), ALLOW, "an internet socket");
         assert_eq!(ask(41, 38), ERRNO | EPERM, "AF_ALG");
         assert_eq!(ask(425, 0), ERRNO | EPERM, "io_uring_setup");
+    }
+
+    #[test]
+    fn programs_of_32_bits() {
+        let none = default_filter(Caps::default()).code;
+        let ask = |name: &str, arg: u64| {
+            let n = names::number(name, true).unwrap();
+            run(&none, AUDIT_ARCH_I386, n, [arg, 0, 0, 0, 0, 0])
+        };
+        for name in [
+            "read",
+            "mmap2",
+            "stat64",
+            "socketcall",
+            "clock_gettime64",
+            "waitpid",
+            "exit_group",
+            "chown32",
+        ] {
+            assert_eq!(ask(name, 0), ALLOW, "{name}");
+        }
+        for name in ["mount", "umount", "stime", "init_module", "io_uring_setup", "vm86"] {
+            assert_eq!(ask(name, 0), ERRNO | EPERM, "{name}");
+        }
+        assert_eq!(ask("clone3", 0), ERRNO | ENOSYS);
+        assert_eq!((ask("clone", 17), ask("clone", 0x1000_0000)), (ALLOW, ERRNO | EPERM));
+        assert_eq!((ask("socket", 2), ask("socket", 38)), (ALLOW, ERRNO | EPERM));
+        let time = default_filter(Caps::parse(["SYS_TIME"]).unwrap()).code;
+        assert_eq!(
+            run(&time, AUDIT_ARCH_I386, names::number("stime", true).unwrap(), [0; 6]),
+            ALLOW
+        );
+    }
+
+    #[test]
+    fn the_names_are_sorted_and_agree_with_the_table() {
+        assert!(names::NAMES.windows(2).all(|w| w[0].0 < w[1].0));
+        for (wide, narrow, name) in [(0, 3, "read"), (435, 435, "clone3"), (41, 359, "socket")] {
+            assert_eq!(names::number(name, false), Some(wide));
+            assert_eq!(names::number(name, true), Some(narrow));
+            assert_eq!(names::NARROW[wide as usize] as u32, narrow);
+        }
+        let own = table::I386.iter().flat_map(|(names, _)| *names);
+        assert!(own.clone().all(|n| names::number(n, true).is_some()));
     }
 }

@@ -499,6 +499,32 @@ pub const RULES: &[Rule] = &[
     },
 ];
 
+/// Calls from this number on are newer than these rules.
+pub const NEWER: u32 = 467;
+
+/// Calls that only 32-bit x86 has, by the capability they need. What both have is allowed to both alike. (The arguments of
+/// `socketcall` lie behind a pointer, so address families are not looked at there, as in Docker.)
+#[rustfmt::skip]
+pub const I386: &[(&[&str], &str)] = &[
+    (
+        &[
+            "_llseek", "_newselect", "chown32", "clock_adjtime64", "clock_getres_time64", "clock_gettime64",
+            "clock_nanosleep_time64", "fadvise64_64", "fchown32", "fcntl64", "fstat64", "fstatat64", "fstatfs64",
+            "ftruncate64", "futex_time64", "getegid32", "geteuid32", "getgid32", "getgroups32", "getresgid32",
+            "getresuid32", "getuid32", "io_pgetevents_time64", "ipc", "lchown32", "lstat64", "mmap2",
+            "mq_timedreceive_time64", "mq_timedsend_time64", "ppoll_time64", "pselect6_time64", "recvmmsg_time64",
+            "rt_sigtimedwait_time64", "sched_rr_get_interval_time64", "semtimedop_time64", "sendfile64", "setfsgid32",
+            "setfsuid32", "setgid32", "setgroups32", "setregid32", "setresgid32", "setresuid32", "setreuid32",
+            "setuid32", "sigprocmask", "sigreturn", "socketcall", "stat64", "statfs64", "timer_gettime64",
+            "timer_settime64", "timerfd_gettime64", "timerfd_settime64", "truncate64", "ugetrlimit",
+            "utimensat_time64", "waitpid",
+        ],
+        "",
+    ),
+    (&["clock_settime64", "stime"], "SYS_TIME"),
+    (&["umount"], "SYS_ADMIN"),
+];
+
 /// Numbers of system calls.
 #[rustfmt::skip]
 mod nr {

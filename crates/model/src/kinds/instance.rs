@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::runtime::{MountPropagation, NamespaceSpec, Resources};
+use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
 use crate::object::{Condition, Object, Timestamp};
-use crate::{Cpus, Memory, Phase, PullPolicy};
+use crate::{Memory, Phase, PullPolicy};
 
 /// Marker of the kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -167,6 +169,12 @@ pub struct InstanceSpec {
     /// Size of `/dev/shm`; 64 MiB where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<Memory>,
+    /// What it shares with the host or with other instances.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub namespaces: NamespaceSpec,
+    /// Control group below which its own is made, as `tenants/a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_parent: Option<String>,
     /// The node it is placed on: written by the scheduler, or by the user to choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
@@ -253,6 +261,13 @@ pub struct ContainerSpec {
     /// Run a small init as PID 1 that reaps and forwards signals.
     #[serde(default, skip_serializing_if = "is_default")]
     pub init: bool,
+    /// Devices it may use and make nodes of beyond `devices`: `TYPE MAJOR:MINOR ACCESS`, as in `c 188:* rwm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<String>,
+    /// Its program is an init system (systemd and the like): it gets a console, control groups of its own, memory at `/run` and `/tmp`,
+    /// and is stopped as such systems want it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub system: bool,
     /// File mode creation mask, as in `0022`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<String>,
@@ -293,30 +308,6 @@ pub struct DeviceSpec {
     pub permissions: Option<String>,
 }
 
-/// What a container may do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecuritySpec {
-    /// All that the host has: capabilities, devices, no seccomp, no masked paths.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub privileged: bool,
-    /// Capabilities beyond the default set, as `NET_ADMIN` or `ALL`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cap_add: Vec<String>,
-    /// Capabilities taken from the default set, or `ALL`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cap_drop: Vec<String>,
-    /// Mount the root file system read-only.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub read_only_root: bool,
-    /// Forbid gaining privileges by set-user-id programs (`PR_SET_NO_NEW_PRIVS`).
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub no_new_privileges: bool,
-    /// `default` (also when empty) or `unconfined`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub seccomp: String,
-}
-
 /// What a machine has beyond the common fields.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -353,36 +344,6 @@ pub struct CloudInit {
     /// Public keys for the image's default user and root, where `userData` is unset.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_authorized_keys: Vec<String>,
-}
-
-/// Limits of containers, size of machines.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Resources {
-    /// Containers: at most this much CPU. Machines: so many virtual processors (rounded up).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<Cpus>,
-    /// Relative weight, 2 to 262144; 1024 is usual.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_shares: Option<u64>,
-    /// Processors it may run on, as `0-3,7`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpuset_cpus: Option<String>,
-    /// Containers: at most this much memory. Machines: their memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Memory>,
-    /// Memory and swap together; equal to `memory` forbids swap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_swap: Option<Memory>,
-    /// Soft limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_reservation: Option<Memory>,
-    /// At most so many processes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids_limit: Option<u32>,
-    /// Added to the kernel's badness score, -1000 to 1000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oom_score_adj: Option<i32>,
 }
 
 /// A network that an instance joins.
@@ -467,6 +428,9 @@ pub struct TmpfsSource {
     /// Mode of its root, as in `1777`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// More options of mount(8), as `noexec`, `uid=33`, `nr_inodes=1000`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 /// Where a volume appears in a container.
@@ -483,6 +447,18 @@ pub struct VolumeMount {
     /// A path below the volume's root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_path: Option<String>,
+    /// With `readOnly`: what is mounted below the source stays as writable as it is on the host.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read_only_non_recursive: bool,
+    /// Leave out what is mounted below the source.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub non_recursive: bool,
+    /// How mounts that are made later travel.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub propagation: MountPropagation,
+    /// Leave a new, empty volume empty, where the image has files at this path.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_copy: bool,
 }
 
 /// Resolver settings.

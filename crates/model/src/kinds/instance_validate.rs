@@ -20,6 +20,8 @@ pub(super) fn set_defaults(o: &mut Object<Instance>) {
         if c.name.is_empty() && single {
             c.name = "main".into();
         }
+        // Its console.
+        c.tty |= c.system;
     }
 }
 
@@ -31,16 +33,17 @@ pub(super) fn validate(o: &Object<Instance>, old: Option<&Object<Instance>>) -> 
     ports(&o.spec, &mut e);
     volumes(&o.spec, &mut e);
     rest(&o.spec, &mut e);
+    super::runtime_validate::validate(&o.spec, &mut e);
     if let Some(old) = old {
         changes(o, old, &mut e);
     }
     e.0
 }
 
-struct Errors(Vec<FieldError>);
+pub(super) struct Errors(Vec<FieldError>);
 
 impl Errors {
-    fn add(&mut self, path: impl Into<String>, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, path: impl Into<String>, reason: impl Into<String>) {
         self.0.push(FieldError::new(path, reason));
     }
 }
@@ -172,7 +175,7 @@ fn container(c: &ContainerSpec, at: &str, volumes: &BTreeSet<&str>, isolation: I
 }
 
 /// Absolute, no `..`, no zero byte.
-fn is_clean_absolute(p: &str) -> bool {
+pub(super) fn is_clean_absolute(p: &str) -> bool {
     p.starts_with('/') && !p.contains('\0') && p.split('/').all(|s| s != "..")
 }
 
@@ -333,20 +336,26 @@ fn rest(spec: &InstanceSpec, e: &mut Errors) {
     if spec.auto_remove && spec.restart_policy.policy != crate::RestartWhen::No {
         e.add("spec.autoRemove", "cannot be together with a restart policy");
     }
+    sysctls(spec, e);
+}
+
+fn sysctls(spec: &InstanceSpec, e: &mut Errors) {
     for k in spec.sysctls.keys() {
-        let own = ["net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
+        let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
             .iter()
             .any(|p| k.starts_with(p));
-        if !own || k.contains('/') || k.contains("..") {
+        let net = k.starts_with("net.");
+        if !(ipc || net || k == "kernel.domainname") || k.contains("..") {
             e.add(
                 format!("spec.sysctls[{k}]"),
                 "is not a parameter of the instance's own namespaces",
             );
         }
-        if k.starts_with("net.") && spec.network_mode == NetworkMode::Host {
+        let shared_network = spec.network_mode == NetworkMode::Host || spec.namespaces.network.is_some();
+        if (net && shared_network) || (ipc && spec.namespaces.ipc != Default::default()) {
             e.add(
                 format!("spec.sysctls[{k}]"),
-                "belongs to the host with networkMode host",
+                "belongs to the host or instance whose namespace is shared",
             );
         }
     }

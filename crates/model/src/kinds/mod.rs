@@ -7,4 +7,7 @@ mod instance_table;
 mod instance_validate;
 pub mod network;
 pub mod node;
+pub mod runtime;
+mod runtime_validate;
+pub mod security;
 pub mod volume;

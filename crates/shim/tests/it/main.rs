@@ -5,5 +5,7 @@ mod isolation;
 mod life;
 mod limits;
 mod mounts;
+mod shared;
 mod streams;
 mod support;
+mod userns;

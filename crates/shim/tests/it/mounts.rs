@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use biga_wire::config::{Mount, MountSource};
+use biga_wire::config::{Mount, MountHow, MountSource};
 use biga_wire::shim::Reply;
 
 use crate::support::Rig;
@@ -18,6 +18,7 @@ fn bind(path: impl AsRef<Path>, target: &str) -> Mount {
         target: target.into(),
         read_only: false,
         copy_up: false,
+        how: MountHow::default(),
     }
 }
 
@@ -170,6 +171,7 @@ fn memory_and_block_volumes() {
                     source: MountSource::Tmpfs {
                         size: Some(1 << 20),
                         mode: 0o1777,
+                        options: Vec::new(),
                     },
                     ..bind("/", "/mem")
                 },

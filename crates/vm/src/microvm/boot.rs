@@ -69,7 +69,7 @@ impl Boot {
                     self.disks.push(disk(&serial, path.clone(), "raw", mount.read_only));
                     GuestSource::Disk { serial }
                 }
-                MountSource::Tmpfs { size, mode } => GuestSource::Tmpfs {
+                MountSource::Tmpfs { size, mode, .. } => GuestSource::Tmpfs {
                     size: *size,
                     mode: *mode,
                 },

@@ -66,6 +66,10 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         }
     }
     let config = api.image_config(&image.id).await;
+    let mut others = std::collections::BTreeMap::new();
+    for word in crate::translate::sharing::others(body) {
+        others.insert(word.to_string(), api.container(word).await?.name().to_string());
+    }
     let networks = api.networks().list(None).await?.items;
     let known = |n: &Object<biga_model::Network>| KnownNetwork {
         id: docker_id(n.uid()),
@@ -82,6 +86,7 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         volume_names: std::iter::repeat_with(new_id)
             .take(body.volumes.len() + body.host_config.mounts.len())
             .collect(),
+        others,
     })
 }
 
@@ -114,7 +119,9 @@ fn new_volume(api: &DockerApi, name: &str) -> Object<Volume> {
 }
 
 async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> Result<Object<Instance>> {
-    let ask_hostname = o.spec.hostname.is_none() && o.spec.network_mode != biga_model::NetworkMode::Host;
+    let n = &o.spec.namespaces;
+    let own_name = n.uts == biga_model::Share::Private && n.network.is_none();
+    let ask_hostname = o.spec.hostname.is_none() && own_name && o.spec.network_mode != biga_model::NetworkMode::Host;
     for attempt in 0..64 {
         o.metadata.name = name.map_or_else(|| names::random(attempt), str::to_string);
         o.metadata.namespace = Some(api.ns().to_string());
