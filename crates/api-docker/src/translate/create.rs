@@ -165,14 +165,9 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
     {
         return Err(Error::missing("health checks (Healthcheck)"));
     }
-    for (field, value) in h
-        .rest
-        .iter()
-        .filter(|(k, v)| !is_zero(v) && !IGNORED.contains(&k.as_str()))
-    {
-        match field.as_str() {
-            _ => return Err(Error::missing(format!("HostConfig.{field}"))),
-        }
+    let asked = |(k, v): &(&String, &Value)| !is_zero(v) && !IGNORED.contains(&k.as_str());
+    if let Some((field, _)) = h.rest.iter().find(asked) {
+        return Err(Error::missing(format!("HostConfig.{field}")));
     }
     for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
         warnings.push(format!("the field {field} is not known and was left out"));

@@ -21,6 +21,7 @@ fn around() -> Around {
         image: json!({"ExposedPorts": {"443/tcp": {}}, "Labels": {"of": "image"}}),
         image_reference: "busybox:latest".into(),
         volume_names: vec!["anonymous1".into(), "anonymous2".into()],
+        others: Default::default(),
     }
 }
 
@@ -106,18 +107,20 @@ fn what_cannot_be_done_is_refused_by_name() {
         json!({"Image": "b", "Healthcheck": {"Test": ["CMD", "true"]}}),
         h(json!({"Links": ["a:b"]})),
         h(json!({"VolumesFrom": ["a"]})),
-        h(json!({"PidMode": "host"})),
-        h(json!({"IpcMode": "container:x"})),
         h(json!({"NetworkMode": "container:x"})),
         h(json!({"NetworkMode": "absent"})),
-        h(json!({"CgroupParent": "/x"})),
         h(json!({"DeviceRequests": [{"Count": -1}]})),
-        h(json!({"BlkioWeight": 300})),
         h(json!({"StorageOpt": {"size": "1g"}})),
         h(json!({"LogConfig": {"Type": "syslog"}})),
         h(json!({"SecurityOpt": ["seccomp={}"]})),
-        h(json!({"MaskedPaths": [], "ReadonlyPaths": []})),
-        h(json!({"Binds": ["/a:/b:rshared"]})),
+        h(json!({"SecurityOpt": ["seccomp=no json"]})),
+        h(json!({"UsernsMode": "keep-id"})),
+        h(json!({"CpuQuota": 10})),
+        h(json!({"CpuPeriod": 10})),
+        h(json!({"NanoCpus": 1000000000, "CpuQuota": 5000})),
+        h(json!({"MemorySwappiness": 500})),
+        h(json!({"DeviceCgroupRules": ["q 1:2 r"]})),
+        h(json!({"Privileged": true, "UsernsMode": "private"})),
         h(json!({"Binds": ["/a"]})),
         h(json!({"Binds": ["../a:/b"]})),
         h(json!({"Binds": ["/a:/b", "/c:/b/"]})),
@@ -138,6 +141,60 @@ fn what_cannot_be_done_is_refused_by_name() {
 }
 
 #[test]
+fn sharing_and_finer_limits() {
+    let body = json!({"Image": "b", "HostConfig": {
+        "PidMode": "container:abc", "IpcMode": "shareable", "UTSMode": "host", "CgroupnsMode": "host",
+        "NetworkMode": "container:abc", "CgroupParent": "/x",
+        "CpuQuota": 50000, "CpuPeriod": 100000, "CpusetMems": "0", "MemorySwappiness": 10, "OomKillDisable": true,
+        "BlkioWeight": 300, "BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 200}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1048576}],
+        "BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 7}],
+        "DeviceCgroupRules": ["c 188:* rwm"], "MaskedPaths": [], "ReadonlyPaths": [],
+        "SecurityOpt": ["seccomp={\"defaultAction\": \"SCMP_ACT_ALLOW\"}", "apparmor=mine", "label=type:x_t"],
+        "Binds": ["/a:/b:rshared,ro", "v:/v:nocopy"], "Tmpfs": {"/t": "exec,uid=5", "/u": ""},
+        "Mounts": [
+            {"Type": "bind", "Source": "/m", "Target": "/m", "ReadOnly": true,
+             "BindOptions": {"Propagation": "rslave", "NonRecursive": true, "ReadOnlyNonRecursive": true}},
+            {"Type": "tmpfs", "Target": "/w", "TmpfsOptions": {"Options": [["uid", "33"], ["noatime"]]}},
+        ],
+    }});
+    let body: CreateBody = types::read(body).unwrap();
+    let mut around = around();
+    around.others.insert("abc".into(), "db".into());
+    let mut o = instance(&body, &around).unwrap().object;
+    let spec = serde_json::to_value(&o.spec).unwrap();
+    o.metadata.name = "x".into();
+    let shown = biga_api_docker::translate::inspect::host_config(&o, &body);
+    let of = |keys: &[&str]| -> Value { keys.iter().map(|k| ((*k).to_string(), shown[*k].clone())).collect() };
+    let keys = [
+        "PidMode",
+        "IpcMode",
+        "UTSMode",
+        "CgroupnsMode",
+        "NetworkMode",
+        "CgroupParent",
+        "CpuQuota",
+        "CpuPeriod",
+        "CpusetMems",
+        "MemorySwappiness",
+        "OomKillDisable",
+        "BlkioWeight",
+        "BlkioWeightDevice",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceWriteIOps",
+        "DeviceCgroupRules",
+        "SecurityOpt",
+    ];
+    assert_json_snapshot!((spec, of(&keys)));
+    assert!(
+        instance(&body, &Default::default())
+            .unwrap_err()
+            .to_string()
+            .contains("No such container: abc")
+    );
+}
+
+#[test]
 fn an_image_s_health_check_is_told_to_be_left_out() {
     let mut around = around();
     around.image = json!({"Healthcheck": {"Test": ["CMD-SHELL", "true"]}});
@@ -153,13 +210,12 @@ fn what_is_left_out_is_told() {
     let h = |h: Value| json!({"Image": "b", "HostConfig": h});
     let told = [
         warnings(json!({"Image": "b", "Env": ["GONE"], "Colour": "red"})),
-        warnings(h(json!({"OomKillDisable": true, "MemorySwappiness": 10}))),
-        warnings(h(json!({"SecurityOpt": ["apparmor=mine"]}))),
-        warnings(h(json!({"Binds": ["v:/v:nocopy"]}))),
+        warnings(h(
+            json!({"Privileged": true, "SecurityOpt": ["seccomp={\"defaultAction\": \"SCMP_ACT_ALLOW\"}"]}),
+        )),
         warnings(h(
             json!({"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "80"}]}}),
         )),
-        warnings(h(json!({"Tmpfs": {"/t": "exec,uid=5"}}))),
     ];
     assert_json_snapshot!(told);
 }

@@ -6,6 +6,7 @@ mod images;
 mod life;
 mod microvms;
 mod networks;
+mod sharing;
 
 use biga_testkit::Daemon;
 
