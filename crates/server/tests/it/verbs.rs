@@ -411,10 +411,15 @@ async fn events_of_the_core_group_are_there_to_be_read() {
     };
     let about = "involvedObject.kind%3DInstance%2CinvolvedObject.name%3Dweb%2CinvolvedObject.namespace%3Ddefault";
     let list = s
-        .get(&format!("{core}?fieldSelector={about}%2CinvolvedObject.uid%3Duid-web&limit=500"))
+        .get(&format!(
+            "{core}?fieldSelector={about}%2CinvolvedObject.uid%3Duid-web&limit=500"
+        ))
         .await
         .ok();
-    assert_eq!((&list["kind"], &list["apiVersion"]), (&json!("EventList"), &json!("v1")));
+    assert_eq!(
+        (&list["kind"], &list["apiVersion"]),
+        (&json!("EventList"), &json!("v1"))
+    );
     let first = &list["items"][0];
     assert_eq!(first["involvedObject"]["apiVersion"], "biga.dev/v1");
     assert_eq!(
@@ -422,7 +427,10 @@ async fn events_of_the_core_group_are_there_to_be_read() {
         (&json!("2026-01-02T03:04:05Z"), &json!(1))
     );
     assert_eq!(reasons(list), ["Exited", "Started"]);
-    let normal = s.get(&format!("{core}?fieldSelector={about}%2Ctype!%3DWarning")).await.ok();
+    let normal = s
+        .get(&format!("{core}?fieldSelector={about}%2Ctype!%3DWarning"))
+        .await
+        .ok();
     assert_eq!(reasons(normal), ["Started"]);
     assert_eq!(s.get("/api/v1/events").await.ok()["items"].as_array().unwrap().len(), 4);
     let elsewhere = s.get("/api/v1/namespaces/lab/events").await.ok();
