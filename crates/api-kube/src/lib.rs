@@ -18,6 +18,7 @@
 
 mod accept;
 mod admission;
+mod core_events;
 mod decode;
 mod delete;
 mod discovery;

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use biga_model::{GROUP, Kind, VERSION};
-use biga_store::Store;
+use biga_model::{Event, GROUP, Kind, VERSION};
+use biga_store::{Objects, Store};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
@@ -22,7 +22,7 @@ use crate::error::{ApiError, ErrorKind};
 use crate::metadata::is_namespace;
 use crate::query::{Query, decode_percent};
 use crate::resource::{About, Call, Endpoint, Resource, json_response};
-use crate::{discovery, openapi};
+use crate::{core_events, discovery, openapi};
 
 /// A body that is too large is still read so far: a client that is cut off while it sends does not see the answer.
 const MAX_DRAINED: usize = 32 << 20;
@@ -137,6 +137,13 @@ impl Api {
             .map(|s| decode_percent(s).ok_or_else(ApiError::no_route))
             .collect::<Result<_, _>>()?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        if let Some(namespace) = core_events::namespace_of(&path)
+            && self.about.iter().any(|a| a.kind == Event::KIND)
+        {
+            let events = Objects::<Event>::new(self.store.clone());
+            let query = Query::parse(request.uri().query().unwrap_or_default())?;
+            return core_events::list(&events, namespace, request.method(), &query).await;
+        }
         match &path[..] {
             ["apis", GROUP, VERSION, rest @ ..] if !rest.is_empty() => self.resource(rest, request).await,
             ["healthz" | "livez" | "readyz", ..] => {

@@ -1,12 +1,14 @@
 //! The biga program: the command line, and the daemon (`biga serve`).
 //!
 //! - [`cli`]: the command line and which verb does what
+//! - [`complete`]: names that the shell's completion offers
 //! - [`cmd`]: the verbs, a file each; they use nothing but the public API
 //! - [`serve`]: the daemon
 //! - [`exit`]: what exit codes mean
 
 mod cli;
 mod cmd;
+mod complete;
 mod context;
 mod exit;
 mod manifest;
@@ -19,12 +21,12 @@ mod session;
 mod term;
 mod wait;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use crate::exit::Code;
 
 fn main() {
-    clap_complete::CompleteEnv::with_factory(cli::Cli::command)
+    clap_complete::CompleteEnv::with_factory(complete::command)
         .var("BIGA_COMPLETE")
         .complete();
     let code = match cli::run(cli::Cli::parse()) {

@@ -18,11 +18,11 @@ use biga_wire::shim::Exit;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 
-const NODE: &str = "here";
+pub const NODE: &str = "here";
 
 /// A host that prepares nothing and remembers what it was asked.
-struct FakeHost {
-    runtime: Fake,
+pub struct FakeHost {
+    pub runtime: Fake,
     fail_prepare: Mutex<Option<Failure>>,
     removed: Mutex<Vec<String>>,
     events: Mutex<Vec<String>>,
@@ -79,9 +79,9 @@ impl Host for FakeHost {
 }
 
 /// A node in one process.
-struct Stack {
+pub struct Stack {
     store: Arc<dyn Store>,
-    host: Arc<FakeHost>,
+    pub host: Arc<FakeHost>,
     objects: Objects<Instance>,
     specs: SpecWriter<Instance>,
     manager: tokio::task::JoinHandle<()>,
@@ -93,7 +93,7 @@ impl Stack {
         Stack::over(store, Fake::new(Isolation::Container))
     }
 
-    fn over(store: Arc<dyn Store>, runtime: Fake) -> Stack {
+    pub fn over(store: Arc<dyn Store>, runtime: Fake) -> Stack {
         let host = Arc::new(FakeHost {
             runtime,
             fail_prepare: Mutex::default(),
@@ -121,7 +121,7 @@ impl Stack {
     }
 
     /// Waits until the instance's status pleases; `None` in the callback is an instance that is gone.
-    async fn until(&self, name: &str, what: &str, ok: impl Fn(Option<&Object<Instance>>) -> bool) {
+    pub async fn until(&self, name: &str, what: &str, ok: impl Fn(Option<&Object<Instance>>) -> bool) {
         let work = async {
             let list = self.objects.list(None).await.unwrap();
             let mut newest = list.items.into_iter().find(|o| o.name() == name);
@@ -140,7 +140,7 @@ impl Stack {
         }
     }
 
-    async fn until_phase(&self, name: &str, phase: Phase) {
+    pub async fn until_phase(&self, name: &str, phase: Phase) {
         self.until(name, phase.as_str(), |o| {
             o.is_some_and(|o| o.status_or_default().phase == phase)
         })

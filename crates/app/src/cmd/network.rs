@@ -1,12 +1,12 @@
 //! `biga network …`.
 
-use biga_model::{Network, NetworkSpec, Object};
+use biga_model::kinds::network::DEFAULT_NETWORK;
+use biga_model::{Instance, Network, NetworkSpec, Object};
 
 use crate::cmd::inspect::{InspectArgs, inspect};
-use crate::cmd::volume::{LsArgs, RmArgs, ls, rm};
+use crate::cmd::volume::{LsArgs, RmArgs, ls, made_or_removed, rm};
 use crate::context::Context;
 use crate::exit::{Code, fail};
-use crate::output::line;
 use crate::parse::env;
 
 /// Verbs of `network`.
@@ -51,7 +51,11 @@ pub async fn run(cx: &Context, command: NetworkCommand) -> anyhow::Result<Code> 
     match command {
         NetworkCommand::Create(a) => create(cx, a).await,
         NetworkCommand::Ls(a) => ls::<Network>(cx, a).await,
-        NetworkCommand::Rm(a) => rm::<Network>(cx, a).await,
+        NetworkCommand::Rm(a) if a.names.iter().any(|n| n == DEFAULT_NETWORK) => Err(fail(
+            Code::CONFLICT,
+            format!("network {DEFAULT_NETWORK} is what instances join by themselves: it cannot be removed"),
+        )),
+        NetworkCommand::Rm(a) => rm::<Network>(cx, a, connected).await,
         NetworkCommand::Inspect(a) => inspect(a, |n| async move { cx.named::<Network>(&n).await }).await,
     }
 }
@@ -81,7 +85,11 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
             }
         })
         .await?;
-    made.map_err(|why| fail(Code::FAILED, format!("cannot make network {}: {why}", o.name())))?;
-    line(o.name())?;
-    Ok(Code::OK)
+    made_or_removed(cx, &o, made).await
+}
+
+/// Whether an instance has an end on this network; a stopped one keeps its address there.
+fn connected(o: &Object<Instance>, network: &str) -> bool {
+    let ends = o.status_or_default().networks;
+    ends.iter().any(|e| e.network == network) || o.spec.networks.iter().any(|n| n.network == network)
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::exit::Code;
-use crate::output::{Format, OutputArgs, TextTable, emit, line, note};
+use crate::output::{Format, OutputArgs, TextTable, emit, line, note, yaml};
 
 /// Arguments of `stats`.
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,11 @@ pub async fn stats(cx: &Context, args: StatsArgs) -> anyhow::Result<Code> {
             news = rx.recv() => match news {
                 None => break,
                 Some((name, Ok(Some(s)))) => {
-                    if matches!(format, Format::Json) {
-                        line(serde_json::json!({"name": name, "stats": s}))?;
+                    let sample = serde_json::json!({"name": name, "stats": s});
+                    match format {
+                        Format::Json => line(sample)?,
+                        Format::Yaml => emit(&format!("---\n{}", yaml(&sample)?))?,
+                        _ => {}
                     }
                     take(&mut pairs, &name, s);
                 }
@@ -70,7 +73,7 @@ pub async fn stats(cx: &Context, args: StatsArgs) -> anyhow::Result<Code> {
                     }
                 }
             },
-            _ = tick.tick(), if !matches!(format, Format::Json) => {
+            _ = tick.tick(), if !matches!(format, Format::Json | Format::Yaml) => {
                 if pairs.values().any(|p| p.now.is_some()) {
                     let home = if live { "\x1b[H\x1b[2J" } else { "" };
                     emit(&format!("{home}{}", table(&pairs).render()))?;
@@ -145,13 +148,17 @@ async fn once(cx: &Context, pairs: &mut BTreeMap<String, Pair>, format: Format) 
             }
         }
     }
-    match format {
-        Format::Json => {
-            for (name, p) in pairs.iter() {
-                line(serde_json::json!({"name": name, "cpuPercent": percent(p), "stats": p.now}))?;
-            }
+    for (name, p) in pairs.iter() {
+        let sample = serde_json::json!({"name": name, "cpuPercent": percent(p), "stats": p.now});
+        match format {
+            Format::Json => line(sample)?,
+            Format::Yaml => emit(&format!("---\n{}", yaml(&sample)?))?,
+            Format::Name => line(format!("instance/{name}"))?,
+            Format::Table | Format::Wide => {}
         }
-        _ => table(pairs).print()?,
+    }
+    if matches!(format, Format::Table | Format::Wide) {
+        table(pairs).print()?;
     }
     Ok(code)
 }

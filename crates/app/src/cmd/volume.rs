@@ -1,7 +1,7 @@
 //! `biga volume …`.
 
-use biga_client::{DeleteParams, ListParams};
-use biga_model::{Memory, Object, Timestamp, Volume, VolumeMode, VolumeSpec};
+use biga_client::{DeleteParams, ListParams, Preconditions};
+use biga_model::{Instance, Kind, Memory, Object, Timestamp, Volume, VolumeMode, VolumeSpec};
 
 use crate::cmd::inspect::{InspectArgs, inspect};
 use crate::cmd::many::each;
@@ -65,7 +65,7 @@ pub async fn run(cx: &Context, command: VolumeCommand) -> anyhow::Result<Code> {
     match command {
         VolumeCommand::Create(a) => create(cx, a).await,
         VolumeCommand::Ls(a) => ls::<Volume>(cx, a).await,
-        VolumeCommand::Rm(a) => rm::<Volume>(cx, a).await,
+        VolumeCommand::Rm(a) => rm::<Volume>(cx, a, uses).await,
         VolumeCommand::Inspect(a) => inspect(a, |n| async move { cx.named::<Volume>(&n).await }).await,
     }
 }
@@ -105,13 +105,40 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
             }
         })
         .await?;
-    made.map_err(|why| fail(Code::FAILED, format!("cannot make volume {}: {why}", o.name())))?;
-    line(o.name())?;
-    Ok(Code::OK)
+    made_or_removed(cx, &o, made).await
+}
+
+/// Prints the name of a new object. One that could not be made is removed again: nobody could use it, and its name
+/// would be taken.
+pub async fn made_or_removed<K: Kind>(cx: &Context, o: &Object<K>, made: Result<(), String>) -> anyhow::Result<Code> {
+    let Err(why) = made else {
+        line(o.name())?;
+        return Ok(Code::OK);
+    };
+    let kind = K::SINGULAR;
+    let mut text = format!("cannot make {kind} {}: {why}", o.name());
+    let only_this = DeleteParams {
+        preconditions: Preconditions {
+            uid: Some(o.uid().into()),
+            ..Preconditions::default()
+        },
+        ..DeleteParams::default()
+    };
+    if let Err(e) = cx.api::<K>().delete(o.name(), &only_this).await
+        && !e.is_not_found()
+    {
+        text.push_str(&format!(" (and it cannot be removed again: {e})"));
+    }
+    Err(fail(Code::FAILED, text))
+}
+
+/// Whether an instance has this volume.
+fn uses(o: &Object<Instance>, volume: &str) -> bool {
+    o.spec.volumes.iter().any(|v| v.volume.as_deref() == Some(volume))
 }
 
 /// Lists objects of a kind.
-pub async fn ls<K: biga_model::Kind>(cx: &Context, args: LsArgs) -> anyhow::Result<Code> {
+pub async fn ls<K: Kind>(cx: &Context, args: LsArgs) -> anyhow::Result<Code> {
     let mut items = cx.api::<K>().list(&ListParams::default()).await?.items;
     items.sort_by(|a, b| a.name().cmp(b.name()));
     if args.quiet {
@@ -124,10 +151,30 @@ pub async fn ls<K: biga_model::Kind>(cx: &Context, args: LsArgs) -> anyhow::Resu
     Ok(Code::OK)
 }
 
-/// Removes objects of a kind and waits until they are gone.
-pub async fn rm<K: biga_model::Kind>(cx: &Context, args: RmArgs) -> anyhow::Result<Code> {
+/// Removes objects of a kind that no instance uses, and waits until they are gone.
+///
+/// The API takes a deletion of one in use, and carries it out when the last instance went; until then nothing can be
+/// started with it. Somebody at a terminal wants to know instead of waiting.
+pub async fn rm<K: Kind>(
+    cx: &Context,
+    args: RmArgs,
+    uses: impl Fn(&Object<Instance>, &str) -> bool + Copy,
+) -> anyhow::Result<Code> {
     each(&args.names, |name| async move {
         let o = cx.named::<K>(&name).await?;
+        let instances = match K::NAMESPACED {
+            true => cx.api::<Instance>(),
+            false => cx.client.api_all::<Instance>(),
+        };
+        let all = instances.list(&ListParams::default()).await?.items;
+        let users: Vec<&str> = all
+            .iter()
+            .filter(|i| !i.is_deleting() && uses(i, &name))
+            .map(|i| i.name())
+            .collect();
+        if !users.is_empty() {
+            return Err(fail(Code::CONFLICT, in_use(K::SINGULAR, &name, &users)));
+        }
         let uid = o.uid().to_string();
         let api = cx.api::<K>();
         if api.delete(&name, &DeleteParams::default()).await?.is_some() {
@@ -137,4 +184,18 @@ pub async fn rm<K: biga_model::Kind>(cx: &Context, args: RmArgs) -> anyhow::Resu
         Ok(name)
     })
     .await
+}
+
+/// Some names are enough to go on with.
+fn in_use(kind: &str, name: &str, users: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    let mut who = users.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if users.len() > SHOWN {
+        who.push_str(&format!(" and {} more", users.len() - SHOWN));
+    }
+    let (noun, them) = match users.len() {
+        1 => ("instance", "it"),
+        _ => ("instances", "them"),
+    };
+    format!("{kind} {name} is used by {noun} {who}: remove {them} first")
 }

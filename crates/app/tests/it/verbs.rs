@@ -149,6 +149,40 @@ fn stats_show_shares() {
     assert!(d.out.contains("web    10.00%   1.00MiB / 4.00MiB   25.00%"), "{d:?}");
     let d = f.biga(&["stats", "-o", "json", "web"]).code(0);
     assert_eq!(d.out.lines().count(), 2, "{d:?}");
+    let d = f.biga(&["stats", "-o", "yaml", "--no-stream"]).code(0);
+    assert!(d.out.starts_with("---\nname: web\ncpuPercent: 10.0\n"), "{d:?}");
+    let d = f.biga(&["stats", "-o", "name", "--no-stream"]).code(0);
+    assert_eq!(d.out, "instance/web\n");
+}
+
+/// What the shell would be offered for the last of these words.
+fn offered(f: &Fake, words: &[&str]) -> Vec<String> {
+    let mut c = f.command(&["--", "biga"]);
+    c.args(words)
+        .env("BIGA_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", words.len().to_string())
+        .env("_CLAP_IFS", "\n");
+    let d = Done::of(c.output().unwrap()).code(0);
+    d.out.lines().map(String::from).collect()
+}
+
+#[test]
+fn completion_knows_names() {
+    let f = Fake::start();
+    f.running("web", json!({}));
+    f.running("webby", json!({}));
+    f.running("else", json!({"metadata": {"namespace": "lab"}}));
+    f.biga(&["volume", "create", "data"]).code(0);
+    assert_eq!(offered(&f, &["stop", "we"]), ["web", "webby"]);
+    assert_eq!(offered(&f, &["logs", "-f", "webb"]), ["webby"]);
+    assert_eq!(offered(&f, &["-n", "lab", "stop", "e"]), ["else"]);
+    assert_eq!(offered(&f, &["volume", "rm", "d"]), ["data"]);
+    assert_eq!(offered(&f, &["get", "vol"]), ["volumes"]);
+    assert_eq!(offered(&f, &["get", "volumes", "d"]), ["data"]);
+    assert_eq!(offered(&f, &["delete", "volume/d"]), ["volume/data"]);
+    assert!(offered(&f, &["stop", "x"]).is_empty());
+    // Nobody to ask is no error: the key was only pressed.
+    assert!(offered(&f, &["--host", "unix:///nowhere/api.sock", "stop", "we"]).is_empty());
 }
 
 #[test]
@@ -282,6 +316,37 @@ fn volumes_and_networks_are_made_and_removed() {
     f.biga(&["network", "rm", "lab"]).code(0);
     assert!(f.get("networks", "lab").is_none());
     f.biga(&["volume", "create", "--size", "1g", "x"]).code(2);
+}
+
+#[test]
+fn what_instances_use_is_not_removed() {
+    let f = Fake::start();
+    for name in ["data", "free"] {
+        f.biga(&["volume", "create", name]).code(0);
+        f.biga(&["network", "create", name]).code(0);
+    }
+    for name in ["a", "b", "c", "d"] {
+        f.running(
+            name,
+            json!({"spec": {"volumes": [{"name": "v", "volume": "data"}]},
+                "status": {"networks": [{"network": "data", "interface": "eth0", "address": "10.9.0.2/24", "gateway": "10.9.0.1", "mac": "02:00:00:00:00:01"}]}}),
+        );
+    }
+    let d = f.biga(&["volume", "rm", "data", "free"]).code(4);
+    assert_eq!(d.out, "free\n");
+    assert_eq!(
+        d.err,
+        "biga: volume data is used by instances a, b, c and 1 more: remove them first\n"
+    );
+    let d = f.biga(&["network", "rm", "free", "data"]).code(4);
+    assert_eq!(d.out, "free\n");
+    assert!(
+        d.err.starts_with("biga: network data is used by instances a, b, c"),
+        "{d:?}"
+    );
+    let d = f.biga(&["network", "rm", "default"]).code(4);
+    assert!(d.err.contains("it cannot be removed"), "{d:?}");
+    assert!(f.get("volumes", "data").is_some() && f.get("networks", "data").is_some());
 }
 
 #[test]

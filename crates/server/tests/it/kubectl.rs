@@ -133,11 +133,19 @@ async fn reading(s: &Stack, k: &Kubectl) {
             .await
             .contains("image: busybox")
     );
+    let uid = &json["metadata"]["uid"];
+    let started = json!({"metadata": {"generateName": "web."}, "spec": {"reason": "Started", "message": "it runs",
+        "regarding": {"kind": "Instance", "namespace": "default", "name": "web", "uid": uid}}});
+    s.post("/apis/biga.dev/v1/namespaces/default/events", &started)
+        .await
+        .ok();
     let described = k.ok(&["describe", "inst", "web"]).await;
     assert!(
         described.contains("API Version:  biga.dev/v1") && described.contains("busybox"),
         "{described}"
     );
+    let (_, events) = described.split_once("\nEvents:").unwrap();
+    assert!(events.contains("Started") && events.contains("it runs"), "{described}");
     assert!(k.ok(&["get", "inst", "-l", "app in (web)"]).await.contains("web"));
     assert!(
         !k.ok(&["get", "inst", "-l", "app!=web", "-o", "name"])

@@ -2,6 +2,7 @@
 
 mod backend;
 mod errors;
+mod kind;
 mod kubectl;
 mod stack;
 mod streams;

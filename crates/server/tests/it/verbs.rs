@@ -386,3 +386,60 @@ async fn a_damaged_entry_hides_no_other() {
     );
     s.get(&format!("{INSTANCES}/bad")).await.fails(500, "InternalError");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_the_core_group_are_there_to_be_read() {
+    let s = Stack::start().await;
+    let events = "/apis/biga.dev/v1/namespaces/default/events";
+    for (name, kind, reason, type_) in [
+        ("web", "Instance", "Started", "Normal"),
+        ("web", "Instance", "Exited", "Warning"),
+        ("other", "Instance", "Started", "Normal"),
+        ("web", "Volume", "Made", "Normal"),
+    ] {
+        let regarding = json!({"kind": kind, "namespace": "default", "name": name, "uid": format!("uid-{name}")});
+        let event = json!({"metadata": {"generateName": format!("{name}.")},
+            "spec": {"reason": reason, "type": type_, "message": "m", "regarding": regarding, "time": "2026-01-02T03:04:05Z"}});
+        s.post(events, &event).await.ok();
+    }
+    let core = "/api/v1/namespaces/default/events";
+    let reasons = |list: Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        let mut all: Vec<String> = items.map(|i| i["reason"].as_str().unwrap().into()).collect();
+        all.sort();
+        all
+    };
+    let about = "involvedObject.kind%3DInstance%2CinvolvedObject.name%3Dweb%2CinvolvedObject.namespace%3Ddefault";
+    let list = s
+        .get(&format!(
+            "{core}?fieldSelector={about}%2CinvolvedObject.uid%3Duid-web&limit=500"
+        ))
+        .await
+        .ok();
+    assert_eq!(
+        (&list["kind"], &list["apiVersion"]),
+        (&json!("EventList"), &json!("v1"))
+    );
+    let first = &list["items"][0];
+    assert_eq!(first["involvedObject"]["apiVersion"], "biga.dev/v1");
+    assert_eq!(
+        (&first["lastTimestamp"], &first["count"]),
+        (&json!("2026-01-02T03:04:05Z"), &json!(1))
+    );
+    assert_eq!(reasons(list), ["Exited", "Started"]);
+    let normal = s
+        .get(&format!("{core}?fieldSelector={about}%2Ctype!%3DWarning"))
+        .await
+        .ok();
+    assert_eq!(reasons(normal), ["Started"]);
+    assert_eq!(s.get("/api/v1/events").await.ok()["items"].as_array().unwrap().len(), 4);
+    let elsewhere = s.get("/api/v1/namespaces/lab/events").await.ok();
+    assert_eq!(elsewhere["items"], json!([]));
+    s.get(&format!("{core}?fieldSelector=spec.x%3D1"))
+        .await
+        .fails(400, "BadRequest");
+    s.get(&format!("{core}?watch=1")).await.fails(405, "MethodNotAllowed");
+    s.post(core, &json!({})).await.fails(405, "MethodNotAllowed");
+    // Discovery does not name them: `kubectl get events` is to find the kind that can be written.
+    assert_eq!(s.get("/api").await.ok()["versions"], json!([]));
+}

@@ -45,10 +45,13 @@ impl Usage {
             (self.read, self.written) = block_totals(&answer);
         }
         (stats.block_read, stats.block_write) = (self.read, self.written);
+        // Not `/sys/class/net`: that shows the network namespace in which sysfs was mounted, which need not be ours.
+        let devices = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
         for nic in nics {
+            let (received, sent) = traffic(&devices, &nic.tap);
             // What the tap receives is what the guest sent.
-            stats.net_rx += counter(&nic.tap, "tx_bytes");
-            stats.net_tx += counter(&nic.tap, "rx_bytes");
+            stats.net_rx += sent;
+            stats.net_tx += received;
         }
         stats
     }
@@ -62,12 +65,15 @@ fn block_totals(answer: &Value) -> (u64, u64) {
     (sum("rd_bytes"), sum("wr_bytes"))
 }
 
-fn counter(interface: &str, name: &str) -> u64 {
-    let path = format!("/sys/class/net/{interface}/statistics/{name}");
-    fs::read_to_string(path)
-        .ok()
-        .and_then(|t| t.trim().parse().ok())
-        .unwrap_or(0)
+/// Bytes that an interface received and sent, of the text of `/proc/PID/net/dev`.
+fn traffic(devices: &str, interface: &str) -> (u64, u64) {
+    let mut lines = devices.lines().filter_map(|l| l.split_once(':'));
+    let line = lines
+        .find(|(name, _)| name.trim() == interface)
+        .map_or("", |(_, rest)| rest);
+    let fields: Vec<u64> = line.split_whitespace().map_while(|n| n.parse().ok()).collect();
+    let at = |i: usize| fields.get(i).copied().unwrap_or(0);
+    (at(0), at(8))
 }
 
 fn status_kib(pid: u32, key: &str) -> u64 {
@@ -147,6 +153,16 @@ mod tests {
         let answer = serde_json::json!([{"stats": {"rd_bytes": 5, "wr_bytes": 1}}, {"stats": {"rd_bytes": 6}}, 7, {}]);
         assert_eq!(block_totals(&answer), (11, 1));
         assert_eq!(block_totals(&Value::Null), (0, 0));
+    }
+
+    #[test]
+    fn traffic_is_read_of_the_interface_itself() {
+        let text = "Inter-|   Receive                  |  Transmit\n face |bytes packets\n    lo:  7 1 0 0 0 0 0 0  7 1 0 0 0 0 0 0\n\
+                    bigat0: 1500 3 0 0 0 0 0 0 42 1 0 0 0 0 0 0\n bigat01:9 1 0 0 0 0 0 0 8 1 0 0 0 0 0 0\n";
+        assert_eq!(traffic(text, "bigat0"), (1500, 42));
+        assert_eq!(traffic(text, "bigat01"), (9, 8));
+        assert_eq!(traffic(text, "bigat"), (0, 0));
+        assert_eq!(traffic("bigat0: x y\n", "bigat0"), (0, 0));
     }
 
     #[test]

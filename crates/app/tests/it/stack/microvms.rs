@@ -29,7 +29,7 @@ fn kernel_package() -> String {
     find().expect("a kernel package").display().to_string()
 }
 
-fn with_kernel() -> Daemon {
+pub(super) fn with_kernel() -> Daemon {
     let d = daemon();
     d.biga(&[
         "setup",
@@ -100,6 +100,13 @@ fn one_image_as_container_and_as_microvm() {
     });
     assert_eq!(d.biga(&["exec", "vmweb", "sh", "-c", "exit 6"]).code, 6);
     assert!(d.biga(&["ps"]).ok().contains("microvm"));
+    let sample: serde_json::Value =
+        serde_json::from_str(&d.biga(&["stats", "--no-stream", "-o", "json", "vmweb"]).ok()).unwrap();
+    let stats = &sample["stats"];
+    assert!(
+        stats["netRx"].as_u64() > Some(0) && stats["netTx"].as_u64() > Some(0),
+        "its traffic is counted: {stats}"
+    );
 
     // The dial: the same instance, the other way, with its address.
     let address = d.field("vmweb", &["status", "networks"]);

@@ -4,6 +4,7 @@ mod containers;
 mod docker;
 mod images;
 mod life;
+mod machines;
 mod microvms;
 mod networks;
 mod sharing;
