@@ -163,12 +163,21 @@ mod tests {
             "labelSelector=app&fieldSelector=status.phase%3DRunning",
         ];
         // Each twice, and over a change of the object: what is remembered must not outlive it.
-        for (revision, phase) in [(3, Phase::Pending), (4, Phase::Running), (5, Phase::Exited), (4, Phase::Running)] {
+        for (revision, phase) in [
+            (3, Phase::Pending),
+            (4, Phase::Running),
+            (5, Phase::Exited),
+            (4, Phase::Running),
+        ] {
             let o = object(phase);
             let e = entry(&o, revision);
             for q in queries.iter().chain(&queries) {
                 let selection = Selection::parse::<Instance>(&Query::parse(q).unwrap()).unwrap();
-                assert_eq!(picker.selects(&selection, &e), selection.matches(&o), "{q} at {phase:?}");
+                assert_eq!(
+                    picker.selects(&selection, &e),
+                    selection.matches(&o),
+                    "{q} at {phase:?}"
+                );
             }
         }
     }
