@@ -19,7 +19,7 @@ mod session;
 mod term;
 mod wait;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::exit::Code;
 
@@ -27,7 +27,7 @@ fn main() {
     clap_complete::CompleteEnv::with_factory(cli::Cli::command)
         .var("BIGA_COMPLETE")
         .complete();
-    let code = match cli::run(cli::Cli::parse()) {
+    let code = match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(e) => report(&e),
     };
