@@ -118,7 +118,7 @@ impl Networks {
         }
         let mut events = self.objects.watch(None, Some(list.revision)).await?;
         // A network in use goes when its last instance went.
-        let mut instances = self.instances.watch(None, Some(list.revision)).await?;
+        let mut instances = self.instances.watch_removals(None, Some(list.revision)).await?;
         loop {
             tokio::select! {
                 event = events.next() => match event {

@@ -89,7 +89,7 @@ impl Streams {
             return answer.map(|()| first);
         }
         let from = first.metadata.resource_version.parse().ok();
-        let mut events = self.objects.watch(Some(namespace), from).await?;
+        let mut events = self.objects.watch_one(namespace, name, from).await?;
         let uid = first.metadata.uid;
         while let Some(event) = events.next().await {
             match event? {
@@ -210,7 +210,8 @@ impl Streams {
             return Ok(rx);
         }
         let from = object.metadata.resource_version.parse().ok();
-        let mut events = self.objects.watch(object.metadata.namespace.as_deref(), from).await?;
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        let mut events = self.objects.watch_one(namespace, object.name(), from).await?;
         let uid = object.metadata.uid.clone();
         tokio::spawn(async move {
             loop {

@@ -58,7 +58,7 @@ impl Volumes {
         }
         let mut events = self.objects.watch(None, Some(list.revision)).await?;
         // A volume in use goes when its last instance went: that is seen by looking at instances, too.
-        let mut instances = self.instances.watch(None, Some(list.revision)).await?;
+        let mut instances = self.instances.watch_removals(None, Some(list.revision)).await?;
         loop {
             tokio::select! {
                 event = events.next() => match event {

@@ -27,6 +27,7 @@ mod list;
 mod metadata;
 mod openapi;
 mod patch;
+mod pick;
 pub mod query;
 mod registry;
 mod render;

@@ -149,12 +149,21 @@ impl<K: Kind> Resource<K> {
                 "specifying resource version is not allowed when using continue",
             ));
         }
+        let mut selection = selection.clone();
+        // Whoever names one object does not pay for the others.
+        let only = match token {
+            None => Self::only_key(call, &mut selection),
+            Some(_) => None,
+        };
         let options = ListOptions {
             // With a selection the page is cut after it.
-            limit: if selection.is_all() { limit } else { 0 },
+            limit: if selection.is_all() && only.is_none() { limit } else { 0 },
             after: token.as_ref().map(|t| t.after.clone()),
         };
-        let mut listing = self.store.list(&prefix, options).await?;
+        let mut listing = self.store.list(only.as_deref().unwrap_or(&prefix), options).await?;
+        if let Some(key) = only {
+            listing.entries.retain(|e| e.key == key);
+        }
         let revision = match &token {
             None => {
                 check_revision(&call.query, listing.revision)?;
@@ -166,9 +175,7 @@ impl<K: Kind> Resource<K> {
         };
         let mut remaining = listing.remaining;
         if !selection.is_all() {
-            listing
-                .entries
-                .retain(|e| readable::<K>(e).is_some_and(|o| selection.matches(&o)));
+            listing.entries.retain(|e| self.picker.selects(&selection, e));
             if limit > 0 && listing.entries.len() > limit {
                 remaining = listing.entries.len() - limit;
                 listing.entries.truncate(limit);

@@ -14,8 +14,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::accept;
 use crate::admission::{Admission, Operation, Review};
 use crate::error::ApiError;
+use crate::pick::Picker;
 use crate::query::Query;
 use crate::render::{IncludeObject, Style};
+use crate::selection::Selection;
 
 /// A request to one kind's collection or to one object.
 pub(crate) struct Call {
@@ -94,18 +96,31 @@ pub(crate) struct Resource<K: Kind> {
     pub admission: Arc<Vec<Arc<dyn Admission>>>,
     /// What every stored value begins with.
     pub head: Arc<str>,
+    /// Selects among stored values.
+    pub picker: Arc<Picker<K>>,
 }
 
 impl<K: Kind> Resource<K> {
     pub fn new(store: Arc<dyn Store>, admission: Arc<Vec<Arc<dyn Admission>>>) -> Self {
+        let head: Arc<str> = typed::head::<K>().into();
         Resource {
             objects: Objects::new(store.clone()),
             spec: SpecWriter::new(store.clone()),
             status: StatusWriter::new(store.clone()),
             store,
             admission,
-            head: typed::head::<K>().into(),
+            picker: Arc::new(Picker::new(head.clone())),
+            head,
         }
+    }
+
+    /// The one key that a selection is about, where it names an object of a known namespace. What is left of the
+    /// selection must still match.
+    pub fn only_key(call: &Call, selection: &mut Selection) -> Option<String> {
+        if K::NAMESPACED && call.namespace.is_none() {
+            return None;
+        }
+        selection.take_name().map(|name| typed::key::<K>(call.ns(), &name))
     }
 
     /// Asks every admission hook.

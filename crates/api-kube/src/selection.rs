@@ -28,6 +28,21 @@ impl Selection {
         Ok(Selection { labels, fields })
     }
 
+    /// Takes out a comparison with one name, for reading only what stands under it. What is left must still match.
+    pub fn take_name(&mut self) -> Option<String> {
+        self.fields.take("metadata.name")
+    }
+
+    /// What it asks of labels.
+    pub fn labels(&self) -> &LabelSelector {
+        &self.labels
+    }
+
+    /// What it asks of fields.
+    pub fn fields(&self) -> &FieldSelector {
+        &self.fields
+    }
+
     /// Whether it selects everything.
     pub fn is_all(&self) -> bool {
         self.labels.is_all() && self.fields.is_all()

@@ -289,6 +289,12 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
+    /// Takes out the first comparison that asks for one value of `field`, and gives that value.
+    pub fn take(&mut self, field: &str) -> Option<String> {
+        let at = self.terms.iter().position(|t| t.equal && t.field == field)?;
+        Some(self.terms.remove(at).value)
+    }
+
     /// The comparisons.
     pub fn terms(&self) -> &[FieldTerm] {
         &self.terms

@@ -20,6 +20,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use crate::accept::Representation;
 use crate::error::ApiError;
 use crate::list::{not_ahead, revision_param};
+use crate::pick::Picker;
 use crate::query::Query;
 use crate::render::{self, Style};
 use crate::resource::{Call, Resource, json_response};
@@ -75,58 +76,50 @@ fn start(query: &Query, bookmarks: bool) -> Result<Start, ApiError> {
 }
 
 /// Makes lines of events.
-struct Lines {
+struct Lines<K: Kind> {
     head: Arc<str>,
     style: Style,
     selection: Selection,
+    picker: Arc<Picker<K>>,
     columns_sent: bool,
     buffer: Vec<u8>,
 }
 
-impl Lines {
-    /// Whether objects have to be parsed at all.
-    fn typed(&self) -> bool {
-        !self.selection.is_all() || self.style.representation != Representation::Json
-    }
-
-    fn change<K: Kind>(&mut self, event: &WatchEvent) -> Result<(), ApiError> {
-        if !self.typed() {
-            let type_ = match event.kind {
-                WatchEventKind::Delete => "DELETED",
-                WatchEventKind::Put if event.entry.created == event.entry.revision => "ADDED",
-                WatchEventKind::Put => "MODIFIED",
-            };
-            return self.line(type_, |out, head| render::splice::<K>(out, head, &event.entry));
-        }
-        let object = typed::decode::<K>(&event.entry)?;
-        let matches = self.selection.matches(&object);
+impl<K: Kind> Lines<K> {
+    fn change(&mut self, event: &WatchEvent) -> Result<(), ApiError> {
+        let matches = self.picker.selects(&self.selection, &event.entry);
+        let existed = event.entry.created != event.entry.revision;
         let matched = match &event.previous {
-            Some(p) => typed::decode::<K>(p).is_ok_and(|o| self.selection.matches(&o)),
+            Some(p) => self.picker.selects(&self.selection, p),
             // Where the store no longer knows, the client hears of it rather than not.
-            None => event.entry.created != event.entry.revision || event.kind == WatchEventKind::Delete,
+            None => existed || event.kind == WatchEventKind::Delete,
         };
         let type_ = match (event.kind, matched, matches) {
             (WatchEventKind::Put, false, true) => "ADDED",
-            (WatchEventKind::Put, true, true) => "MODIFIED",
+            (WatchEventKind::Put, true, true) if existed => "MODIFIED",
+            (WatchEventKind::Put, true, true) => "ADDED",
             (WatchEventKind::Put, true, false) => "DELETED",
             (WatchEventKind::Delete, true, _) => "DELETED",
             (_, false, _) => return Ok(()),
         };
-        self.object(type_, &object)
+        self.entry(type_, &event.entry)
     }
 
-    fn present<K: Kind>(&mut self, entry: &Entry) -> Result<(), ApiError> {
-        if !self.typed() {
-            return self.line("ADDED", |out, head| render::splice::<K>(out, head, entry));
-        }
-        let object = typed::decode::<K>(entry)?;
-        match self.selection.matches(&object) {
-            true => self.object("ADDED", &object),
+    fn present(&mut self, entry: &Entry) -> Result<(), ApiError> {
+        match self.picker.selects(&self.selection, entry) {
+            true => self.entry("ADDED", entry),
             false => Ok(()),
         }
     }
 
-    fn object<K: Kind>(&mut self, type_: &str, object: &Object<K>) -> Result<(), ApiError> {
+    fn entry(&mut self, type_: &str, entry: &Entry) -> Result<(), ApiError> {
+        if self.style.representation == Representation::Json {
+            return self.line(type_, |out, head| render::splice::<K>(out, head, entry));
+        }
+        self.object(type_, &typed::decode::<K>(entry)?)
+    }
+
+    fn object(&mut self, type_: &str, object: &Object<K>) -> Result<(), ApiError> {
         let body = self.style.one(object, !self.columns_sent)?;
         self.columns_sent = true;
         self.line(type_, |out, _| {
@@ -135,7 +128,7 @@ impl Lines {
         })
     }
 
-    fn bookmark<K: Kind>(&mut self, revision: Revision, initial_end: bool) {
+    fn bookmark(&mut self, revision: Revision, initial_end: bool) {
         let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
@@ -181,7 +174,7 @@ impl Lines {
 struct Watch<K: Kind> {
     store: Arc<dyn Store>,
     upstream: WatchStream,
-    lines: Lines,
+    lines: Lines<K>,
     /// The present objects that were not sent yet.
     present: VecDeque<Entry>,
     /// Revision of the bookmark that ends them.
@@ -189,7 +182,8 @@ struct Watch<K: Kind> {
     bookmarks: Option<Interval>,
     deadline: Instant,
     ended: bool,
-    kind: std::marker::PhantomData<fn() -> K>,
+    /// The one key it is about, where it is about one.
+    only: Option<String>,
 }
 
 impl<K: Kind> Watch<K> {
@@ -228,12 +222,12 @@ impl<K: Kind> Watch<K> {
         while self.lines.buffer.len() < CHUNK
             && let Some(entry) = self.present.pop_front()
         {
-            self.report(|l| l.present::<K>(&entry));
+            self.report(|l| l.present(&entry));
         }
         if self.present.is_empty()
             && let Some(revision) = self.announce_end.take()
         {
-            self.lines.bookmark::<K>(revision, true);
+            self.lines.bookmark(revision, true);
         }
     }
 
@@ -241,7 +235,9 @@ impl<K: Kind> Watch<K> {
     fn take(&mut self, mut event: Option<Result<WatchEvent, biga_store::Error>>) {
         loop {
             match event {
-                Some(Ok(e)) => self.report(|l| l.change::<K>(&e)),
+                // Keys that begin with the wanted one come along.
+                Some(Ok(e)) if self.only.as_ref().is_some_and(|key| *key != e.entry.key) => {}
+                Some(Ok(e)) => self.report(|l| l.change(&e)),
                 Some(Err(e)) => {
                     // The client lists again; a closed store only ends the watch.
                     if !matches!(e, biga_store::Error::Closed) {
@@ -278,10 +274,10 @@ impl<K: Kind> Watch<K> {
                 return;
             }
         }
-        self.lines.bookmark::<K>(revision, false);
+        self.lines.bookmark(revision, false);
     }
 
-    fn report(&mut self, line: impl FnOnce(&mut Lines) -> Result<(), ApiError>) {
+    fn report(&mut self, line: impl FnOnce(&mut Lines<K>) -> Result<(), ApiError>) {
         if let Err(e) = line(&mut self.lines) {
             tracing::error!(error = %e, "left out of a watch");
         }
@@ -291,13 +287,16 @@ impl<K: Kind> Watch<K> {
 impl<K: Kind> Resource<K> {
     pub async fn watch(&self, call: &Call) -> Result<Response, ApiError> {
         let style = call.style()?;
-        let selection = Selection::parse::<K>(&call.query)?;
+        let mut selection = Selection::parse::<K>(&call.query)?;
         let bookmarks = call.query.flag("allowWatchBookmarks")?;
         let timeout = match call.query.number::<u64>("timeoutSeconds")? {
             None | Some(0) => DEFAULT_TIMEOUT,
             Some(s) => Duration::from_secs(s.min(MAX_TIMEOUT)),
         };
-        let prefix = typed::prefix::<K>(call.namespace.as_deref());
+        let only = Self::only_key(call, &mut selection);
+        let prefix = only
+            .clone()
+            .unwrap_or_else(|| typed::prefix::<K>(call.namespace.as_deref()));
         let mut present = VecDeque::new();
         let mut end = None;
         let from = match start(&call.query, bookmarks)? {
@@ -308,6 +307,7 @@ impl<K: Kind> Resource<K> {
             Start::Present { announce_end } => {
                 let listing = self.store.list(&prefix, ListOptions::default()).await?;
                 present = listing.entries.into();
+                present.retain(|e: &Entry| only.as_ref().is_none_or(|key| *key == e.key));
                 end = announce_end.then_some(listing.revision);
                 listing.revision
             }
@@ -319,6 +319,7 @@ impl<K: Kind> Resource<K> {
                 head: self.head.clone(),
                 style,
                 selection,
+                picker: self.picker.clone(),
                 columns_sent: false,
                 buffer: Vec::new(),
             },
@@ -331,7 +332,7 @@ impl<K: Kind> Resource<K> {
             }),
             deadline: Instant::now() + timeout,
             ended: false,
-            kind: std::marker::PhantomData,
+            only,
         };
         let lines = futures_util::stream::unfold(watch, |mut w| async move {
             let piece = w.next().await?;

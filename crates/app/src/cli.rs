@@ -1,5 +1,7 @@
 //! The command line.
 
+mod quick;
+
 use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -142,6 +144,12 @@ enum Shell {
     Bash,
     Zsh,
     Fish,
+}
+
+/// Reads the command line of this process; ends it where that is a mistake or asks for help.
+pub fn parse() -> Cli {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    quick::parse(&words).unwrap_or_else(|| Cli::parse_from(words))
 }
 
 /// Carries out a command line.

@@ -21,15 +21,13 @@ mod session;
 mod term;
 mod wait;
 
-use clap::Parser as _;
-
 use crate::exit::Code;
 
 fn main() {
     clap_complete::CompleteEnv::with_factory(complete::command)
         .var("BIGA_COMPLETE")
         .complete();
-    let code = match cli::run(cli::Cli::parse()) {
+    let code = match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(e) => report(&e),
     };

@@ -10,6 +10,8 @@ use crate::context::{Context, familiar};
 use crate::exit::{Code, fail};
 use crate::output::{draws, note};
 
+/// How long a start may take before people are shown what it waits for.
+const SHOW_PULL_AFTER: Duration = Duration::from_millis(150);
 /// How long the scheduler may take to find a node.
 const PLACED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -20,9 +22,13 @@ pub async fn instance<T>(
     mut done: impl FnMut(Option<&Object<Instance>>) -> Option<T>,
 ) -> Result<T, Error> {
     let uid = o.uid().to_string();
-    cx.api::<Instance>()
-        .wait_for(o.name(), |seen| done(seen.filter(|s| s.uid() == uid)))
-        .await
+    let api = cx.api::<Instance>();
+    let mine = |seen: Option<&Object<Instance>>| done(seen.filter(|s| s.uid() == uid));
+    // One that was made just now has no past to be mistaken for the present.
+    match o.status {
+        None => api.wait_from(o, mine).await,
+        Some(_) => api.wait_for(o.name(), mine).await,
+    }
 }
 
 /// Waits until the agent has answered this very generation of the spec and the instance runs. Shows the pull of its image.
@@ -124,8 +130,9 @@ pub async fn with_pull<T, E>(cx: &Context, reference: &str, work: impl Future<Ou
     }
 }
 
-/// Shows the pull of an image until dropped.
+/// Shows the pull of an image until dropped. An image that is here needs no words, so at first nothing is asked.
 async fn show_pull<T>(cx: &Context, reference: &str) -> T {
+    tokio::time::sleep(SHOW_PULL_AFTER).await;
     if let Ok(r) = reference.parse::<Reference>() {
         let mut watch = cx.api::<Image>().watch(&ListParams::named(&r.object_name()));
         let mut bar = PullBar::new(reference);

@@ -6,7 +6,7 @@ use biga_model::{Kind, Object};
 use serde_json::Value;
 
 use crate::raw::{List, ListMeta, RawApi, Resource, Table, optional};
-use crate::watch::Watcher;
+use crate::watch::{WatchEvent, Watcher};
 use crate::{Client, DeleteParams, Error, ListParams, Patch};
 
 /// Objects of kind `K` in one namespace, or in all.
@@ -99,24 +99,46 @@ impl<K: Kind> Api<K> {
         Watcher::new(self.raw.clone(), params.clone(), Some(from.to_string()))
     }
 
-    /// Follows one object until `done` gives a value; called with `None` when the object is gone.
-    pub async fn wait_for<T>(
+    /// Follows `object` from the state in which it was read until `done` gives a value; called with `None` when it is
+    /// gone. The state itself is looked at first, so nothing has to be listed.
+    pub async fn wait_from<T>(
         &self,
-        name: &str,
+        object: &Object<K>,
         mut done: impl FnMut(Option<&Object<K>>) -> Option<T>,
     ) -> Result<T, Error> {
-        use crate::watch::WatchEvent;
-        let mut watch = self.watch(&ListParams::named(name));
-        loop {
-            let found = match watch.next_event().await? {
-                WatchEvent::Listed(items) => done(items.iter().find(|o| o.name() == name)),
-                WatchEvent::Applied(o) if o.name() == name => done(Some(&o)),
-                WatchEvent::Deleted(o) if o.name() == name => done(None),
-                _ => None,
-            };
-            if let Some(v) = found {
-                return Ok(v);
+        if object.metadata.resource_version.is_empty() {
+            return self.wait_for(object.name(), done).await;
+        }
+        match done(Some(object)) {
+            Some(v) => Ok(v),
+            None => {
+                let from = &object.metadata.resource_version;
+                let watch = self.watch_from(&ListParams::named(object.name()), from);
+                follow(watch, object.name(), done).await
             }
+        }
+    }
+
+    /// Follows one object until `done` gives a value; called with `None` when the object is gone.
+    pub async fn wait_for<T>(&self, name: &str, done: impl FnMut(Option<&Object<K>>) -> Option<T>) -> Result<T, Error> {
+        follow(self.watch(&ListParams::named(name)), name, done).await
+    }
+}
+
+async fn follow<K: Kind, T>(
+    mut watch: Watcher<K>,
+    name: &str,
+    mut done: impl FnMut(Option<&Object<K>>) -> Option<T>,
+) -> Result<T, Error> {
+    loop {
+        let found = match watch.next_event().await? {
+            WatchEvent::Listed(items) => done(items.iter().find(|o| o.name() == name)),
+            WatchEvent::Applied(o) if o.name() == name => done(Some(&o)),
+            WatchEvent::Deleted(o) if o.name() == name => done(None),
+            _ => None,
+        };
+        if let Some(v) = found {
+            return Ok(v);
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Inner {
     ports: Mutex<Ports>,
     /// Links and endpoints of instances attached by this process.
     attached: Mutex<HashMap<String, Attached>>,
+    /// Instances of which something may be in the kernel that is not in `attached`: known once a sweep has looked.
+    leftovers: Mutex<Option<HashSet<String>>>,
     upstreams: Arc<Upstreams>,
 }
 
@@ -57,6 +59,7 @@ impl Inner {
             making: Mutex::new(()),
             ports: Mutex::default(),
             attached: Mutex::default(),
+            leftovers: Mutex::default(),
             upstreams: Arc::new(Upstreams::new(config.upstreams.clone())),
             config,
         })
@@ -270,6 +273,9 @@ impl Inner {
             Err(e) => {
                 if let Err(undo) = self.clear(uid) {
                     tracing::warn!(uid, error = %undo, "half-made taps stay until the next sweep");
+                    if let Some(left) = self.leftovers.lock().as_mut() {
+                        left.insert(uid.to_owned());
+                    }
                 }
                 return Err(e);
             }
@@ -300,6 +306,12 @@ impl Inner {
             })
         };
         endpoints.iter().map(end).collect()
+    }
+
+    /// Whether there is nothing to undo: it was not attached, and the last sweep found nothing of it. Asks no kernel.
+    pub fn holds_nothing(&self, uid: &str) -> bool {
+        let clean = self.leftovers.lock().as_ref().is_some_and(|left| !left.contains(uid));
+        clean && !self.attached.lock().contains_key(uid)
     }
 
     /// Undoes an attach and gives back the links to look after: where nothing runs in a namespace any more, the
@@ -349,7 +361,11 @@ impl Inner {
             }
         };
         attach::drop_links(&mut home, &links)?;
-        attach::drop_netns(&path)
+        attach::drop_netns(&path)?;
+        if let Some(left) = self.leftovers.lock().as_mut() {
+            left.remove(uid);
+        }
+        Ok(())
     }
 
     // --- ports ----------------------------------------------------------------------------------------------------
@@ -372,6 +388,11 @@ impl Inner {
             return Err(e);
         }
         Ok(filled)
+    }
+
+    /// Whether it has published ports.
+    pub fn publishes(&self, uid: &str) -> bool {
+        !self.ports.lock().elements_of(uid).is_empty()
     }
 
     pub fn unpublish(&self, uid: &str) -> Result<(), Error> {
@@ -426,13 +447,15 @@ impl Inner {
             network.leases.retain(alive);
             bridges.insert(network.bridge.clone());
         }
-        swept.links = self.sweep_links(live, &bridges)?;
-        swept.namespaces = self.sweep_namespaces(live)?;
+        let mut left = HashSet::new();
+        swept.links = self.sweep_links(live, &bridges, &mut left)?;
+        swept.namespaces = self.sweep_namespaces(live, &mut left)?;
+        *self.leftovers.lock() = Some(left);
         swept.ports = self.sweep_rules(&bridges)?;
         Ok(swept)
     }
 
-    fn sweep_namespaces(&self, live: &HashSet<String>) -> Result<usize, Error> {
+    fn sweep_namespaces(&self, live: &HashSet<String>, left: &mut HashSet<String>) -> Result<usize, Error> {
         let dir = self.config.run_dir.join("netns");
         let entries = match fs::read_dir(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -441,23 +464,48 @@ impl Inner {
         let mut removed = 0;
         for entry in entries {
             let entry = entry.map_err(|e| Error::io("list", &dir, e))?;
-            if !entry.file_name().to_str().is_some_and(|uid| live.contains(uid)) {
-                attach::drop_netns(&entry.path())?;
-                removed += 1;
+            match entry.file_name().to_str() {
+                Some(uid) if live.contains(uid) => {
+                    left.insert(uid.to_owned());
+                }
+                _ => {
+                    attach::drop_netns(&entry.path())?;
+                    removed += 1;
+                }
             }
         }
         Ok(removed)
     }
 
-    fn sweep_links(&self, live: &HashSet<String>, bridges: &HashSet<String>) -> Result<usize, Error> {
-        let stems: HashSet<String> = live.iter().flat_map(|uid| self.names.stems(uid)).collect();
+    /// Removes links of nobody; notes in `left` whose links stay.
+    fn sweep_links(
+        &self,
+        live: &HashSet<String>,
+        bridges: &HashSet<String>,
+        left: &mut HashSet<String>,
+    ) -> Result<usize, Error> {
+        let own = |uid: &String| {
+            self.names
+                .stems(uid)
+                .into_iter()
+                .map(|s| (s, uid.clone()))
+                .collect::<Vec<_>>()
+        };
+        let stems: HashMap<String, String> = live.iter().flat_map(own).collect();
         let prefix = self.names.bridge_prefix();
         let mut home = self.home.lock();
         let dead = |name: &str| match self.names.stem_of(name) {
-            Some(stem) => !stems.contains(stem),
+            Some(stem) => !stems.contains_key(stem),
             None => name.starts_with(&prefix) && !bridges.contains(name),
         };
-        let names: Vec<String> = home.links()?.into_iter().map(|l| l.name).filter(|n| dead(n)).collect();
+        let present: Vec<String> = home.links()?.into_iter().map(|l| l.name).collect();
+        left.extend(
+            present
+                .iter()
+                .filter_map(|n| stems.get(self.names.stem_of(n)?))
+                .cloned(),
+        );
+        let names: Vec<String> = present.into_iter().filter(|n| dead(n)).collect();
         attach::drop_links(&mut home, &names)?;
         Ok(names.len())
     }

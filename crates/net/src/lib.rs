@@ -214,6 +214,9 @@ impl Net {
     /// Undoes either attach; to be called when nothing runs in it any more. Addresses stay allocated. Detaching what
     /// is not attached is no error. Links of a container may stay some milliseconds longer.
     pub async fn detach(&self, instance_uid: &str) -> Result<(), Error> {
+        if self.inner.holds_nothing(instance_uid) {
+            return Ok(());
+        }
         let uid = instance_uid.to_owned();
         let links = self.blocking(move |inner| inner.detach(&uid)).await?;
         if !links.is_empty() {
@@ -236,6 +239,9 @@ impl Net {
 
     /// Withdraws all published ports of the instance.
     pub async fn unpublish(&self, instance_uid: &str) -> Result<(), Error> {
+        if !self.inner.publishes(instance_uid) {
+            return Ok(());
+        }
         let uid = instance_uid.to_owned();
         self.blocking(move |inner| inner.unpublish(&uid)).await
     }

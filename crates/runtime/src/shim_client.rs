@@ -244,10 +244,9 @@ impl Runtime for ShimRuntime {
 
     async fn adopt(&self, uid: &str) -> Result<(Status, Events), Error> {
         let mut c = self.connect(uid).await?;
-        // Watch first, so that no change falls between the two.
+        // The answer is the state from which the events go on: no change falls between the two.
         c.send(&Request::Watch).await?;
-        c.reply().await?;
-        let status = as_status(self.call(uid, &Request::Status).await?);
+        let status = as_status(c.reply().await?);
         let (tx, rx) = tokio::sync::mpsc::channel(64);
         tokio::spawn(async move {
             while let Ok(Some(frame)) = c.frame().await {

@@ -9,6 +9,7 @@ pub mod backend;
 mod listen;
 mod long;
 mod node;
+mod peer;
 pub mod pki;
 mod serve;
 mod stream;

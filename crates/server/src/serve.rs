@@ -24,6 +24,7 @@ use tower::ServiceExt;
 
 use crate::Error;
 use crate::listen::{self, Tls, TlsOptions, Unix, UnixOptions};
+use crate::peer::Peer;
 
 /// How long the end of a server waits for running requests.
 const GRACE: Duration = Duration::from_secs(5);
@@ -134,7 +135,12 @@ impl App {
                 user,
                 groups: Vec::new(),
             };
-            self.spawn(self.clone().connection(stream, caller));
+            // Without half-closed connections hyper sees the end of a client by itself.
+            let peer = match self.half_close {
+                true => Peer::of(&stream),
+                false => Peer::default(),
+            };
+            self.spawn(self.clone().connection(stream, caller, peer));
         }
     }
 
@@ -156,7 +162,7 @@ impl App {
                 let subject = certificates.and_then(|c| c.first()).and_then(crate::pki::subject);
                 // The verifier lets nobody in without a certificate; one without a name is not let in either.
                 let Some((user, groups)) = subject else { return };
-                app.connection(stream, Caller { user, groups }).await;
+                app.connection(stream, Caller { user, groups }, Peer::default()).await;
             });
         }
     }
@@ -180,7 +186,7 @@ impl App {
         self.tasks.spawn(task);
     }
 
-    async fn connection<S>(self, stream: S, caller: Caller)
+    async fn connection<S>(self, stream: S, caller: Caller, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -199,8 +205,8 @@ impl App {
         let app = Arc::new(self);
         let caller = Arc::new(caller);
         let service = hyper::service::service_fn(move |request| {
-            let (app, caller) = (app.clone(), caller.clone());
-            async move { Ok::<_, std::convert::Infallible>(app.request(request, &caller).await) }
+            let (app, caller, peer) = (app.clone(), caller.clone(), peer.clone());
+            async move { Ok::<_, std::convert::Infallible>(app.request(request, &caller, peer).await) }
         });
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let done = tokio::select! {
@@ -215,7 +221,7 @@ impl App {
         }
     }
 
-    async fn request(&self, request: Request<Incoming>, caller: &Caller) -> Response {
+    async fn request(&self, request: Request<Incoming>, caller: &Caller, peer: Peer) -> Response {
         let id = format!("{:08x}-{}", self.boot, self.count.fetch_add(1, Ordering::Relaxed));
         let (method, path) = (request.method().clone(), request.uri().path().to_string());
         let mut request = request.map(Body::new);
@@ -246,15 +252,21 @@ impl App {
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-request-id", id);
         }
-        self.bounded(response)
+        self.bounded(response, peer)
     }
 
-    /// Ends endless bodies (watches, followed logs) with the server.
-    fn bounded(&self, response: Response) -> Response {
+    /// Ends endless bodies (watches, followed logs) with the server, and with their client.
+    fn bounded(&self, response: Response, peer: Peer) -> Response {
         if response.body().size_hint().exact().is_some() {
             return response;
         }
         let shutdown = self.shutdown.clone().cancelled_owned();
-        response.map(|body| Body::from_stream(body.into_data_stream().take_until(shutdown)))
+        let over = Box::pin(async move {
+            tokio::select! {
+                () = shutdown => {}
+                () = peer.gone() => {}
+            }
+        });
+        response.map(|body| Body::from_stream(body.into_data_stream().take_until(over)))
     }
 }

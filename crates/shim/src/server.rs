@@ -387,7 +387,8 @@ impl Server {
                 if let Some(c) = self.core.clients.get_mut(&number) {
                     c.role = Role::Watching;
                 }
-                Ok(Some(Reply::Ok))
+                // What was before; all that comes after is told.
+                Ok(Some(self.status()))
             }
             Request::Pids => self
                 .workload
@@ -583,6 +584,8 @@ impl Server {
 /// A session of its own, deaf to the terminal's signals, unreadable for others.
 fn prepare_process(config: &ShimConfig) -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::failed(format!("cannot prepare the shim's process: {e}"));
+    // It was executed by the number of a descriptor, which says nothing to people who look at the processes.
+    let _ = rustix::thread::set_name(c"biga-shim");
     // A shim started as a session's leader is one already.
     let _ = rustix::process::setsid();
     for signal in [1, 2, 3, 13, 15] {

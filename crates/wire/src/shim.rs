@@ -50,7 +50,7 @@ pub enum Request {
     },
     /// The connection becomes a stream of the machine's serial console (the kernel console of a microvm). Answered by [`Reply::Ok`].
     Console,
-    /// Answered by [`Reply::Ok`], then [`Event`]s follow until the connection closes.
+    /// Answered by [`Reply::Status`], the state now; [`Event`]s of what comes after it follow until the connection closes.
     Watch,
     /// Ids of processes inside, as the host sees them. Answered by [`Reply::Pids`].
     Pids,

@@ -521,6 +521,11 @@ impl Task {
     /// Lets the object go; one that removes itself at its end is deleted first.
     async fn let_go(&self, object: &Object<Instance>) -> Result<(), biga_store::typed::Error> {
         if !object.is_deleting() {
+            let (ns, name) = (&self.namespace, &self.name);
+            let gone = self.writer.remove_finished(ns, name, &self.uid, AGENT_FINALIZER);
+            if gone.await? {
+                return Ok(());
+            }
             let only = DeleteOptions {
                 uid: Some(self.uid.clone()),
                 ..DeleteOptions::default()

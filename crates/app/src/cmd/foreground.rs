@@ -15,6 +15,8 @@ use crate::wait;
 /// How long a lost daemon is waited for, and the removal after the end.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a stream may take to open before the instance's status is looked at.
+const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 /// Attaches to an instance that starts (or runs) and stays until it ends or the user leaves.
 pub async fn attach(cx: &Context, o: &Object<Instance>, options: Options) -> anyhow::Result<Code> {
@@ -134,11 +136,16 @@ fn may_change(e: &Error) -> bool {
 /// One attempt, given up when the instance turns out to have failed.
 async fn ask(cx: &Context, o: &Object<Instance>, way: &Way) -> anyhow::Result<Asked> {
     let generation = o.metadata.generation;
-    let failed = wait::instance(cx, o, |seen| {
-        let s = seen?;
-        let answered = s.status_or_default().observed_generation >= generation;
-        wait::start_failure(s).filter(|_| answered)
-    });
+    let failed = async {
+        // The daemon itself tells of a failure on the stream; this is for one that is slow to.
+        tokio::time::sleep(LOOK_AFTER).await;
+        let failure = |seen: Option<&Object<Instance>>| {
+            let s = seen?;
+            let answered = s.status_or_default().observed_generation >= generation;
+            wait::start_failure(s).filter(|_| answered)
+        };
+        wait::instance(cx, o, failure).await
+    };
     tokio::select! {
         biased;
         r = cx.client.open_stream(&cx.namespace, o.name(), way.verb, &way.ask) => match r {

@@ -215,7 +215,7 @@ impl Rig {
     /// Waits for the end of the entrypoint.
     pub fn wait(&self) -> Exit {
         let mut watch = self.connect();
-        assert_eq!(watch.ask(&Request::Watch), Reply::Ok);
+        assert!(matches!(watch.ask(&Request::Watch), Reply::Status { .. }));
         let status = self.status();
         if status.state == State::Exited {
             return status.exit.unwrap();

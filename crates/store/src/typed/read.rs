@@ -8,7 +8,7 @@ use biga_model::{Kind, Object};
 use futures_util::{Stream, StreamExt};
 
 use super::{Error, decode, key, prefix};
-use crate::api::{ListOptions, Revision, Store, WatchEventKind};
+use crate::api::{ListOptions, Revision, Store, WatchEvent, WatchEventKind};
 
 /// Reads objects of one kind. Cheap to clone.
 pub struct Objects<K: Kind> {
@@ -38,8 +38,6 @@ pub enum ObjectEvent<K: Kind> {
     Put {
         /// As it is now.
         object: Box<Object<K>>,
-        /// As it was, where there was one and the store still knows it.
-        previous: Option<Box<Object<K>>>,
     },
     /// It is gone.
     Deleted {
@@ -95,16 +93,51 @@ impl<K: Kind> Objects<K> {
     /// Changes after revision `from`; `None` starts now.
     pub async fn watch(&self, namespace: Option<&str>, from: Option<Revision>) -> Result<ObjectStream<K>, Error> {
         let stream = self.store.watch(&prefix::<K>(namespace), from).await?;
-        Ok(Box::pin(stream.map(|event| {
-            let event = event?;
-            let object = Box::new(decode(&event.entry)?);
-            Ok(match event.kind {
-                WatchEventKind::Put => ObjectEvent::Put {
-                    object,
-                    previous: event.previous.and_then(|p| decode(&p).ok()).map(Box::new),
-                },
-                WatchEventKind::Delete => ObjectEvent::Deleted { object },
-            })
+        Ok(Box::pin(stream.map(|event| typed(&event?))))
+    }
+
+    /// As [`Objects::watch`], of the one object of this name. What happens to others costs nothing.
+    pub async fn watch_one(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: Option<Revision>,
+    ) -> Result<ObjectStream<K>, Error> {
+        let key = key::<K>(namespace, name);
+        let stream = self.store.watch(&key, from).await?;
+        Ok(Box::pin(stream.filter_map(move |event| {
+            let found = match event {
+                // Keys that begin with this one come along.
+                Ok(e) if e.entry.key != key => None,
+                Ok(e) => Some(typed(&e)),
+                Err(e) => Some(Err(e.into())),
+            };
+            std::future::ready(found)
         })))
     }
+
+    /// As [`Objects::watch`], of removals only.
+    pub async fn watch_removals(
+        &self,
+        namespace: Option<&str>,
+        from: Option<Revision>,
+    ) -> Result<ObjectStream<K>, Error> {
+        let stream = self.store.watch(&prefix::<K>(namespace), from).await?;
+        Ok(Box::pin(stream.filter_map(|event| {
+            let found = match event {
+                Ok(e) if e.kind == WatchEventKind::Put => None,
+                Ok(e) => Some(typed(&e)),
+                Err(e) => Some(Err(e.into())),
+            };
+            std::future::ready(found)
+        })))
+    }
+}
+
+fn typed<K: Kind>(event: &WatchEvent) -> Result<ObjectEvent<K>, Error> {
+    let object = Box::new(decode(&event.entry)?);
+    Ok(match event.kind {
+        WatchEventKind::Put => ObjectEvent::Put { object },
+        WatchEventKind::Delete => ObjectEvent::Deleted { object },
+    })
 }

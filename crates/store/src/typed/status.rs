@@ -97,6 +97,33 @@ impl<K: Kind> StatusWriter<K> {
         }
     }
 
+    /// Lets an object go that removes itself at its end, in one write: where `finalizer` is all it still waits for, it is
+    /// deleted. False where others have a say, so that its deletion must be asked for as usual.
+    pub async fn remove_finished(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        finalizer: &str,
+    ) -> Result<bool, Error> {
+        loop {
+            let current = match self.current(namespace, name, uid).await {
+                Err(e) if e.is_not_found() => return Ok(true),
+                other => other?,
+            };
+            if current.metadata.finalizers.iter().any(|f| f != finalizer) {
+                return Ok(false);
+            }
+            let at = Precondition::Revision(revision_of(&current)?);
+            let deleted = self.store.delete(&key_of(&current), at).await;
+            match deleted.map_err(|e| Error::of_swap::<K>(e, name)) {
+                Err(e) if e.is_conflict() => {}
+                Err(e) if !e.is_not_found() => return Err(e),
+                _ => return Ok(true),
+            }
+        }
+    }
+
     async fn current(&self, namespace: &str, name: &str, uid: &str) -> Result<Object<K>, Error> {
         let current = Objects::<K>::new(self.store.clone()).get(namespace, name).await?;
         if !uid.is_empty() && current.metadata.uid != uid {

@@ -217,19 +217,15 @@ async fn watches_are_typed_and_survive_damaged_entries() {
         .await
         .unwrap();
     spec.delete("default", "web", &DeleteOptions::default()).await.unwrap();
-    let Some(Ok(ObjectEvent::Put { object, previous: None })) = w.next().await else {
+    let Some(Ok(ObjectEvent::Put { object })) = w.next().await else {
         panic!()
     };
     assert_eq!(*object, made);
     assert!(matches!(w.next().await, Some(Err(Error::Damaged { .. }))));
-    let Some(Ok(ObjectEvent::Put {
-        object,
-        previous: Some(before),
-    })) = w.next().await
-    else {
+    let Some(Ok(ObjectEvent::Put { object })) = w.next().await else {
         panic!()
     };
-    assert_eq!((object.status_or_default().phase, *before), (Phase::Running, made));
+    assert_eq!(object.status_or_default().phase, Phase::Running);
     assert!(matches!(w.next().await, Some(Ok(ObjectEvent::Put { .. }))));
     let Some(Ok(ObjectEvent::Deleted { object })) = w.next().await else {
         panic!()
@@ -240,4 +236,61 @@ async fn watches_are_typed_and_survive_damaged_entries() {
         [],
         "what cannot be read is left out"
     );
+}
+
+#[tokio::test]
+async fn a_watch_of_one_object_hears_of_no_other() {
+    let (_, objects, spec, status) = handles();
+    let mut w = objects.watch_one("default", "web", None).await.unwrap();
+    let mut removed = objects.watch_removals(None, None).await.unwrap();
+    let mut other = web();
+    other.metadata.name = "web-2".into();
+    spec.create(other).await.unwrap();
+    let made = spec.create(web()).await.unwrap();
+    assert!(
+        status
+            .remove_finished("default", "web-2", "", biga_model::AGENT_FINALIZER)
+            .await
+            .unwrap()
+    );
+    let finalizer = biga_model::AGENT_FINALIZER;
+    assert!(
+        status
+            .remove_finished("default", "web", made.uid(), finalizer)
+            .await
+            .unwrap()
+    );
+    let Some(Ok(ObjectEvent::Put { object })) = w.next().await else {
+        panic!()
+    };
+    assert_eq!(*object, made);
+    let Some(Ok(ObjectEvent::Deleted { object })) = w.next().await else {
+        panic!()
+    };
+    assert_eq!(object.name(), "web");
+    for name in ["web-2", "web"] {
+        let Some(Ok(ObjectEvent::Deleted { object })) = removed.next().await else {
+            panic!()
+        };
+        assert_eq!(object.name(), name);
+    }
+}
+
+#[tokio::test]
+async fn what_others_wait_for_is_not_removed_in_one_step() {
+    let (_, objects, spec, status) = handles();
+    let mut o = web();
+    o.metadata.finalizers.push("somebody/else".into());
+    let uid = spec.create(o).await.unwrap().metadata.uid;
+    let finalizer = biga_model::AGENT_FINALIZER;
+    assert!(!status.remove_finished("default", "web", &uid, finalizer).await.unwrap());
+    assert!(objects.find("default", "web").await.unwrap().is_some());
+    // Another object of that name is none of its business, and one that is gone is gone.
+    assert!(
+        status
+            .remove_finished("default", "web", "another", finalizer)
+            .await
+            .unwrap()
+    );
+    assert!(objects.find("default", "web").await.unwrap().is_some());
 }
