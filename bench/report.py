@@ -17,7 +17,8 @@ def table(head, rows):
 def rows_table(rows):
     order, lines = {}, []
     for row in rows:
-        order.setdefault(row["work"], []).append(row)
+        if "cpu_ms" in row or "failed" in row:
+            order.setdefault(row["work"], []).append(row)
     for work, group in order.items():
         for row in sorted(group, key=lambda r: r.get("cpu_ms", float("inf"))):
             if "cpu_ms" in row:
