@@ -9,4 +9,5 @@ mod mounts;
 mod shared;
 mod streams;
 mod support;
+mod system;
 mod userns;
