@@ -176,8 +176,12 @@ impl Run<'_> {
         let mut capabilities = merge::capabilities(spec)?;
         let own_ids = namespaces.user.is_some();
         if spec.system && own_ids && spec.security.cap_drop.is_empty() {
-            // Within ids of its own an init system may do all: none of it reaches the host.
-            capabilities = biga_container::caps::NAMES.map(str::to_owned).to_vec();
+            // Within ids of its own an init system may do all: none of it reaches the host. Some it has no use for there, and would try.
+            let names = biga_container::caps::NAMES.into_iter();
+            capabilities = names
+                .filter(|c| !translate::OF_THE_HOST.contains(c))
+                .map(str::to_owned)
+                .collect();
         }
         let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
         let mut mounts = self.mounts(spec).await?;

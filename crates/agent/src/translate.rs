@@ -15,6 +15,17 @@ use crate::instance::Failure;
 /// The signal that asks an init system to shut down: SIGRTMIN+3.
 pub const SYSTEM_STOP: i32 = 37;
 
+/// Capabilities that mean nothing in a user namespace, and by which init systems judge whether to mount `debugfs`, load modules,
+/// set the clock, and halt the host instead of ending.
+pub const OF_THE_HOST: [&str; 6] = [
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "SYS_BOOT",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_TIME",
+];
+
 /// Limits in the shim's words.
 pub fn limits(r: &Resources) -> Limits {
     let device = |d: &biga_model::IoDevice| IoLimit {

@@ -55,6 +55,8 @@ pub(crate) struct Stream {
     stderr: Option<Source>,
     terminal: Option<Source>,
     input_blocked: bool,
+    /// Keeps the terminal alive while nobody inside has it open.
+    peer: Option<OwnedFd>,
 }
 
 impl Stream {
@@ -73,6 +75,7 @@ impl Stream {
             stderr,
             terminal,
             input_blocked: false,
+            peer: None,
         };
         host.watch(stream.child.pidfd.as_fd(), stream.token(EXIT), Interest::READ)?;
         for (source, part) in [
@@ -85,6 +88,17 @@ impl Stream {
             }
         }
         Ok(stream)
+    }
+
+    /// Keeps its terminal until the process ends, also while nobody inside has it open: an init system closes its own streams and
+    /// opens the console when it has something to say.
+    pub(crate) fn keep_terminal(&mut self) -> std::io::Result<()> {
+        use rustix::pty::OpenptFlags;
+        if let Some(master) = &self.terminal {
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            self.peer = Some(rustix::pty::ioctl_tiocgptpeer(&master.fd, flags)?);
+        }
+        Ok(())
     }
 
     fn token(&self, part: u32) -> u32 {

@@ -197,7 +197,10 @@ impl ContainerWorkload {
             .pending
             .take()
             .ok_or_else(|| Error::Field("the state", "the container was started before".into()))?;
-        let stream = pending.finish(MAIN, !self.config.start, host)?;
+        let mut stream = pending.finish(MAIN, !self.config.start, host)?;
+        if self.container.system {
+            stream.keep_terminal().step(|| "keep the container's console".into())?;
+        }
         let pid = stream.child.pid;
         self.streams.insert(MAIN, stream);
         let group = self.group.as_ref();

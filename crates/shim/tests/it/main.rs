@@ -1,6 +1,7 @@
 //! Real containers, held by a real shim. They need root and `busybox` linked statically.
 
 mod basics;
+mod controllers;
 mod isolation;
 mod life;
 mod limits;
@@ -8,4 +9,5 @@ mod mounts;
 mod shared;
 mod streams;
 mod support;
+mod system;
 mod userns;

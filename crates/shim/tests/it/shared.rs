@@ -367,7 +367,7 @@ fn programs_of_32_bits_run_under_the_default_filter() {
 fn an_init_system_manages_groups_of_its_own() {
     let script = "test -t 1 && echo terminal
         for d in /sys/fs/cgroup/systemd /sys/fs/cgroup; do mkdir $d/inner.scope 2>/dev/null && echo $$ > $d/inner.scope/cgroup.procs && echo moved && break; done
-        grep -c inner.scope /proc/self/cgroup; exec sleep 1000";
+        grep -c inner.scope /proc/self/cgroup; exec </dev/null >/dev/null 2>&1; sleep 0.1; echo later > /dev/console; exec sleep 1000";
     for ids in [
         None,
         Some(biga_wire::config::IdMap {
@@ -382,8 +382,8 @@ fn an_init_system_manages_groups_of_its_own() {
                 c.namespaces.user = ids;
             })
             .up();
-        until("its output", || (rig.log().lines().count() >= 3).then_some(()));
-        assert_eq!(rig.log().replace('\r', ""), "terminal\nmoved\n1\n", "{ids:?}");
+        until("its output", || (rig.log().lines().count() >= 4).then_some(()));
+        assert_eq!(rig.log().replace('\r', ""), "terminal\nmoved\n1\nlater\n", "{ids:?}");
         let (exit, out, err) = rig.exec(&["sh", "-c", "ls -l /dev/console; echo in"]);
         assert_eq!(exit.code, 0, "{err}");
         assert!(out.starts_with("crw") && out.ends_with("in\n"), "{out}");

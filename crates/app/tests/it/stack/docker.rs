@@ -260,3 +260,86 @@ fn the_socket_goes_and_comes_with_the_daemon() {
     docker(&d, &["rm", "-f", "stays"]).ok();
     d.until_clean();
 }
+
+#[test]
+fn sharing_and_security_options() {
+    if !has_docker() {
+        return;
+    }
+    let d = daemon();
+    let serve = "echo note > /dev/shm/note; cd /var/www; exec httpd -f -p 8080";
+    let id = docker(&d, &["run", "-d", "--name", "db", "busybox", "sh", "-c", serve]).ok();
+    eventually("the note", || {
+        (docker(&d, &["exec", "db", "cat", "/dev/shm/note"]).code == 0).then_some(())
+    });
+    // By name and by the beginning of the id.
+    let network = format!("container:{}", &id[..12]);
+    let share = [
+        "run",
+        "--rm",
+        "--network",
+        &network,
+        "--pid",
+        "container:db",
+        "--ipc",
+        "container:db",
+    ];
+    let script = "cat /dev/shm/note /proc/1/comm; wget -q -O - http://127.0.0.1:8080/";
+    let page = eventually("the page", || {
+        let r = docker(&d, &[&share[..], &["busybox", "sh", "-c", script]].concat());
+        (r.code == 0).then_some(r.out)
+    });
+    assert_eq!(page, "note\nhttpd\nhello from biga\n");
+
+    let profile = d.path().join("profile.json");
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    std::fs::write(&profile, text).unwrap();
+    let seccomp = format!("seccomp={}", profile.display());
+    let r = docker(
+        &d,
+        &["run", "--rm", "--security-opt", &seccomp, "busybox", "mkdir", "/x"],
+    );
+    assert!(r.code != 0 && r.err.contains("No space left"), "{r:?}");
+    let options = [
+        "--security-opt",
+        "systempaths=unconfined",
+        "--uts",
+        "host",
+        "--cgroupns",
+        "host",
+        "--device-cgroup-rule",
+        "c 1:11 w",
+        "--tmpfs",
+        "/t:uid=1000",
+        "--cpu-quota",
+        "50000",
+        "--cpu-period",
+        "100000",
+    ];
+    let run = [
+        &["run", "-d", "--name", "o"][..],
+        &options,
+        &["busybox", "sleep", "1000"],
+    ]
+    .concat();
+    docker(&d, &run).ok();
+    let inside = "head -c 1 /proc/interrupts | wc -c; stat -c %u /t; mknod /k c 1 11; echo x > /k && echo wrote";
+    assert_eq!(docker(&d, &["exec", "o", "sh", "-c", inside]).ok(), "1\n1000\nwrote");
+    let shown = docker(
+        &d,
+        &[
+            "inspect",
+            "-f",
+            "{{.HostConfig.CpuQuota}} {{.HostConfig.UTSMode}} {{.HostConfig.CgroupnsMode}}",
+            "o",
+        ],
+    );
+    assert_eq!(shown.ok(), "50000 host host");
+    docker(&d, &["update", "--cpu-quota", "20000", "o"]).ok();
+    assert_eq!(
+        docker(&d, &["inspect", "-f", "{{.HostConfig.CpuQuota}}", "o"]).ok(),
+        "20000"
+    );
+    docker(&d, &["rm", "-f", "o", "db"]).ok();
+    d.until_clean();
+}
