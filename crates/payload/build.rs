@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROGRAMS: [&str; 2] = ["biga-shim", "biga-guest"];
+const PROGRAMS: [&str; 3] = ["biga-shim", "biga-guest", "biga-oci"];
 /// Crates that the programs are made of.
-const SOURCES: [&str; 6] = ["container", "guest", "shim", "sys", "vm", "wire"];
+const SOURCES: [&str; 7] = ["container", "guest", "oci", "shim", "sys", "vm", "wire"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
