@@ -134,13 +134,35 @@ fn go(
 }
 
 fn command(first: &First<'_>) -> Result<Command, Error> {
-    let mut env: Vec<&str> = first.process.env.iter().map(String::as_str).collect();
-    let passed = std::env::var("LISTEN_FDS").ok();
-    let listen = passed.as_ref().map(|n| format!("LISTEN_FDS={n}"));
-    if let Some(listen) = &listen {
-        env.extend([listen, "LISTEN_PID=1"]);
+    let mut more = Vec::new();
+    if let Ok(passed) = std::env::var("LISTEN_FDS") {
+        more.extend([format!("LISTEN_FDS={passed}"), "LISTEN_PID=1".into()]);
     }
-    Command::new(first.process.args.iter().map(String::as_str), env).step(|| "write the command down".into())
+    self::command_of(first.process, more)
+}
+
+/// Arguments and environment of a process. `HOME` is the image's where nothing was said.
+pub(crate) fn command_of(process: &Process, mut more: Vec<String>) -> Result<Command, Error> {
+    if !process.env.iter().any(|v| v.starts_with("HOME=")) {
+        more.push(format!("HOME={}", home(process.user.uid)));
+    }
+    let env = process.env.iter().chain(&more).map(String::as_str);
+    Command::new(process.args.iter().map(String::as_str), env).step(|| "write the command down".into())
+}
+
+/// Home directory of a user in the image's own list; this process is inside.
+fn home(uid: u32) -> String {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let text = rustix::fs::open("/", flags, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|root| biga_container::beneath::read(root.as_fd(), "/etc/passwd"))
+        .unwrap_or_default();
+    let of = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let home = fields.get(5).filter(|h| h.starts_with('/') && !h.contains('\0'))?;
+        (fields.get(2)?.parse() == Ok(uid)).then(|| (*home).to_owned())
+    };
+    text.lines().find_map(of).unwrap_or_else(|| "/".into())
 }
 
 fn failure(program: &str, e: &io::Error) -> Error {

@@ -256,6 +256,8 @@ fn return_home(wanted: &Wanted) -> Result<(), Error> {
 fn fork(mut first: First<'_>, confinement: Confinement, theirs: OwnedFd) -> Result<Child, Error> {
     let wanted = first.wanted;
     let what = || "make the container's first process".into();
+    // Until its program runs nobody inside may look at the process: it holds the host's files.
+    process::set_undumpable().step(|| "hide this process".into())?;
     clocks(first.spec, wanted)?;
     for kind in [Kind::Pid, Kind::Time] {
         if let Some(joined) = wanted.joined(kind) {
@@ -335,7 +337,7 @@ fn fork_twice(
 }
 
 /// The id of a process as this one sees it.
-fn host_pid(pidfd: &OwnedFd) -> Option<u32> {
+pub(crate) fn host_pid(pidfd: &OwnedFd) -> Option<u32> {
     use std::os::fd::AsRawFd;
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     text.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()
@@ -390,7 +392,7 @@ fn accompany(
     }
 }
 
-fn died(child: &Child) -> Error {
+pub(crate) fn died(child: &Child) -> Error {
     let how = match child.wait(false) {
         Ok(Some(ended)) => format!("code {}", ended.code()),
         _ => "it closed its socket".into(),

@@ -87,17 +87,8 @@ pub fn start(request: &Request<'_>, state: &State, spec: &Spec) -> Result<Runnin
     let entrances = entrances(request, state)?;
     let kinds = differing(state.pid)?;
     let (socket, theirs) = control::pair()?;
-    let joins_pids = kinds.contains(&Kind::Pid);
-    if joins_pids {
-        // Its children, not this process. Nothing of the host but sockets and streams is open in them: what is inside could look.
-        rustix::thread::move_into_thread_name_spaces(init.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-            .step(|| "join the container's process ids".into())?;
-    }
     process::set_undumpable().step(|| "hide this process".into())?;
-    let child = match process::fork(Namespaces::NONE, None).step(|| "make a process in the container".into())? {
-        Fork::Child => run(request, confinement, &entrances, &kinds, &init, theirs),
-        Fork::Parent(child) => child,
-    };
+    let child = fork_inside(request, confinement, (&entrances, &kinds, &init), &theirs)?;
     drop(theirs);
     let started = accompany(request, &child, &socket).and_then(|terminal| {
         if let Some(path) = &request.pid_file {
@@ -119,6 +110,7 @@ pub fn start(request: &Request<'_>, state: &State, spec: &Spec) -> Result<Runnin
 fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
     let what = || "speak to the process".into();
     let mut terminal = None;
+    let mut ready = false;
     // Nothing of its socket is left once it executes its program.
     while let Some((message, with)) = control::receive_with(socket).step(what)? {
         match (message, with) {
@@ -126,15 +118,13 @@ fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<O
                 Some(path) => console::send(&console::connect(path)?, &master)?,
                 None => terminal = Some(master),
             },
-            (Message::Ready, _) => {}
+            (Message::Ready, _) => ready = true,
             (Message::Failed(text), _) => return Err(Error::Child(text)),
             _ => return Err(Error::Child("the process speaks another language".into())),
         }
     }
-    if let Ok(Some(ended)) = child.wait(false)
-        && ended.signal().is_some()
-    {
-        return Err(Error::Died(format!("code {}", ended.code())));
+    if !ready {
+        return Err(create::died(child));
     }
     Ok(terminal)
 }
@@ -188,25 +178,60 @@ fn differing(pid: u32) -> Result<Vec<Kind>, Error> {
     Ok(kinds)
 }
 
-fn run(
+/// A process that is born inside: what is in the container must never see one that has the host's root yet. So another one joins
+/// all namespaces, among them that of process ids, which is its children's only, and then makes it.
+fn fork_inside(
     request: &Request<'_>,
     mut confinement: Confinement,
-    entrances: &[PathBuf],
-    kinds: &[Kind],
-    init: &OwnedFd,
-    socket: OwnedFd,
-) -> ! {
-    let joined = join(request, &mut confinement, entrances, kinds, init, &socket);
-    let socket = match joined {
-        Ok(socket) => socket,
-        Err(e) => {
-            // With the runtime gone there is nobody to tell.
+    (entrances, kinds, init): (&[PathBuf], &[Kind], &OwnedFd),
+    socket: &OwnedFd,
+) -> Result<Child, Error> {
+    let what = || "make a process in the container: does it still run?".into();
+    let (hear, say) = control::pair()?;
+    let between = match process::fork(Namespaces::NONE, None).step(what)? {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            let forked = join(&mut confinement, entrances, kinds, init)
+                .and_then(|()| process::fork_sibling(Namespaces::NONE).step(what));
+            match forked {
+                Ok(Fork::Child) => run(request, confinement, kinds, socket),
+                Ok(Fork::Parent(child)) => {
+                    // With the runtime gone there is nobody to tell.
+                    let _ = control::send(&say, &Message::Pid(child.pid), Some(child.pidfd.as_fd()));
+                    exit_now(0)
+                }
+                Err(e) => {
+                    let _ = control::send(&say, &Message::Failed(e.to_string()), None);
+                    exit_now(FAILED)
+                }
+            }
+        }
+    };
+    drop(say);
+    let message = control::receive_with(&hear).step(what)?;
+    let ended = between.wait(true).step(what)?;
+    match message {
+        Some((Message::Pid(pid), Some(pidfd))) => Ok(Child {
+            pid: create::host_pid(&pidfd).unwrap_or(pid),
+            pidfd,
+        }),
+        Some((Message::Failed(text), _)) => Err(Error::Child(text)),
+        _ => Err(Error::Died(format!("code {}", ended.map_or(-1, |e| e.code())))),
+    }
+}
+
+fn run(request: &Request<'_>, mut confinement: Confinement, kinds: &[Kind], socket: &OwnedFd) -> ! {
+    let entered = enter(request, &mut confinement, kinds, socket);
+    let e = match entered {
+        Ok(socket) => {
+            let e = launch(request, &confinement, &socket);
             let _ = control::send(&socket, &Message::Failed(e.to_string()), None);
             exit_now(FAILED)
         }
+        Err(e) => e,
     };
-    let e = launch(request, &confinement, &socket);
-    let _ = control::send(&socket, &Message::Failed(e.to_string()), None);
+    // With the runtime gone there is nobody to tell.
+    let _ = control::send(socket, &Message::Failed(e.to_string()), None);
     exit_now(FAILED)
 }
 
@@ -214,9 +239,7 @@ fn launch(request: &Request<'_>, confinement: &Confinement, socket: &OwnedFd) ->
     let process = &request.process;
     let ready = confinement.apply().and_then(|()| {
         let program = find(&process.args[0], &process.env)?;
-        let args = process.args.iter().map(String::as_str);
-        let command = process::Command::new(args, process.env.iter().map(String::as_str));
-        Ok((program, command.step(|| "write the command down".into())?))
+        Ok((program, crate::child::command_of(process, Vec::new())?))
     });
     let (program, command) = match ready {
         Ok(r) => r,
@@ -231,32 +254,39 @@ fn launch(request: &Request<'_>, confinement: &Confinement, socket: &OwnedFd) ->
     }
 }
 
+/// Joins control groups and namespaces.
 fn join(
-    request: &Request<'_>,
     confinement: &mut Confinement,
     entrances: &[PathBuf],
     kinds: &[Kind],
     init: &OwnedFd,
-    socket: &OwnedFd,
-) -> Result<OwnedFd, Error> {
+) -> Result<(), Error> {
     signal::reset_all();
     rustix::process::umask(Mode::empty());
-    rustix::process::setsid().step(|| "make a session".into())?;
     enter_groups(entrances)?;
     confinement.early()?;
     let mut types = ThreadNameSpaceType::empty();
-    for kind in kinds.iter().filter(|k| **k != Kind::Pid) {
+    for kind in kinds {
         types |= ThreadNameSpaceType::from_bits_retain(kind.bit().bits() as u32);
     }
     if !types.is_empty() {
         rustix::thread::move_into_thread_name_spaces(init.as_fd(), types)
             .step(|| "join the container's namespaces".into())?;
     }
+    // Joining a mount namespace leads to its root, but an own directory may still be the host's.
+    rustix::process::chdir("/").step(|| "enter the container's root".into())
+}
+
+fn enter(
+    request: &Request<'_>,
+    confinement: &mut Confinement,
+    kinds: &[Kind],
+    socket: &OwnedFd,
+) -> Result<OwnedFd, Error> {
+    rustix::process::setsid().step(|| "make a session".into())?;
     if kinds.contains(&Kind::User) {
         crate::child::become_root()?;
     }
-    // Joining a mount namespace leads to its root, but an own directory may still be the host's.
-    rustix::process::chdir("/").step(|| "enter the container's root".into())?;
     let mut terminal = None;
     if request.process.terminal {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
