@@ -101,17 +101,18 @@ fn node(device: &Device) -> Result<Node, Error> {
 /// Makes nodes and links. The file mode mask must be 0.
 pub fn make(root: BorrowedFd<'_>, nodes: &[Node]) -> Result<(), Error> {
     let dev = beneath::place(root, "/dev", Kind::Directory).step(|| "find /dev".into())?;
+    nodes.iter().try_for_each(|n| one(root, &dev, n))?;
     for (name, target) in LINKS {
         let what = || format!("link /dev/{name}");
         match rustix::fs::symlinkat(target, &dev, name) {
             Ok(()) => {}
-            // The terminals of the image are not those of the container.
+            // The terminals of the image, or of the host, are not those of the container.
             Err(Errno::EXIST) if name == "ptmx" => replace_ptmx(&dev).step(what)?,
             Err(Errno::EXIST) => {}
             Err(e) => return Err(e).step(what),
         }
     }
-    nodes.iter().try_for_each(|n| one(root, &dev, n))
+    Ok(())
 }
 
 fn replace_ptmx(dev: &OwnedFd) -> rustix::io::Result<()> {
