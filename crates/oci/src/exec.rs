@@ -255,12 +255,7 @@ fn launch(request: &Request<'_>, confinement: &Confinement, socket: &OwnedFd) ->
 }
 
 /// Joins control groups and namespaces.
-fn join(
-    confinement: &mut Confinement,
-    entrances: &[PathBuf],
-    kinds: &[Kind],
-    init: &OwnedFd,
-) -> Result<(), Error> {
+fn join(confinement: &mut Confinement, entrances: &[PathBuf], kinds: &[Kind], init: &OwnedFd) -> Result<(), Error> {
     signal::reset_all();
     rustix::process::umask(Mode::empty());
     enter_groups(entrances)?;

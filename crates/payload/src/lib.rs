@@ -35,6 +35,11 @@ pub fn shim_memfd() -> io::Result<OwnedFd> {
     biga_sys::fd::duplicate(number)
 }
 
+/// A descriptor of a sealed file in memory with the OCI runtime; close-on-exec. Run it by [`shim_path`] while it is open.
+pub fn oci_memfd() -> io::Result<OwnedFd> {
+    biga_sys::fd::sealed("biga-oci", OCI)
+}
+
 /// The path by which this process, and a child of it before exec, can run a descriptor of [`shim_memfd`].
 pub fn shim_path(memfd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", memfd.as_raw_fd()))

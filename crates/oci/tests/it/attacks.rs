@@ -22,7 +22,11 @@ fn with_open_root(bundle: &Bundle, words: &str) -> Outcome {
         env!("CARGO_BIN_EXE_biga-oci"),
         bundle.dir.display()
     );
-    let output = Command::new("sh").args(["-c", &line]).current_dir(&bundle.dir).output().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(&bundle.dir)
+        .output()
+        .unwrap();
     Outcome {
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -56,7 +60,10 @@ fn no_descriptor_leaks() {
     let check = |seen: &str| {
         let (first, rest) = seen.split_once('\n').unwrap();
         let numbers = first.split(' ').map(|p| p.rsplit('/').next().unwrap());
-        assert!(numbers.clone().all(|n| ["0", "1", "2", "3", "10"].contains(&n)), "{seen}");
+        assert!(
+            numbers.clone().all(|n| ["0", "1", "2", "3", "10"].contains(&n)),
+            "{seen}"
+        );
         assert_eq!(rest, "end\n");
     };
     let bundle = sh(script);
@@ -77,7 +84,12 @@ fn the_program_cannot_be_overwritten() {
     bundle.write();
     let call = |words: &[&str]| {
         let root = bundle.dir.join("state");
-        let status = Command::new(&program).arg("--root").arg(root).args(words).current_dir(&bundle.dir).status();
+        let status = Command::new(&program)
+            .arg("--root")
+            .arg(root)
+            .args(words)
+            .current_dir(&bundle.dir)
+            .status();
         assert!(status.unwrap().success(), "{words:?}");
     };
     call(&["create", &bundle.id]);
@@ -87,9 +99,17 @@ fn the_program_cannot_be_overwritten() {
     assert_ne!(inside.code, Some(0), "{inside:?}");
     call(&["start", &bundle.id]);
     let exe = format!("/proc/{}/exe", bundle.pid());
-    until("the program", || fs::read_link(&exe).unwrap().ends_with("busybox").then_some(()));
-    let refused = fs::OpenOptions::new().append(true).open(format!("/proc/self/fd/{}", held.as_raw_fd()));
-    assert_eq!(refused.unwrap_err().raw_os_error(), Some(30), "it must be on a read-only mount");
+    until("the program", || {
+        fs::read_link(&exe).unwrap().ends_with("busybox").then_some(())
+    });
+    let refused = fs::OpenOptions::new()
+        .append(true)
+        .open(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    assert_eq!(
+        refused.unwrap_err().raw_os_error(),
+        Some(30),
+        "it must be on a read-only mount"
+    );
     assert!(fs::read(&program).unwrap() == before, "the program changed");
 
     // And as the program that is run: what the image calls its shell is the runtime itself.
@@ -116,12 +136,18 @@ fn proc_and_sys_are_where_they_are_said_to_be() {
     }
     let bundle = sh("echo it ran").with(|c, dir| {
         fs::create_dir_all(dir.join("fake/self/attr")).unwrap();
-        mount(c, json!({"destination": "/proc", "type": "bind", "source": dir.join("fake"), "options": ["bind"]}));
+        mount(
+            c,
+            json!({"destination": "/proc", "type": "bind", "source": dir.join("fake"), "options": ["bind"]}),
+        );
     });
     bundle.run().refused("/proc");
     let bundle = sh("echo it ran").with(|c, dir| {
         symlink("/proc", dir.join("rootfs/alias")).unwrap();
-        mount(c, json!({"destination": "/alias/self/attr", "type": "tmpfs", "source": "tmpfs"}));
+        mount(
+            c,
+            json!({"destination": "/alias/self/attr", "type": "tmpfs", "source": "tmpfs"}),
+        );
     });
     bundle.run().refused("/proc");
 }
@@ -136,7 +162,10 @@ fn a_destination_that_is_exchanged_leads_nowhere() {
         fs::create_dir(dir.join("data")).unwrap();
         for n in 0..4 {
             let at = format!("/volume/dir/deep{n}");
-            mount(c, json!({"destination": at, "type": "bind", "source": dir.join("data"), "options": ["bind"]}));
+            mount(
+                c,
+                json!({"destination": at, "type": "bind", "source": dir.join("data"), "options": ["bind"]}),
+            );
         }
     });
     bundle.write();
@@ -188,7 +217,10 @@ fn files_are_hidden_by_the_null_device_only() {
             .unwrap();
             let list = c["mounts"].as_array_mut().unwrap();
             list.retain(|m| m["destination"] != "/dev");
-            list.insert(1, json!({"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}));
+            list.insert(
+                1,
+                json!({"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}),
+            );
         });
         bundle.run().refused("null device");
     }
@@ -215,17 +247,26 @@ fn the_console_is_no_link() {
         c["linux"]["maskedPaths"] = json!([]);
         let list = c["mounts"].as_array_mut().unwrap();
         list.retain(|m| m["destination"] != "/dev");
-        list.insert(1, json!({"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}));
+        list.insert(
+            1,
+            json!({"destination": "/dev", "type": "bind", "source": dev, "options": ["bind"]}),
+        );
     });
     bundle.run().refused("/dev/console");
     // Something else where the terminal's multiplexer is looked for.
     let bundle = sh("echo it ran").with(|c, dir| {
         c["process"]["terminal"] = true.into();
-        c["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/dev/pts");
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| m["destination"] != "/dev/pts");
         let pts = dir.join("pts");
         fs::create_dir(&pts).unwrap();
         fs::write(pts.join("ptmx"), "").unwrap();
-        mount(c, json!({"destination": "/dev/pts", "type": "bind", "source": pts, "options": ["bind"]}));
+        mount(
+            c,
+            json!({"destination": "/dev/pts", "type": "bind", "source": pts, "options": ["bind"]}),
+        );
     });
     bundle.run().refused("multiplexer");
 }
@@ -239,7 +280,10 @@ fn kernel_parameters_are_written_to_the_kernel() {
         fs::write(dir.join("target"), "untouched").unwrap();
         symlink(dir.join("target"), dir.join("rootfs/proc/sys/net/ipv4/ip_forward")).unwrap();
         // Without a /proc of the kernel in the container, the image's is all there is.
-        c["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/proc");
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|m| m["destination"] != "/proc");
         c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
         c["linux"]["maskedPaths"] = json!([]);
         c["linux"]["readonlyPaths"] = json!([]);
@@ -258,11 +302,16 @@ fn a_process_on_its_way_in_shows_nothing_of_the_host() {
                   ls -l $p/fd 2>/dev/null | grep -E 'cgroup|state|rootfs|config' >>/tmp/seen; done; done";
     let bundle = sh(script).with(|c, _| {
         for set in ["bounding", "effective", "permitted"] {
-            c["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_PTRACE".into());
+            c["process"]["capabilities"][set]
+                .as_array_mut()
+                .unwrap()
+                .push("CAP_SYS_PTRACE".into());
         }
     });
     bundle.up();
-    until("the looking", || bundle.rootfs().join("tmp/ready").exists().then_some(()));
+    until("the looking", || {
+        bundle.rootfs().join("tmp/ready").exists().then_some(())
+    });
     for _ in 0..20 {
         bundle.exec("true").ok();
     }
@@ -277,7 +326,15 @@ fn nothing_is_inheritable_by_itself() {
     bundle.up();
     let caps = bundle.exec("grep CapInh /proc/self/status").ok();
     assert_eq!(caps, "CapInh:\t0000000000000000\n");
-    let words = ["exec", "--cap", "CAP_NET_RAW", &bundle.id, "grep", "Cap", "/proc/self/status"];
+    let words = [
+        "exec",
+        "--cap",
+        "CAP_NET_RAW",
+        &bundle.id,
+        "grep",
+        "Cap",
+        "/proc/self/status",
+    ];
     let caps = bundle.call(&words).ok();
     assert!(caps.contains("CapInh:\t0000000000000000"), "{caps}");
     assert!(caps.contains("CapEff:\t00000000080020e3"), "{caps}");
@@ -291,7 +348,10 @@ fn control_groups_cannot_be_written() {
                       for f in /sys/fs/cgroup/*/cgroup.procs; do ( echo $$ >$f ) 2>/dev/null && echo wrote $f; done; echo end";
         let bundle = sh(script).with(|c, _| {
             if !own {
-                c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "cgroup");
+                c["linux"]["namespaces"]
+                    .as_array_mut()
+                    .unwrap()
+                    .retain(|n| n["type"] != "cgroup");
             }
         });
         assert_eq!(bundle.run().ok(), "end\n", "with a namespace of its own: {own}");

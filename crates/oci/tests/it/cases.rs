@@ -17,7 +17,11 @@ const fn case(name: &'static str, change: Change, script: &'static str) -> Case 
 
 /// Who a process is and what it may do.
 pub const PROCESS: &[Case] = &[
-    case("plain", NOTHING, "id -u; id -g; pwd; env | sort; hostname; umask; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status"),
+    case(
+        "plain",
+        NOTHING,
+        "id -u; id -g; pwd; env | sort; hostname; umask; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status",
+    ),
     case(
         "user, groups and mask",
         |c, _| c["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [5, 6], "umask": 0o27}),
@@ -104,12 +108,25 @@ pub const MOUNTS: &[Case] = &[
     ),
     case(
         "a tmpfs",
-        |c, _| mount(c, json!({"destination": "/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=64k", "mode=700"]})),
-        concat!(shown!("/a/b"), "; stat -c %a /a/b; grep -o size=64k /proc/mounts; touch /a/b/x && ls /a/b"),
+        |c, _| {
+            mount(
+                c,
+                json!({"destination": "/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=64k", "mode=700"]}),
+            )
+        },
+        concat!(
+            shown!("/a/b"),
+            "; stat -c %a /a/b; grep -o size=64k /proc/mounts; touch /a/b/x && ls /a/b"
+        ),
     ),
     case(
         "a read-only tmpfs",
-        |c, _| mount(c, json!({"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "nosuid", "nodev"]})),
+        |c, _| {
+            mount(
+                c,
+                json!({"destination": "/a", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "nosuid", "nodev"]}),
+            )
+        },
         concat!(shown!("/a"), "; touch /a/x 2>&1"),
     ),
     case(
@@ -117,7 +134,10 @@ pub const MOUNTS: &[Case] = &[
         |c, dir| {
             std::fs::create_dir(dir.join("rootfs/full")).unwrap();
             std::fs::write(dir.join("rootfs/full/x"), "text").unwrap();
-            mount(c, json!({"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}))
+            mount(
+                c,
+                json!({"destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}),
+            )
         },
         "cat /full/x; echo more >/full/x; cat /full/x; stat -f -c %T /full",
     ),
@@ -126,7 +146,10 @@ pub const MOUNTS: &[Case] = &[
         |c, dir| {
             std::fs::create_dir(dir.join("data")).unwrap();
             std::fs::write(dir.join("data/x"), "text").unwrap();
-            mount(c, json!({"destination": "/data", "type": "bind", "source": dir.join("data"), "options": ["rbind", "rprivate"]}))
+            mount(
+                c,
+                json!({"destination": "/data", "type": "bind", "source": dir.join("data"), "options": ["rbind", "rprivate"]}),
+            )
         },
         concat!(shown!("/data"), "; cat /data/x; touch /data/y && ls /data"),
     ),
@@ -134,7 +157,10 @@ pub const MOUNTS: &[Case] = &[
         "a read-only directory",
         |c, dir| {
             std::fs::create_dir(dir.join("data")).unwrap();
-            mount(c, json!({"destination": "/data", "type": "none", "source": "data", "options": ["bind", "ro", "nosuid", "noexec"]}))
+            mount(
+                c,
+                json!({"destination": "/data", "type": "none", "source": "data", "options": ["bind", "ro", "nosuid", "noexec"]}),
+            )
         },
         concat!(shown!("/data"), "; touch /data/y 2>&1"),
     ),
@@ -142,7 +168,10 @@ pub const MOUNTS: &[Case] = &[
         "a file",
         |c, dir| {
             std::fs::write(dir.join("file"), "text").unwrap();
-            mount(c, json!({"destination": "/etc/deep/file", "type": "bind", "source": dir.join("file"), "options": ["bind"]}))
+            mount(
+                c,
+                json!({"destination": "/etc/deep/file", "type": "bind", "source": dir.join("file"), "options": ["bind"]}),
+            )
         },
         "cat /etc/deep/file; stat -c %F /etc/deep/file",
     ),
@@ -154,7 +183,10 @@ pub const MOUNTS: &[Case] = &[
             std::fs::create_dir(dir.join("data")).unwrap();
             std::fs::write(dir.join("data/x"), "text").unwrap();
             for at in ["/link/one", "/up/two"] {
-                mount(c, json!({"destination": at, "type": "bind", "source": dir.join("data"), "options": ["bind"]}))
+                mount(
+                    c,
+                    json!({"destination": at, "type": "bind", "source": dir.join("data"), "options": ["bind"]}),
+                )
             }
         },
         "cat /etc/one/x /etc/two/x; ls /etc",
@@ -165,7 +197,10 @@ pub const MOUNTS: &[Case] = &[
             for name in ["shared", "slave", "private", "unbindable"] {
                 let data = dir.join(name);
                 std::fs::create_dir(&data).unwrap();
-                mount(c, json!({"destination": format!("/{name}"), "type": "bind", "source": data, "options": ["bind", name]}));
+                mount(
+                    c,
+                    json!({"destination": format!("/{name}"), "type": "bind", "source": data, "options": ["bind", name]}),
+                );
             }
         },
         concat!(shown!("/shared"), ";", shown!("/private"), ";", shown!("/unbindable")),
@@ -194,8 +229,16 @@ pub const MOUNTS: &[Case] = &[
         "cat /proc/kcore /proc/keys /etc/key | wc -c; ls /secret | wc -l; touch /secret/y 2>&1; touch /fixed/x 2>&1; \
          echo 1 2>&1 >/proc/sys/net/ipv4/ip_forward || echo no",
     ),
-    case("links of /dev", NOTHING, "for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done; ls /dev | grep -v core"),
-    case("the root is left for good", NOTHING, "ls / | sort | tr '\\n' ' '; cd /..; pwd; cat /proc/self/mountinfo | wc -l | grep -c ."),
+    case(
+        "links of /dev",
+        NOTHING,
+        "for l in fd stdin stdout stderr ptmx; do readlink /dev/$l; done; ls /dev | grep -v core",
+    ),
+    case(
+        "the root is left for good",
+        NOTHING,
+        "ls / | sort | tr '\\n' ' '; cd /..; pwd; cat /proc/self/mountinfo | wc -l | grep -c .",
+    ),
 ];
 
 /// Which namespaces are its own: `ours`/`host` for each.
@@ -220,7 +263,10 @@ pub const NAMESPACES: &[Case] = &[
             drop(c.as_object_mut().unwrap().remove("hostname"));
             c["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
             // The host's network cannot be seen by a new sysfs.
-            c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/sys"));
+            c["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|m| !m["destination"].as_str().unwrap().starts_with("/sys"));
         },
         COMPARE,
     ),
@@ -228,7 +274,10 @@ pub const NAMESPACES: &[Case] = &[
         "processes of the host",
         |c, _| {
             tell_host(c);
-            c["linux"]["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "pid");
+            c["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|n| n["type"] != "pid");
         },
         "[ $$ != 1 ] && echo not first; test -d /proc/2 && echo sees others",
     ),
@@ -258,12 +307,19 @@ pub const NAMESPACES: &[Case] = &[
         },
         COMPARE,
     ),
-    case("its own network", NOTHING, "ip -o link | cut -d: -f2; ip -o addr show lo | grep -c 127.0.0.1"),
+    case(
+        "its own network",
+        NOTHING,
+        "ip -o link | cut -d: -f2; ip -o addr show lo | grep -c 127.0.0.1",
+    ),
     case("first of its processes", NOTHING, "echo $$; cat /proc/1/comm"),
     case(
         "ids of its own",
         |c, dir| {
-            c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            c["linux"]["namespaces"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"type": "user"}));
             c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 5000}]);
             c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 5000}]);
             // Its root must be able to look at its own root file system.
@@ -330,8 +386,16 @@ pub const RESOURCES: &[Case] = &[
          cpuset/cpuset.cpus pids/pids.max; else cat memory.max cpu.weight cpu.max cpuset.cpus pids.max; fi; \
          grep Cpus_allowed_list /proc/self/status",
     ),
-    case("control groups are seen, not changed", NOTHING, "mkdir /sys/fs/cgroup/memory/x 2>&1"),
-    case("its group is the root of what it sees", NOTHING, "grep -E ':(memory|pids|devices):' /proc/self/cgroup | cut -d: -f3 | sort -u"),
+    case(
+        "control groups are seen, not changed",
+        NOTHING,
+        "mkdir /sys/fs/cgroup/memory/x 2>&1",
+    ),
+    case(
+        "its group is the root of what it sees",
+        NOTHING,
+        "grep -E ':(memory|pids|devices):' /proc/self/cgroup | cut -d: -f3 | sort -u",
+    ),
 ];
 
 /// System call filters.
@@ -383,19 +447,37 @@ pub const FILTERS: &[Case] = &[
 /// Refused by both.
 pub const REFUSED: &[(&str, Change)] = &[
     ("no arguments", |c, _| c["process"]["args"] = json!([])),
-    ("a namespace that does not exist", |c, _| c["linux"]["namespaces"][0]["type"] = "odd".into()),
-    ("a namespace twice", |c, _| c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "pid"}))),
-    ("a path that is no namespace", |c, _| c["linux"]["namespaces"][1]["path"] = "/etc/passwd".into()),
-    ("a kernel parameter of the host", |c, _| c["linux"]["sysctl"] = json!({"kernel.pid_max": "100"})),
-    ("a limit that does not exist", |c, _| c["process"]["rlimits"] = json!([{"type": "RLIMIT_ODD", "soft": 1, "hard": 1}])),
-    ("a program that is not there", |c, _| c["process"]["args"] = json!(["nothing"])),
+    ("a namespace that does not exist", |c, _| {
+        c["linux"]["namespaces"][0]["type"] = "odd".into()
+    }),
+    ("a namespace twice", |c, _| {
+        c["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"type": "pid"}))
+    }),
+    ("a path that is no namespace", |c, _| {
+        c["linux"]["namespaces"][1]["path"] = "/etc/passwd".into()
+    }),
+    ("a kernel parameter of the host", |c, _| {
+        c["linux"]["sysctl"] = json!({"kernel.pid_max": "100"})
+    }),
+    ("a limit that does not exist", |c, _| {
+        c["process"]["rlimits"] = json!([{"type": "RLIMIT_ODD", "soft": 1, "hard": 1}])
+    }),
+    ("a program that is not there", |c, _| {
+        c["process"]["args"] = json!(["nothing"])
+    }),
     ("a program that cannot be executed", |c, dir| {
         std::fs::write(dir.join("rootfs/etc/text"), "text").unwrap();
         c["process"]["args"] = json!(["/etc/text"]);
     }),
     ("a root that is not there", |c, _| c["root"]["path"] = "nowhere".into()),
     ("a source that is not there", |c, _| {
-        mount(c, json!({"destination": "/x", "type": "bind", "source": "/not/there", "options": ["bind"]}))
+        mount(
+            c,
+            json!({"destination": "/x", "type": "bind", "source": "/not/there", "options": ["bind"]}),
+        )
     }),
     ("a file system that does not exist", |c, _| {
         mount(c, json!({"destination": "/x", "type": "oddfs", "source": "x"}))
@@ -404,14 +486,20 @@ pub const REFUSED: &[(&str, Change)] = &[
         mount(c, json!({"destination": "/proc", "type": "tmpfs", "source": "tmpfs"}))
     }),
     ("something inside /proc", |c, dir| {
-        mount(c, json!({"destination": "/proc/self", "type": "bind", "source": dir, "options": ["bind"]}))
+        mount(
+            c,
+            json!({"destination": "/proc/self", "type": "bind", "source": dir, "options": ["bind"]}),
+        )
     }),
     ("a device of no type", |c, _| {
         c["linux"]["devices"] = json!([{"type": "z", "path": "/dev/x", "major": 1, "minor": 1}])
     }),
     ("a file where a directory is needed", |c, dir| {
         std::fs::write(dir.join("rootfs/etc/file"), "").unwrap();
-        mount(c, json!({"destination": "/etc/file", "type": "tmpfs", "source": "tmpfs"}))
+        mount(
+            c,
+            json!({"destination": "/etc/file", "type": "tmpfs", "source": "tmpfs"}),
+        )
     }),
     ("a filter of no action", |c, _| {
         c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ODD"})

@@ -36,7 +36,10 @@ fn same(table: &[Case]) {
         let [ours, theirs] = [Runtime::Ours, Runtime::Runc].map(|runtime| {
             let bundle = Bundle::sh(runtime, case.script).with(case.change);
             let outcome = bundle.run();
-            let own = |text: &str| text.replace(&bundle.id, "ID").replace(&bundle.dir.display().to_string(), "DIR");
+            let own = |text: &str| {
+                text.replace(&bundle.id, "ID")
+                    .replace(&bundle.dir.display().to_string(), "DIR")
+            };
             (outcome.code, own(&outcome.out), outcome.err)
         });
         assert_eq!(
@@ -47,7 +50,11 @@ fn same(table: &[Case]) {
             ours.2,
             theirs.2
         );
-        assert!(!ours.1.is_empty() || ours.0 != Some(0), "{}: nothing was looked at", case.name);
+        assert!(
+            !ours.1.is_empty() || ours.0 != Some(0),
+            "{}: nothing was looked at",
+            case.name
+        );
     }
 }
 

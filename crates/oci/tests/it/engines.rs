@@ -22,7 +22,13 @@ impl Podman {
             image: "localhost/busybox:1",
         };
         let tar = podman.dir().join("rootfs.tar");
-        let status = Command::new("tar").arg("-C").arg(podman.bundle.rootfs()).arg("-cf").arg(&tar).arg(".").status();
+        let status = Command::new("tar")
+            .arg("-C")
+            .arg(podman.bundle.rootfs())
+            .arg("-cf")
+            .arg(&tar)
+            .arg(".")
+            .status();
         assert!(status.unwrap().success());
         podman.ok(&["import", tar.to_str().unwrap(), podman.image]);
         podman
@@ -39,7 +45,14 @@ impl Podman {
             .arg(self.dir().join("store"))
             .arg("--runroot")
             .arg(self.dir().join("run"))
-            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
+            .args([
+                "--storage-driver",
+                "vfs",
+                "--cgroup-manager",
+                "cgroupfs",
+                "--events-backend",
+                "none",
+            ])
             .args(["--runtime", env!("CARGO_BIN_EXE_biga-oci")])
             .args(args)
             .stdin(Stdio::null())
@@ -96,7 +109,11 @@ impl Drop for Podman {
         let _ = self.command(&["rm", "--all", "--force", "--time", "0"]).output();
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = self.dir().to_string_lossy().into_owned();
-        let mut mounts: Vec<&str> = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| p.starts_with(&own)).collect();
+        let mut mounts: Vec<&str> = table
+            .lines()
+            .filter_map(|l| l.split(' ').nth(4))
+            .filter(|p| p.starts_with(&own))
+            .collect();
         mounts.reverse();
         for path in mounts {
             let _ = Command::new("umount").args(["-l", path]).output();
@@ -108,19 +125,61 @@ impl Drop for Podman {
 fn podman_runs_containers_by_it() {
     let podman = Podman::new();
     let run = |args: &[&str]| podman.call(&[&["run", "--rm", "--network", "none"], args].concat());
-    let out = run(&["--hostname", "box", "-e", "A=b", podman.image, "sh", "-c", "hostname; echo $A; id -u; echo $$; grep Seccomp: /proc/self/status"]);
-    assert_eq!(String::from_utf8_lossy(&out.stdout), "box\nb\n0\n1\nSeccomp:\t2\n", "{out:?}");
-    let out = run(&["--read-only", "--user", "7:8", "--memory", "64m", "--pids-limit", "20", podman.image, "sh", "-c", "id -u; id -g; touch /x || echo fixed"]);
+    let out = run(&[
+        "--hostname",
+        "box",
+        "-e",
+        "A=b",
+        podman.image,
+        "sh",
+        "-c",
+        "hostname; echo $A; id -u; echo $$; grep Seccomp: /proc/self/status",
+    ]);
+    assert_eq!(
+        String::from_utf8_lossy(&out.stdout),
+        "box\nb\n0\n1\nSeccomp:\t2\n",
+        "{out:?}"
+    );
+    let out = run(&[
+        "--read-only",
+        "--user",
+        "7:8",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "20",
+        podman.image,
+        "sh",
+        "-c",
+        "id -u; id -g; touch /x || echo fixed",
+    ]);
     assert_eq!(String::from_utf8_lossy(&out.stdout), "7\n8\nfixed\n", "{out:?}");
     assert_eq!(run(&[podman.image, "sh", "-c", "exit 9"]).status.code(), Some(9));
     assert_eq!(run(&[podman.image, "nothing"]).status.code(), Some(127));
     assert_eq!(run(&[podman.image, "/etc"]).status.code(), Some(126));
-    let out = run(&["--privileged", podman.image, "sh", "-c", "mount -t tmpfs x /tmp && echo mounted"]);
+    let out = run(&[
+        "--privileged",
+        podman.image,
+        "sh",
+        "-c",
+        "mount -t tmpfs x /tmp && echo mounted",
+    ]);
     assert_eq!(String::from_utf8_lossy(&out.stdout), "mounted\n", "{out:?}");
     let data = podman.dir().join("data");
     fs::create_dir(&data).unwrap();
     let volume = format!("{}:/data:ro", data.display());
-    let out = run(&["-v", &volume, "--tmpfs", "/scratch", "--shm-size", "1m", podman.image, "sh", "-c", "touch /data/x || echo fixed; touch /scratch/x && echo ok"]);
+    let out = run(&[
+        "-v",
+        &volume,
+        "--tmpfs",
+        "/scratch",
+        "--shm-size",
+        "1m",
+        podman.image,
+        "sh",
+        "-c",
+        "touch /data/x || echo fixed; touch /scratch/x && echo ok",
+    ]);
     assert_eq!(String::from_utf8_lossy(&out.stdout), "fixed\nok\n", "{out:?}");
 }
 
@@ -129,11 +188,35 @@ fn podman_keeps_one_running() {
     let podman = Podman::new();
     let name = format!("c{}", std::process::id());
     let script = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done";
-    podman.ok(&["run", "-d", "--network", "none", "--name", &name, podman.image, "sh", "-c", script]);
-    assert!(podman.inspect(&name)["OCIRuntime"].as_str().unwrap().ends_with("biga-oci"));
-    until("its output", || podman.ok(&["logs", &name]).contains("up").then_some(()));
-    assert_eq!(podman.ok(&["exec", "-w", "/etc", "-u", "5", &name, "sh", "-c", "pwd; id -u"]), "/etc\n5\n");
-    assert_eq!(podman.call(&["exec", &name, "sh", "-c", "exit 4"]).status.code(), Some(4));
+    podman.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        &name,
+        podman.image,
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert!(
+        podman.inspect(&name)["OCIRuntime"]
+            .as_str()
+            .unwrap()
+            .ends_with("biga-oci")
+    );
+    until("its output", || {
+        podman.ok(&["logs", &name]).contains("up").then_some(())
+    });
+    assert_eq!(
+        podman.ok(&["exec", "-w", "/etc", "-u", "5", &name, "sh", "-c", "pwd; id -u"]),
+        "/etc\n5\n"
+    );
+    assert_eq!(
+        podman.call(&["exec", &name, "sh", "-c", "exit 4"]).status.code(),
+        Some(4)
+    );
     assert_eq!(podman.call(&["exec", &name, "nothing"]).status.code(), Some(127));
     podman.ok(&["pause", &name]);
     assert_eq!(podman.inspect(&name)["State"]["Status"], "paused");
@@ -141,10 +224,16 @@ fn podman_keeps_one_running() {
     assert!(podman.ok(&["top", &name]).contains("sleep"));
     podman.ok(&["stop", "-t", "60", &name]);
     let state = podman.inspect(&name)["State"].clone();
-    assert_eq!((&state["Status"], &state["ExitCode"]), (&"exited".into(), &3.into()), "{state}");
+    assert_eq!(
+        (&state["Status"], &state["ExitCode"]),
+        (&"exited".into(), &3.into()),
+        "{state}"
+    );
     podman.ok(&["start", &name]);
     podman.ok(&["kill", &name]);
-    until("its end", || (podman.inspect(&name)["State"]["Status"] == "exited").then_some(()));
+    until("its end", || {
+        (podman.inspect(&name)["State"]["Status"] == "exited").then_some(())
+    });
     podman.ok(&["rm", &name]);
     assert_eq!(podman.ok(&["ps", "-aq"]), "");
 }

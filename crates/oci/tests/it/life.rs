@@ -147,17 +147,39 @@ fn one_more_process() {
     let b = sh("sleep 1000");
     b.up();
     assert_eq!(b.exec("exit 5").code, Some(5));
-    let words = ["exec", "-u", "3:4", "-g", "9", "-e", "A=b", "--cwd", "/etc", "--no-new-privs", &b.id];
+    let words = [
+        "exec",
+        "-u",
+        "3:4",
+        "-g",
+        "9",
+        "-e",
+        "A=b",
+        "--cwd",
+        "/etc",
+        "--no-new-privs",
+        &b.id,
+    ];
     let script = "id -u; id -g; id -G; echo $A; pwd; grep NoNewPrivs /proc/self/status";
     let out = b.call(&[&words[..], &["sh", "-c", script]].concat()).ok();
     assert_eq!(out, "3\n4\n4 9\nb\n/etc\nNoNewPrivs:\t1\n");
-    b.call(&["exec", &b.id, "nothing"]).refused("executable file not found in $PATH");
+    b.call(&["exec", &b.id, "nothing"])
+        .refused("executable file not found in $PATH");
     let file = b.dir.join("process.json");
-    let process = json!({"args": ["sh", "-c", "id -u; pwd"], "cwd": "/tmp", "env": ["PATH=/bin"], "user": {"uid": 8, "gid": 8}});
+    let process =
+        json!({"args": ["sh", "-c", "id -u; pwd"], "cwd": "/tmp", "env": ["PATH=/bin"], "user": {"uid": 8, "gid": 8}});
     fs::write(&file, process.to_string()).unwrap();
     assert_eq!(b.call(&["exec", "-p", file.to_str().unwrap(), &b.id]).ok(), "8\n/tmp\n");
     let pid_file = b.dir.join("exec.pid");
-    b.must(&["exec", "-d", "--pid-file", pid_file.to_str().unwrap(), &b.id, "sleep", "1000"]);
+    b.must(&[
+        "exec",
+        "-d",
+        "--pid-file",
+        pid_file.to_str().unwrap(),
+        &b.id,
+        "sleep",
+        "1000",
+    ]);
     let pid: u64 = fs::read_to_string(pid_file).unwrap().parse().unwrap();
     let pids: Vec<u64> = serde_json::from_str(&b.must(&["ps", "--format", "json", &b.id])).unwrap();
     assert!(pids.contains(&pid) && pids.contains(&b.pid()), "{pids:?}");
@@ -166,7 +188,11 @@ fn one_more_process() {
         let of = |pid: u64| fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
         assert_eq!(of(pid), of(b.pid()), "{name}");
     }
-    assert!(fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap().contains(&b.id));
+    assert!(
+        fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .unwrap()
+            .contains(&b.id)
+    );
 }
 
 #[test]
@@ -204,7 +230,12 @@ fn frozen_listed_changed_watched() {
 fn what_it_can_do_and_a_configuration_to_begin_with() {
     let b = sh("true");
     let features: Value = serde_json::from_str(&b.must(&["features"])).unwrap();
-    assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("time")));
+    assert!(
+        features["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("time"))
+    );
     assert!(features["mountOptions"].as_array().unwrap().contains(&json!("rro")));
     assert!(b.must(&["--version"]).starts_with("biga-oci version "));
     let dir = b.dir.join("new");
@@ -247,8 +278,21 @@ fn a_terminal_is_handed_over() {
     let terminal = master(&listener);
     b.must(&["start", &b.id]);
     let text = read_until(&terminal, "end");
-    assert!(text.contains("/dev/pts/0") && text.contains("33 44") && text.contains("to-console"), "{text:?}");
-    let words = ["exec", "-d", "-t", "--console-socket", path.to_str().unwrap(), &b.id, "sh", "-c", "tty; echo end; sleep 1000"];
+    assert!(
+        text.contains("/dev/pts/0") && text.contains("33 44") && text.contains("to-console"),
+        "{text:?}"
+    );
+    let words = [
+        "exec",
+        "-d",
+        "-t",
+        "--console-socket",
+        path.to_str().unwrap(),
+        &b.id,
+        "sh",
+        "-c",
+        "tty; echo end; sleep 1000",
+    ];
     b.must(&words);
     let second = master(&listener);
     let text = read_until(&second, "end");
@@ -284,7 +328,10 @@ fn namespaces_of_another() {
 /// Ids that the container's root may use.
 fn own_ids(c: &mut Value, dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
-    c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    c["linux"]["namespaces"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "user"}));
     c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
     c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -298,14 +345,25 @@ fn ids_of_its_own_with_a_mapped_volume() {
         fs::create_dir(dir.join("data")).unwrap();
         fs::write(dir.join("data/file"), "").unwrap();
         let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
-        mount(c, json!({"destination": "/data", "type": "bind", "source": dir.join("data"), "options": ["bind", "idmap"],
-                        "uidMappings": map, "gidMappings": map}));
+        mount(
+            c,
+            json!({"destination": "/data", "type": "bind", "source": dir.join("data"), "options": ["bind", "idmap"],
+                        "uidMappings": map, "gidMappings": map}),
+        );
     });
     b.up();
     use std::os::unix::fs::MetadataExt;
     until("the file", || fs::metadata(b.dir.join("data/new")).ok());
-    assert_eq!(fs::metadata(b.dir.join("data/new")).unwrap().uid(), 0, "on the host it is root's");
-    assert_eq!(b.exec("stat -c '%u %g' /data/new; id -u; cat /proc/self/uid_map | tr -s ' '").ok(), "0 0\n0\n 0 100000 1000\n");
+    assert_eq!(
+        fs::metadata(b.dir.join("data/new")).unwrap().uid(),
+        0,
+        "on the host it is root's"
+    );
+    assert_eq!(
+        b.exec("stat -c '%u %g' /data/new; id -u; cat /proc/self/uid_map | tr -s ' '")
+            .ok(),
+        "0 0\n0\n 0 100000 1000\n"
+    );
     // Another one joins its ids, and its network, which belongs to them.
     let pid = b.pid();
     let other = sh("id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net").with(|c, dir| {
@@ -364,9 +422,16 @@ fn descriptors_are_passed_on_when_asked() {
         b.dir.display(),
         b.id
     );
-    let out = std::process::Command::new("sh").args(["-c", &line]).current_dir(&b.dir).output().unwrap();
+    let out = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(&b.dir)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(text.starts_with("passed 0 1 ") && text.contains(" 3") && !text.contains(" 4"), "{text:?} {out:?}");
+    assert!(
+        text.starts_with("passed 0 1 ") && text.contains(" 3") && !text.contains(" 4"),
+        "{text:?} {out:?}"
+    );
 }
 
 #[test]

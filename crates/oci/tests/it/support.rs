@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const APPLETS: [&str; 44] = [
-    "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "env", "pwd", "head", "wc", "kill", "hostname", "mount", "umount",
-    "stat", "ps", "tty", "stty", "touch", "chmod", "ln", "mkdir", "readlink", "grep", "ip", "test", "printf", "mknod", "cut",
-    "sort", "sed", "awk", "tr", "uname", "unshare", "mv", "rm", "rmdir", "date", "cp", "tail", "seq",
+    "sh", "true", "false", "cat", "echo", "id", "ls", "sleep", "env", "pwd", "head", "wc", "kill", "hostname", "mount",
+    "umount", "stat", "ps", "tty", "stty", "touch", "chmod", "ln", "mkdir", "readlink", "grep", "ip", "test", "printf",
+    "mknod", "cut", "sort", "sed", "awk", "tr", "uname", "unshare", "mv", "rm", "rmdir", "date", "cp", "tail", "seq",
 ];
 
 /// Which runtime.
@@ -52,7 +52,11 @@ impl Bundle {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let temp = tempfile::Builder::new().prefix("oci").tempdir().unwrap();
         let dir = temp.path().to_owned();
-        let id = format!("bigatest-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "bigatest-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let rootfs = dir.join("rootfs");
         for d in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
             fs::create_dir_all(rootfs.join(d)).unwrap();
@@ -113,7 +117,11 @@ impl Bundle {
             .status()
             .unwrap();
         let text = fs::read_to_string(&out).unwrap();
-        assert!(status.success(), "{args:?}: {text}{}", fs::read_to_string(&err).unwrap());
+        assert!(
+            status.success(),
+            "{args:?}: {text}{}",
+            fs::read_to_string(&err).unwrap()
+        );
         text
     }
 
@@ -194,7 +202,14 @@ impl Outcome {
 
 /// A plain configuration.
 pub fn config(script: &str, id: &str) -> Value {
-    let caps = ["CAP_CHOWN", "CAP_KILL", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID", "CAP_DAC_OVERRIDE"];
+    let caps = [
+        "CAP_CHOWN",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_SETUID",
+        "CAP_SETGID",
+        "CAP_DAC_OVERRIDE",
+    ];
     json!({
         "ociVersion": "1.0.2",
         "process": {
