@@ -40,9 +40,9 @@ fmt: ## Format the source
 bench: build ## Measure beside a floor program and what runtimes are installed
 	@scripts/bench
 
-install: build ## Install to PREFIX (/usr/local): program, systemd unit, bash completion
+install: build ## Install to PREFIX (/usr/local): programs, systemd unit, bash completion
 	install -D -m 755 target/release/biga $(DESTDIR)$(PREFIX)/bin/biga
-	ln -sf biga $(DESTDIR)$(PREFIX)/bin/biga-oci
+	install -m 755 target/payload/x86_64-unknown-linux-gnu/payload/biga-oci $(DESTDIR)$(PREFIX)/bin/biga-oci
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	sed 's|@PREFIX@|$(PREFIX)|g' dist/biga.service >$(DESTDIR)/etc/systemd/system/biga.service
 	chmod 644 $(DESTDIR)/etc/systemd/system/biga.service

@@ -1,7 +1,7 @@
 //! `biga oci`: hands over to the small static program that is the OCI runtime.
 //!
 //! It is done before anything else of this program runs, since engines start a runtime several times a container; and from a
-//! sealed file in memory, so that no container can write to it.
+//! file that no container can write to.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -31,9 +31,9 @@ pub fn hand_over_if_wanted() {
 
 /// Becomes the runtime; returns only on failure.
 pub fn hand_over(args: &[OsString]) -> anyhow::Error {
-    let program = match biga_payload::oci_memfd() {
+    let program = match biga_payload::oci_program() {
         Ok(p) => p,
-        Err(e) => return anyhow::Error::new(e).context("cannot put the runtime into memory"),
+        Err(e) => return anyhow::Error::new(e).context("cannot make a file of the runtime"),
     };
     let mut command = Command::new(biga_payload::shim_path(&program));
     let e = command.arg0(NAME).args(args).exec();

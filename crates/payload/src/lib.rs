@@ -2,6 +2,8 @@
 //!
 //! The build script builds them with the profile `payload` into `target/payload`.
 
+mod oci;
+
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::fd::{OwnedFd, RawFd};
@@ -13,6 +15,8 @@ pub static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-shim"));
 
 /// The init of a microvm, an ELF program for its initramfs.
 pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-guest"));
+
+pub use oci::program as oci_program;
 
 /// The OCI runtime, an ELF program for this machine.
 pub static OCI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-oci"));
@@ -33,11 +37,6 @@ pub fn shim_memfd() -> io::Result<OwnedFd> {
         }
     };
     biga_sys::fd::duplicate(number)
-}
-
-/// A descriptor of a sealed file in memory with the OCI runtime; close-on-exec. Run it by [`shim_path`] while it is open.
-pub fn oci_memfd() -> io::Result<OwnedFd> {
-    biga_sys::fd::sealed("biga-oci", OCI)
 }
 
 /// The path by which this process, and a child of it before exec, can run a descriptor of [`shim_memfd`].
