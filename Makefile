@@ -40,8 +40,9 @@ fmt: ## Format the source
 bench: build ## Measure beside a floor program and what runtimes are installed
 	@scripts/bench
 
-install: build ## Install to PREFIX (/usr/local): program, systemd unit, bash completion
+install: build ## Install to PREFIX (/usr/local): programs, systemd unit, bash completion
 	install -D -m 755 target/release/biga $(DESTDIR)$(PREFIX)/bin/biga
+	install -m 755 target/payload/x86_64-unknown-linux-gnu/payload/biga-oci $(DESTDIR)$(PREFIX)/bin/biga-oci
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	sed 's|@PREFIX@|$(PREFIX)|g' dist/biga.service >$(DESTDIR)/etc/systemd/system/biga.service
 	chmod 644 $(DESTDIR)/etc/systemd/system/biga.service
@@ -49,7 +50,7 @@ install: build ## Install to PREFIX (/usr/local): program, systemd unit, bash co
 	@echo "Installed. Start it: systemctl daemon-reload && systemctl enable --now biga; fetch the kernel of microvms: biga setup"
 
 uninstall: ## Remove what `make install` installed; state in /var/lib/biga stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/biga $(DESTDIR)/etc/systemd/system/biga.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/biga $(DESTDIR)$(PREFIX)/bin/biga-oci $(DESTDIR)/etc/systemd/system/biga.service
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/biga
 
 clean: ## Remove everything built

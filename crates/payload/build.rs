@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROGRAMS: [&str; 2] = ["biga-shim", "biga-guest"];
+const PROGRAMS: [&str; 3] = ["biga-shim", "biga-guest", "biga-oci"];
 /// Crates that the programs are made of.
-const SOURCES: [&str; 6] = ["container", "guest", "shim", "sys", "vm", "wire"];
+const SOURCES: [&str; 7] = ["container", "guest", "oci", "shim", "sys", "vm", "wire"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
@@ -35,6 +35,14 @@ fn main() {
             panic!("cannot copy {}: {e}", from.display());
         }
     }
+    println!("cargo::rustc-env=BIGA_OCI_MARK={}", mark(&out.join("biga-oci")));
+}
+
+/// Tells one build of a program from another: FNV-1a over its bytes.
+fn mark(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 fn variable(name: &str) -> String {

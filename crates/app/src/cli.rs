@@ -126,10 +126,22 @@ enum Command {
     DockerContext(docker_context::DockerContextArgs),
     /// Print a script that completes commands and options
     Completion(CompletionArgs),
+    /// Run OCI bundles without the daemon, as containerd and Podman run them
+    ///
+    /// The command line is that of an OCI runtime: `biga oci --help` lists its verbs.
+    #[command(disable_help_flag = true)]
+    Oci(OciArgs),
     /// Run the daemon
     Serve(ServeOptions),
     /// Print versions
     Version(version::VersionArgs),
+}
+
+#[derive(Debug, Args)]
+struct OciArgs {
+    /// Verb and options of the runtime
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    arguments: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +173,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Code> {
         Command::Kubeconfig(a) => kubeconfig::kubeconfig(&a, &cli.global.namespace),
         Command::DockerContext(a) => docker_context::docker_context(&a, &cli.global.host),
         Command::Completion(a) => completion(a.shell),
+        Command::Oci(a) => Err(crate::oci::hand_over(&a.arguments)),
         command => {
             let cx = Context {
                 client: Client::new(cli.global.host),
@@ -212,6 +225,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         | Command::Kubeconfig(_)
         | Command::DockerContext(_)
         | Command::Completion(_)
+        | Command::Oci(_)
         | Command::Serve(_) => Ok(Code::USAGE),
     }
 }

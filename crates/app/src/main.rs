@@ -4,6 +4,7 @@
 //! - [`complete`]: names that the shell's completion offers
 //! - [`cmd`]: the verbs, a file each; they use nothing but the public API
 //! - [`serve`]: the daemon
+//! - [`oci`]: the OCI runtime, a program of its own that this one carries
 //! - [`exit`]: what exit codes mean
 
 mod cli;
@@ -13,6 +14,7 @@ mod context;
 mod exit;
 mod manifest;
 mod names;
+mod oci;
 mod output;
 mod parse;
 mod procfs;
@@ -24,6 +26,7 @@ mod wait;
 use crate::exit::Code;
 
 fn main() {
+    oci::hand_over_if_wanted();
     clap_complete::CompleteEnv::with_factory(complete::command)
         .var("BIGA_COMPLETE")
         .complete();

@@ -87,6 +87,11 @@ impl Caps {
         Caps(self.0 & other.0)
     }
 
+    /// What either has.
+    pub fn or(self, other: Caps) -> Caps {
+        Caps(self.0 | other.0)
+    }
+
     /// As the kernel's bits.
     pub fn bits(self) -> u64 {
         self.0

@@ -98,7 +98,7 @@ impl From<Error> for Fault {
 }
 
 /// Names the step that failed.
-pub(crate) trait Context<T> {
+pub trait Context<T> {
     /// `what` follows "cannot".
     fn step(self, what: impl FnOnce() -> String) -> Result<T, Error>;
 }

@@ -18,9 +18,11 @@
 //! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
 //! on the host: it ends with the last process.
 
+pub mod beneath;
 pub mod caps;
 pub mod cgroup;
 pub mod confine;
+pub mod copy;
 pub mod devices;
 pub mod labels;
 pub mod mounts;
@@ -32,13 +34,11 @@ pub mod user;
 pub mod userns;
 pub mod workload;
 
-mod beneath;
 mod control;
-mod copy;
 mod error;
 mod init;
 mod stream;
 
 pub use cgroup::sweep;
-pub use error::Error;
+pub use error::{Context, Error};
 pub use workload::ContainerWorkload;

@@ -441,7 +441,7 @@ fn console(dev: &OwnedFd) -> Result<(), Error> {
 }
 
 /// One netlink message: interface 1 up.
-fn loopback_up() -> rustix::io::Result<()> {
+pub fn loopback_up() -> rustix::io::Result<()> {
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socket_with};
     const RTM_NEWLINK: u16 = 16;
     const REQUEST: u16 = 1;

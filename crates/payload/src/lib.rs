@@ -1,6 +1,8 @@
-//! The two small static programs that `biga` carries: the shim, and the init of microvms.
+//! The small static programs that `biga` carries: the shim, the init of microvms, and the OCI runtime.
 //!
 //! The build script builds them with the profile `payload` into `target/payload`.
+
+mod oci;
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -13,6 +15,11 @@ pub static SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-shim"));
 
 /// The init of a microvm, an ELF program for its initramfs.
 pub static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-guest"));
+
+pub use oci::program as oci_program;
+
+/// The OCI runtime, an ELF program for this machine.
+pub static OCI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/biga-oci"));
 
 /// The sealed file in memory that holds the shim; made at the first call and kept.
 static MEMFD: Mutex<Option<RawFd>> = Mutex::new(None);
@@ -42,8 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_static_programs() {
-        for program in [SHIM, GUEST] {
+    fn all_are_static_programs() {
+        for program in [SHIM, GUEST, OCI] {
             assert_eq!(&program[..4], b"\x7fELF");
             // No interpreter: nothing of the host or the guest is needed to run it.
             assert!(!program.windows(13).any(|w| w == b"/ld-linux-x86"));

@@ -11,6 +11,7 @@
 //! - [`partition`]: partitions without a table
 //! - [`seccomp`]: installing a filter
 //! - [`device_filter`]: the device program of a control group of version 2
+//! - [`task`]: scheduling, keyrings
 //! - [`tun`]: tap interfaces
 
 pub mod device_filter;
@@ -22,6 +23,7 @@ pub mod partition;
 pub mod process;
 pub mod seccomp;
 pub mod signal;
+pub mod task;
 pub mod tun;
 
 use std::io;

@@ -120,7 +120,7 @@ pub fn fork_sibling(new: Namespaces) -> io::Result<Fork> {
 }
 
 fn fork_with(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> io::Result<Fork> {
-    if threads()? != 1 {
+    if !alone()? {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "only a process with one thread can fork",
@@ -152,10 +152,16 @@ fn fork_with(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> 
     }))
 }
 
-/// Threads of this process.
-fn threads() -> io::Result<u64> {
-    // The directory has one link a thread beside the usual two: one call instead of reading a file.
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink.saturating_sub(2))
+/// Whether this process has one thread. The kernel is asked by a call that would separate threads and does nothing with one:
+/// `/proc` may be another's by now, or one in which this process is not.
+fn alone() -> io::Result<bool> {
+    // SAFETY: with one thread the call has no effect, and with more it is refused.
+    match check(unsafe { libc::unshare(libc::CLONE_THREAD) }.into()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        // A filter around this process may forbid the call. The directory has one link a thread beside the usual two.
+        Err(_) => Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 3),
+    }
 }
 
 impl Child {

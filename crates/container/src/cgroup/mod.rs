@@ -5,6 +5,7 @@
 //! protect, and `cpu` and `cpuset` only where a limit asks for them.
 
 mod limits;
+mod raw;
 pub mod stats;
 mod v1;
 mod v2;

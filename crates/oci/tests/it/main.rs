@@ -1,0 +1,8 @@
+//! Real containers, as root: by our runtime, and by `runc` where they are compared.
+
+mod attacks;
+mod cases;
+mod conformance;
+mod engines;
+mod life;
+mod support;
