@@ -4,11 +4,11 @@
 //! ([`private`] comes first) that ends with the work; nothing is seen on the host, and a crash leaves nothing.
 //! The caller sees to it that the container is not started meanwhile: two overlays must not share their upper directory.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use biga_sys::process::Namespaces;
-use biga_wire::config::Container;
+use biga_wire::config::{Container, IdMap};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -16,8 +16,9 @@ use rustix::mount::{
     fsmount, fsopen,
 };
 
+use crate::beneath::Kind;
 use crate::error::Context;
-use crate::{Error, mounts, rootfs};
+use crate::{Error, beneath, mounts, rootfs, user, userns};
 
 /// Gives this thread a mount namespace of its own.
 pub fn private() -> Result<(), Error> {
@@ -29,17 +30,27 @@ pub fn private() -> Result<(), Error> {
 /// Mounts the root file system, and with `volumes` all that the container has mounted over it but the kernel's own file
 /// systems; gives the root. After [`private`].
 pub fn root(container: &Container, run_dir: &Path, state_dir: &Path, volumes: bool) -> Result<OwnedFd, Error> {
+    rootfs::writable_layer(container, state_dir)?;
     let root = rootfs::overlay(container, state_dir)?;
     if volumes {
         mounts::write_own_files(container, run_dir)?;
-        mounts::own_files(root.as_fd(), container, run_dir)?;
-        mounts::all(root.as_fd(), container, &mounts::blocks(container)?)?;
+        for (target, tree) in mounts::own_files(container, run_dir)? {
+            rootfs::attach_at(root.as_fd(), &tree, target, Kind::File)?;
+        }
+        let sources = mounts::sources(container, &mut mounts::blocks(container)?, None)?;
+        mounts::all(root.as_fd(), container, &sources)?;
     }
     if container.read_only_root {
         let what = || "make the root read-only".into();
         biga_sys::mount::set_attributes(&root, biga_sys::mount::RDONLY, false).step(what)?;
     }
     Ok(root)
+}
+
+/// Makes this thread who is root in a running container with ids of its own, with all rights on the host still: its file
+/// systems know nobody else.
+pub fn become_mapped_root(ids: &IdMap) -> Result<(), Error> {
+    userns::become_mapped_root(ids)
 }
 
 /// The layers of an image (mounted, lowest first) as one read-only tree. After [`private`].
@@ -65,6 +76,13 @@ pub fn lower(layers: &[impl AsRef<Path>]) -> Result<OwnedFd, Error> {
             Err(e) => Err(e).step(what),
         },
     }
+}
+
+/// User and group by name or number, as `user[:group]`, looked up in a container's own files.
+pub fn user(root: BorrowedFd<'_>, name: &str) -> Result<(u32, u32), Error> {
+    let read = |path| beneath::read(root, path).step(|| format!("read the container's {path}"));
+    let identity = user::resolve(name, &[], &read("/etc/passwd")?, &read("/etc/group")?)?;
+    Ok((identity.uid, identity.gid))
 }
 
 fn by_parts(layers: &[impl AsRef<Path>]) -> rustix::io::Result<OwnedFd> {

@@ -30,6 +30,36 @@ pub const MAX_DEPTH: usize = 256;
 /// Names held in memory at once, in bytes: what a tree may cost however it is built.
 pub const MAX_NAMES: usize = 128 << 20;
 
+/// User and group ids of a tree whose users are others on this host: its 0 is `base` here, and so on. Without one they are
+/// the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ids(pub Option<(u32, u32)>);
+
+/// What an id is called where it has no name: the kernel's overflow id.
+const NOBODY: u32 = 65_534;
+
+impl Ids {
+    /// So many ids from `base` up.
+    pub fn mapped(base: u32, size: u32) -> Ids {
+        Ids(Some((base, size)))
+    }
+
+    fn inside(self, host: u32) -> u32 {
+        match self.0 {
+            None => host,
+            Some((base, size)) => host.checked_sub(base).filter(|id| *id < size).unwrap_or(NOBODY),
+        }
+    }
+
+    fn on_host(self, inside: u32) -> u32 {
+        match self.0 {
+            None => inside,
+            Some((base, size)) if inside < size => base.saturating_add(inside),
+            Some((base, size)) => base.saturating_add(NOBODY.min(size.saturating_sub(1))),
+        }
+    }
+}
+
 /// Why a tree was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::beneath::{PATH, join, look, names, release, reopen};
 use super::tar::{self, Head, Kind};
-use super::{Error, MAX_DEPTH, MAX_NAMES};
+use super::{Error, Ids, MAX_DEPTH, MAX_NAMES};
 
 /// Bytes read at once.
 const PIECE: usize = 128 << 10;
@@ -32,6 +32,9 @@ pub enum Crossing {
 pub struct Packer<W> {
     out: W,
     crossing: Crossing,
+    /// Who owns it all, whoever does on this host.
+    owner: Option<(u32, u32)>,
+    ids: Ids,
     /// Files with several names, by device and inode: the first name they had in this tar.
     links: HashMap<(u64, u64), Vec<u8>>,
     budget: usize,
@@ -44,10 +47,24 @@ impl<W: Write> Packer<W> {
         Packer {
             out,
             crossing,
+            owner: None,
+            ids: Ids::default(),
             links: HashMap::new(),
             budget: MAX_NAMES,
             piece: vec![0; PIECE],
         }
+    }
+
+    /// Every entry gets this owner and group.
+    pub fn owned_by(mut self, uid: u32, gid: u32) -> Packer<W> {
+        self.owner = Some((uid, gid));
+        self
+    }
+
+    /// Owners are told as the tree's own users know them.
+    pub fn with_ids(mut self, ids: Ids) -> Packer<W> {
+        self.ids = ids;
+        self
     }
 
     /// What stands at a place, with all beneath it. The entry is called `base`, those beneath it `base/…`.
@@ -150,12 +167,15 @@ impl<W: Write> Packer<W> {
             Kind::File | Kind::Dir => xattrs(fd, name)?,
             _ => Vec::new(),
         };
+        let (uid, gid) = self
+            .owner
+            .unwrap_or((self.ids.inside(s.stx_uid), self.ids.inside(s.stx_gid)));
         let mut head = Head {
             name,
             kind,
             mode: u32::from(s.stx_mode),
-            uid: s.stx_uid,
-            gid: s.stx_gid,
+            uid,
+            gid,
             size: 0,
             mtime: (s.stx_mtime.tv_sec, s.stx_mtime.tv_nsec),
             link: &link,

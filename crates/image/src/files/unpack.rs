@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::beneath::{DIR, PATH, c_string, join, look, own_name, remove_all, resolve};
 use super::pack::{is_kept, kind_of, refuse_kernel};
-use super::{Error, MAX_DEPTH};
+use super::{Error, Ids, MAX_DEPTH};
 use crate::erofs::{Attributes, show, split_last};
 use crate::layer::decompress;
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
@@ -39,6 +39,10 @@ pub struct Unpack {
     pub owner: Owner,
     /// Refuse to put a directory where something else stands, and the other way round; else what stands there goes.
     pub keep_kinds: bool,
+    /// What the first component of every name becomes.
+    pub rename: Option<Vec<u8>>,
+    /// Ids of the tree's users on this host.
+    pub ids: Ids,
 }
 
 /// At work.
@@ -84,7 +88,7 @@ impl Unpacker<'_> {
         if entry.kind == EntryKind::Remark {
             return Ok(());
         }
-        let path = components(&entry.path)?;
+        let path = self.renamed(components(&entry.path)?);
         let (dir, name) = split_last(&path);
         let Some(name) = name else {
             // The directory itself: it is there, and stays as it is.
@@ -123,12 +127,24 @@ impl Unpacker<'_> {
             .map_err(|e| Error::at("set the times of", &path, e))
     }
 
-    fn owner(&self, a: &Attributes) -> Option<(u32, u32)> {
-        match self.options.owner {
-            Owner::Archive => Some((a.uid, a.gid)),
-            Owner::Fixed(uid, gid) => Some((uid, gid)),
-            Owner::Ours => None,
+    fn renamed(&self, path: Vec<u8>) -> Vec<u8> {
+        match &self.options.rename {
+            Some(name) if !path.is_empty() => {
+                let end = path.iter().position(|b| *b == b'/').unwrap_or(path.len());
+                [&name[..], &path[end..]].concat()
+            }
+            _ => path,
         }
+    }
+
+    fn owner(&self, a: &Attributes) -> Option<(u32, u32)> {
+        let ids = self.options.ids;
+        let (uid, gid) = match self.options.owner {
+            Owner::Archive => (a.uid, a.gid),
+            Owner::Fixed(uid, gid) => (uid, gid),
+            Owner::Ours => return None,
+        };
+        Some((ids.on_host(uid), ids.on_host(gid)))
     }
 
     /// Opens the directory of an entry, made where it is missing.
@@ -165,7 +181,9 @@ impl Unpacker<'_> {
                     let name = c_string(part).map_err(|e| failed(&walked, e))?;
                     make_dir(at.as_fd(), &name, 0o755).map_err(|e| Error::at("make", &walked, e))?;
                     if let Owner::Fixed(uid, gid) = self.options.owner {
-                        own(at.as_fd(), &name, Some((uid, gid)), &walked)?;
+                        let ids = self.options.ids;
+                        let owner = (ids.on_host(uid), ids.on_host(gid));
+                        own(at.as_fd(), &name, Some(owner), &walked)?;
                     }
                     open(&walked).map_err(|e| failed(&walked, e))?
                 }
@@ -243,7 +261,7 @@ impl Unpacker<'_> {
     }
 
     fn link(&mut self, entry: &Entry, dir: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<(), Error> {
-        let target = components(&entry.link)?;
+        let target = self.renamed(components(&entry.link)?);
         let (from, from_name) = split_last(&target);
         let from_name = from_name.ok_or_else(|| Error::Escape(show(&entry.link)))?;
         let from = self.directory_anew(from)?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use biga_image::files::stat::find;
 use biga_image::files::unpack::unpack;
-use biga_image::files::{ChangeKind, Crossing, Error, Owner, Packer, Unpack, changes};
+use biga_image::files::{ChangeKind, Crossing, Error, Ids, Owner, Packer, Unpack, changes};
 use biga_image::{Commit, ImageId};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
@@ -20,6 +20,8 @@ use crate::support::*;
 const AS_IT_SAYS: Unpack = Unpack {
     owner: Owner::Archive,
     keep_kinds: true,
+    rename: None,
+    ids: Ids(None),
 };
 
 fn pack(root: &Path, path: &str) -> Result<Vec<u8>, Error> {
@@ -201,6 +203,8 @@ fn directories_and_other_files_do_not_replace_each_other() {
     let replace = Unpack {
         keep_kinds: false,
         owner: Owner::Fixed(12, 34),
+        rename: None,
+        ids: Ids(None),
     };
     let tar = TarBuilder::new()
         .file("d", b"now a file")
