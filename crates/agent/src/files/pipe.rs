@@ -2,20 +2,21 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::Error;
-use super::runs::Still;
+use super::runs::Hold;
 
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
 /// Pieces on their way.
 pub(super) const QUEUE: usize = 4;
-/// How long a client that does not move may keep others waiting.
+/// How long work on files may keep a run from beginning: work without a run while its client does not move, work on the
+/// files of a run that is over in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pieces that a thread makes; an error is the last.
@@ -24,34 +25,53 @@ pub type Pieces = mpsc::Receiver<Result<Bytes, Error>>;
 /// Who is kept waiting by a slow client.
 #[derive(Clone)]
 pub(super) struct Patience {
-    pub handle: Handle,
-    /// Of an instance that must not be started meanwhile.
-    pub still: Option<Arc<Still>>,
+    handle: Handle,
+    hold: Arc<Hold>,
+    /// When somebody was first seen waiting.
+    since: Option<Instant>,
 }
 
 impl Patience {
+    pub(super) fn new(handle: Handle, hold: Arc<Hold>) -> Patience {
+        Patience {
+            handle,
+            hold,
+            since: None,
+        }
+    }
+
+    /// Before each piece: whether the work may go on.
+    fn check(&mut self) -> io::Result<()> {
+        if !self.hold.is_running() || !self.hold.is_wanted() {
+            return Ok(());
+        }
+        match self.since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            true => Err(over()),
+            false => Ok(()),
+        }
+    }
+
     /// Runs to the end what waits for a client, unless others wait too long for that.
     fn wait<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         let others = async {
-            match &self.still {
-                Some(still) => {
-                    still.wanted().await;
-                    tokio::time::sleep(PATIENCE).await;
-                }
-                None => std::future::pending().await,
-            }
+            self.hold.wanted().await;
+            tokio::time::sleep(PATIENCE).await;
         };
         self.handle.block_on(async {
             tokio::select! {
                 biased;
                 done = work => Ok(done),
-                () = others => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the client did not move for 10 seconds while the instance was to be started or removed",
-                )),
+                () = others => Err(over()),
             }
         })
     }
+}
+
+fn over() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        "it took too long while the instance was to be started or removed",
+    )
 }
 
 /// The thread's end of an outgoing stream.
@@ -74,6 +94,7 @@ impl Outgoing {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.patience.check()?;
         let piece = self.buffer.split().freeze();
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         match self.to.try_send(Ok(piece)) {
@@ -109,6 +130,7 @@ pub(super) struct Incoming {
 impl Read for Incoming {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
+            self.patience.check()?;
             let next = match self.from.try_recv() {
                 Ok(next) => Some(next),
                 Err(mpsc::error::TryRecvError::Disconnected) => None,

@@ -1,20 +1,21 @@
-//! Who may touch the files of an instance that does not run.
+//! Who may touch the files of an instance, and how.
 //!
-//! While it runs its own overlay is mounted; while it does not, whoever copies files mounts one for the moment. Never both:
-//! two overlays must not share their upper directory. So a run begins only once such work is done, and such work begins only
-//! while there is no run.
+//! While it runs its own overlay is mounted; while it does not, whoever copies files mounts one for the moment. Never both,
+//! and never one of an old run beside one of a new: two overlays must not share their upper directory. So a run begins only
+//! once work on files of the time before is done, and a mount for such work is made only while there is no run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Held by work on files, and for the moment in which a run begins.
-    lock: Arc<tokio::sync::Mutex<()>>,
+    /// Held for reading by work on files of a run, for writing by work without one, and for the moment in which a run
+    /// begins.
+    lock: Arc<RwLock<()>>,
     /// A run was begun and not ended.
     running: AtomicBool,
     /// So many wait for the lock that work on files holds.
@@ -29,11 +30,18 @@ pub struct Runs {
     entries: Mutex<HashMap<String, Arc<Entry>>>,
 }
 
-/// As long as this lives the instance is not started.
+/// As long as this lives no run begins.
 #[derive(Debug)]
-pub struct Still {
+pub struct Hold {
     entry: Arc<Entry>,
-    _guard: OwnedMutexGuard<()>,
+    running: bool,
+    _guard: Guard,
+}
+
+#[derive(Debug)]
+enum Guard {
+    Shared(#[expect(dead_code, reason = "held")] OwnedRwLockReadGuard<()>),
+    Alone(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>),
 }
 
 impl Runs {
@@ -44,11 +52,11 @@ impl Runs {
     /// A run begins. Waits for work on its files; that is told to hurry.
     pub async fn begin(&self, uid: &str) {
         let entry = self.entry(uid);
-        let _guard = entry.take().await;
+        let _guard = entry.alone().await;
         entry.running.store(true, Ordering::SeqCst);
     }
 
-    /// The run is over and its file system gone.
+    /// The run is over.
     pub fn end(&self, uid: &str) {
         if let Some(entry) = self.entries.lock().get(uid) {
             entry.running.store(false, Ordering::SeqCst);
@@ -59,41 +67,74 @@ impl Runs {
     pub async fn forget(&self, uid: &str) {
         let entry = self.entries.lock().remove(uid);
         if let Some(entry) = entry {
-            drop(entry.take().await);
+            drop(entry.alone().await);
         }
     }
 
-    /// Keeps an instance from being started; `None` while it runs. Waits for other such work.
-    pub async fn still(&self, uid: &str) -> Option<Still> {
+    /// Keeps things as they are: a run may end, and none begins. Without a run it is the only one.
+    pub async fn hold(&self, uid: &str) -> Hold {
         let entry = self.entry(uid);
-        let guard = entry.take().await;
-        if entry.running.load(Ordering::SeqCst) {
-            return None;
+        loop {
+            let running = entry.running.load(Ordering::SeqCst);
+            let guard = match running {
+                true => Guard::Shared(entry.shared().await),
+                false => Guard::Alone(entry.alone().await),
+            };
+            if entry.running.load(Ordering::SeqCst) == running {
+                return Hold {
+                    entry,
+                    running,
+                    _guard: guard,
+                };
+            }
         }
-        Some(Still { entry, _guard: guard })
     }
 }
 
 impl Entry {
-    async fn take(&self) -> OwnedMutexGuard<()> {
-        if let Ok(guard) = self.lock.clone().try_lock_owned() {
+    async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
+        if let Ok(guard) = self.lock.clone().try_write_owned() {
             return guard;
         }
-        /// Counts down even where the waiting is given up.
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::SeqCst);
-            }
+        let _waiting = self.wait();
+        self.lock.clone().write_owned().await
+    }
+
+    async fn shared(&self) -> OwnedRwLockReadGuard<()> {
+        if let Ok(guard) = self.lock.clone().try_read_owned() {
+            return guard;
         }
+        let _waiting = self.wait();
+        self.lock.clone().read_owned().await
+    }
+
+    fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _waiting = Waiting(&self.waiting);
         self.hurry.notify_waiters();
-        self.lock.clone().lock_owned().await
+        Waiting(&self.waiting)
     }
 }
 
-impl Still {
+/// Counts down even where the waiting is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Hold {
+    /// Whether there was a run when this was taken.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Whether somebody waits for this to end.
+    pub fn is_wanted(&self) -> bool {
+        self.entry.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Returns once somebody waits for this to end.
     pub async fn wanted(&self) {
         loop {
@@ -101,7 +142,7 @@ impl Still {
             tokio::pin!(woken);
             // From here on no call is missed.
             woken.as_mut().enable();
-            if self.entry.waiting.load(Ordering::SeqCst) > 0 {
+            if self.is_wanted() {
                 return;
             }
             woken.await;
@@ -116,37 +157,52 @@ mod tests {
     #[tokio::test]
     async fn a_run_and_work_on_files_exclude_each_other() {
         let runs = Arc::new(Runs::default());
-        let still = runs.still("u").await.unwrap();
+        let hold = runs.hold("u").await;
+        assert!(!hold.is_running());
         let begun = tokio::spawn({
             let runs = runs.clone();
             async move { runs.begin("u").await }
         });
-        still.wanted().await;
+        hold.wanted().await;
         assert!(!begun.is_finished());
-        drop(still);
+        drop(hold);
         begun.await.unwrap();
-        assert!(runs.still("u").await.is_none());
-        assert!(runs.still("other").await.is_some());
+        // Any number while it runs; the next run waits for all of them.
+        let (one, two) = (runs.hold("u").await, runs.hold("u").await);
+        assert!(one.is_running() && two.is_running() && !one.is_wanted());
         runs.end("u");
-        let still = runs.still("u").await.unwrap();
+        let again = tokio::spawn({
+            let runs = runs.clone();
+            async move { runs.begin("u").await }
+        });
+        one.wanted().await;
+        drop(one);
+        two.wanted().await;
+        assert!(!again.is_finished());
+        drop(two);
+        again.await.unwrap();
+        runs.end("u");
+        let hold = runs.hold("u").await;
+        assert!(!hold.is_running());
         let forgotten = tokio::spawn({
             let runs = runs.clone();
             async move { runs.forget("u").await }
         });
-        still.wanted().await;
-        drop(still);
+        hold.wanted().await;
+        drop(hold);
         forgotten.await.unwrap();
     }
 
     #[tokio::test]
     async fn who_gives_up_waiting_wants_nothing_any_more() {
         let runs = Runs::default();
-        let still = runs.still("u").await.unwrap();
+        let hold = runs.hold("u").await;
         tokio::select! {
             biased;
-            _ = runs.still("u") => panic!("it is held"),
+            _ = runs.hold("u") => panic!("it is held"),
             () = tokio::task::yield_now() => {}
         }
-        assert_eq!(still.entry.waiting.load(Ordering::SeqCst), 0);
+        assert!(!hold.is_wanted());
+        assert!(!runs.hold("other").await.is_running());
     }
 }

@@ -15,7 +15,7 @@ use biga_wire::shim::{Reply, Request, State, Status};
 use rustix::fs::{Mode, OFlags};
 
 use super::pipe::Patience;
-use super::runs::Still;
+use super::runs::Hold;
 use super::{Error, Files};
 use crate::instance::Host;
 use crate::prepare;
@@ -28,6 +28,7 @@ pub(super) struct Source {
     pub object: Object<Instance>,
     pub record: ImageRecord,
     pub root: Root,
+    hold: Arc<Hold>,
     layers: InUse,
     state_dir: PathBuf,
     handle: tokio::runtime::Handle,
@@ -38,7 +39,6 @@ pub(super) enum Root {
     Running(OwnedFd),
     /// To be mounted.
     Stopped {
-        still: Arc<Still>,
         container: Box<Container>,
         run_dir: PathBuf,
     },
@@ -98,13 +98,7 @@ impl Source {
     }
 
     pub(super) fn patience(&self) -> Patience {
-        Patience {
-            handle: self.handle.clone(),
-            still: match &self.root {
-                Root::Running(_) => None,
-                Root::Stopped { still, .. } => Some(still.clone()),
-            },
-        }
+        Patience::new(self.handle.clone(), self.hold.clone())
     }
 
     /// The user and group it runs as, looked up in its own files.
@@ -157,7 +151,8 @@ impl Files {
             };
         }
         let record = engine.image_of(&status)?;
-        if let Some(still) = engine.runs.still(&uid).await {
+        let hold = Arc::new(engine.runs.hold(&uid).await);
+        if !hold.is_running() {
             let container = prepare::at_rest(engine, &object, &record).await?;
             let layers = self.layers(&record)?;
             let container = Box::new(Container {
@@ -165,26 +160,33 @@ impl Files {
                 ..container
             });
             let root = Root::Stopped {
-                still: Arc::new(still),
                 container,
                 run_dir: engine.layout.run_dir(&uid),
             };
-            return Ok(Some(self.found(object, record, root, layers)));
+            return Ok(Some(self.found(object, record, root, hold, layers)));
         }
         let Some(root) = self.running_root(&object).await? else {
             return Ok(None);
         };
         let layers = self.layers(&record)?;
-        Ok(Some(self.found(object, record, Root::Running(root), layers)))
+        Ok(Some(self.found(object, record, Root::Running(root), hold, layers)))
     }
 
-    fn found(&self, object: Object<Instance>, record: ImageRecord, root: Root, layers: InUse) -> Source {
+    fn found(
+        &self,
+        object: Object<Instance>,
+        record: ImageRecord,
+        root: Root,
+        hold: Arc<Hold>,
+        layers: InUse,
+    ) -> Source {
         Source {
             state_dir: self.engine.layout.state_dir(object.uid()),
             handle: tokio::runtime::Handle::current(),
             object,
             record,
             root,
+            hold,
             layers,
         }
     }
@@ -221,7 +223,8 @@ impl Files {
         let runtime = self.engine.runtime(object.spec.isolation);
         let mut io = match runtime.open(object.uid(), &Request::Status).await {
             Ok(io) => io,
-            Err(RuntimeError::Gone(_)) => return Ok(None),
+            // It goes at this moment, or has not come yet.
+            Err(RuntimeError::Gone(_) | RuntimeError::Io { .. }) => return Ok(None),
             Err(e) => return Err(Error::Instance(e.into())),
         };
         match crate::streams::read_reply(&mut io).await {

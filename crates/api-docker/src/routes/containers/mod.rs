@@ -24,6 +24,9 @@ use crate::state::DockerApi;
 use crate::translate::ids::docker_id;
 use crate::translate::inspect::Beside;
 
+/// What has to be there before checkpoints can be.
+const CHECKPOINTS: &str = "checkpoints of containers (they need CRIU 4 on this host, and support for it)";
+
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
         .route("/containers/json", get(list::list))
@@ -54,9 +57,9 @@ pub(super) fn routes() -> Router<DockerApi> {
         )
         .route(
             "/containers/{id}/checkpoints",
-            get(|| missing("checkpoints")).post(|| missing("checkpoints")),
+            get(|| missing(CHECKPOINTS)).post(|| missing(CHECKPOINTS)),
         )
-        .route("/containers/{id}/checkpoints/{name}", delete(|| missing("checkpoints")))
+        .route("/containers/{id}/checkpoints/{name}", delete(|| missing(CHECKPOINTS)))
         .route("/commit", post(files::commit))
 }
 
