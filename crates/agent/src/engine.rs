@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use biga_image::{ImageRecord, LayerMounts};
 use biga_model::{Instance, InstanceStatus, Isolation, Object, parse_signal};
 use biga_runtime::{Runtime, shim_client};
-use biga_wire::config::ShimConfig;
+use biga_wire::config::{IdMap, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 
 use crate::events::Recorder;
@@ -127,6 +127,14 @@ impl Engine {
             .files()
             .get(&status.image_id.parse().map_err(missing)?)
             .map_err(missing)
+    }
+
+    /// The ids on this host of an instance's users, where its run was given ids of its own.
+    pub(crate) fn ids_of(&self, uid: &str) -> Option<IdMap> {
+        match shim_client::read_config(&self.layout.run_dir(uid))?.workload {
+            Workload::Container(c) => c.namespaces.user,
+            _ => None,
+        }
     }
 
     /// The control group that an instance's run was given.

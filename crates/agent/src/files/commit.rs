@@ -86,7 +86,7 @@ impl Files {
         if !pause || !matches!(source.root, Root::Running(_)) || !may_be_frozen(&source.object) {
             return Ok(None);
         }
-        let path = self.engine.layout.cgroup(source.object.uid());
+        let path = self.engine.group_of(source.object.uid());
         let held = tokio::task::spawn_blocking(move || hold::hold(&path)).await;
         Ok(Some(held.map_err(|e| Error::Failed(e.to_string()))??))
     }

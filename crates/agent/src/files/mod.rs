@@ -131,7 +131,7 @@ impl Files {
                 let place = stat::find(root.borrow(), &path)?;
                 // Nobody waits for it any more where the client left.
                 let _ = first.send(stat::stat(root.borrow(), &place)?);
-                let mut packer = Packer::new(out, Crossing::Enter);
+                let mut packer = Packer::new(out, Crossing::Enter).with_ids(source.ids());
                 packer.add(&place)?;
                 packer.finish().map(drop).map_err(Error::from)
             })
@@ -159,6 +159,7 @@ impl Files {
                 owner,
                 keep_kinds: put.keep_kinds,
                 rename: None,
+                ids: source.ids(),
             };
             let incoming = Incoming {
                 from,
@@ -194,7 +195,7 @@ impl Files {
             .stream(source, move |source, out| {
                 let root = source.root(false)?;
                 let _ = first.send(());
-                let mut packer = Packer::new(out, Crossing::Stay);
+                let mut packer = Packer::new(out, Crossing::Stay).with_ids(source.ids());
                 packer.add_content(root.borrow())?;
                 packer.finish().map(drop).map_err(Error::from)
             })

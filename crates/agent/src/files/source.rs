@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biga_container::view;
-use biga_image::files::Owner;
+use biga_image::files::{Ids, Owner};
 use biga_image::{ImageRecord, LayerMounts};
 use biga_model::{Instance, Object, Phase, Power};
 use biga_runtime::Error as RuntimeError;
-use biga_wire::config::Container;
+use biga_wire::config::{Container, IdMap};
 use biga_wire::shim::{Reply, Request, State, Status};
 use rustix::fs::{Mode, OFlags};
 
@@ -29,6 +29,8 @@ pub(super) struct Source {
     pub record: ImageRecord,
     pub root: Root,
     hold: Arc<Hold>,
+    /// Of a run whose users have other ids on this host.
+    ids: Option<IdMap>,
     layers: InUse,
     state_dir: PathBuf,
     handle: tokio::runtime::Handle,
@@ -78,12 +80,22 @@ impl Source {
     /// The root, with or without what is mounted over it. On the thread that does the work.
     pub(super) fn root(&self, volumes: bool) -> Result<Opened<'_>, Error> {
         match &self.root {
-            Root::Running(fd) => Ok(Opened::Borrowed(fd.as_fd())),
+            Root::Running(fd) => {
+                if let Some(ids) = &self.ids {
+                    view::become_mapped_root(ids)?;
+                }
+                Ok(Opened::Borrowed(fd.as_fd()))
+            }
             Root::Stopped { container, run_dir, .. } => {
                 view::private()?;
                 Ok(Opened::Owned(view::root(container, run_dir, &self.state_dir, volumes)?))
             }
         }
+    }
+
+    /// How the ids of the root's users are on this host.
+    pub(super) fn ids(&self) -> Ids {
+        self.ids.map_or_else(Ids::default, |m| Ids::mapped(m.base, m.size))
     }
 
     /// The image as one read-only tree. On the thread that does the work.
@@ -182,6 +194,11 @@ impl Files {
     ) -> Source {
         Source {
             state_dir: self.engine.layout.state_dir(object.uid()),
+            ids: match &root {
+                // On disk, and so in a mount of our own, all ids are the instance's.
+                Root::Stopped { .. } => None,
+                Root::Running(_) => self.engine.ids_of(object.uid()),
+            },
             handle: tokio::runtime::Handle::current(),
             object,
             record,

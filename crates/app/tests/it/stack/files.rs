@@ -410,3 +410,59 @@ fn the_user_of_a_container_can_be_given_what_is_copied() {
         "1000:1000"
     );
 }
+
+#[test]
+fn ids_of_its_own_are_told_as_the_container_knows_them() {
+    let d = daemon();
+    let desk = desk(&d);
+    fs::write(desk.join("f"), "x").unwrap();
+    std::os::unix::fs::chown(desk.join("f"), Some(1000), Some(2000)).unwrap();
+    let f = desk.join("f").display().to_string();
+    let options = ["--userns", "private", "--tmpfs", "/mem", "-v", "vol:/vol"];
+    container(&d, "own", true, &options);
+    for dir in ["tmp", "mem", "vol"] {
+        d.biga(&["cp", "-a", &f, &format!("own:/{dir}")]).ok();
+        d.biga(&["cp", &f, &format!("own:/{dir}/root")]).ok();
+        let seen = sh(&d, "own", &format!("stat -c %u:%g /{dir}/f /{dir}/root"));
+        assert_eq!(seen, "1000:2000\n0:0", "{dir}");
+        d.biga(&[
+            "cp",
+            "-a",
+            &format!("own:/{dir}/f"),
+            &format!("{}/{dir}", desk.display()),
+        ])
+        .ok();
+        let m = fs::metadata(desk.join(dir)).unwrap();
+        assert_eq!((m.uid(), m.gid()), (1000, 2000), "{dir}");
+    }
+    assert_eq!(
+        d.biga(&["diff", "own"]).ok(),
+        "A /mem\nC /tmp\nA /tmp/f\nA /tmp/root\nA /vol"
+    );
+    // The same where it does not run, and in an image of it, whose containers may have the host's ids.
+    d.biga(&["stop", "-t", "0", "own"]).ok();
+    d.biga(&["cp", "-a", &f, "own:/var"]).ok();
+    d.biga(&["commit", "own", "made:1"]).ok();
+    d.biga(&["start", "own"]).ok();
+    assert_eq!(sh(&d, "own", "stat -c %u:%g /var/f /tmp/f"), "1000:2000\n1000:2000");
+    let seen = d
+        .biga(&["run", "--rm", "made:1", "stat", "-c", "%u:%g", "/tmp/f", "/var/f"])
+        .ok();
+    assert_eq!(seen, "1000:2000\n1000:2000");
+    let out = d.command(&["export", "own"]).output().unwrap();
+    let tar = desk.join("own.tar");
+    fs::write(&tar, out.stdout).unwrap();
+    let list = d
+        .host(&[
+            "tar",
+            "--numeric-owner",
+            "-tvf",
+            &tar.display().to_string(),
+            "var/f",
+            "bin/busybox",
+        ])
+        .ok();
+    assert!(list.contains("1000/2000") && list.contains("0/0"), "{list}");
+    d.biga(&["rm", "-f", "own"]).ok();
+    d.until_clean();
+}
