@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use biga_image::{ImageRecord, LayerMounts};
 use biga_model::{Instance, InstanceStatus, Isolation, Object, parse_signal};
 use biga_runtime::{Runtime, shim_client};
-use biga_wire::config::ShimConfig;
+use biga_wire::config::{IdMap, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 
 use crate::events::Recorder;
+use crate::files::runs::Runs;
 use crate::hypervisor::Hypervisors;
 use crate::idmaps::IdMaps;
 use crate::images::Images;
@@ -77,6 +78,8 @@ pub struct Engine {
     pub events: Recorder,
     /// User ids of instances that have their own.
     pub idmaps: IdMaps,
+    /// Keeps runs and work on the files of what does not run apart.
+    pub runs: Runs,
     runtimes: HashMap<Isolation, Arc<dyn Runtime>>,
 }
 
@@ -106,6 +109,7 @@ impl Engine {
             hypervisors,
             events,
             idmaps,
+            runs: Runs::default(),
             runtimes,
         }
     }
@@ -125,6 +129,20 @@ impl Engine {
             .map_err(missing)
     }
 
+    /// The ids on this host of an instance's users, where its run was given ids of its own.
+    pub(crate) fn ids_of(&self, uid: &str) -> Option<IdMap> {
+        match shim_client::read_config(&self.layout.run_dir(uid))?.workload {
+            Workload::Container(c) => c.namespaces.user,
+            _ => None,
+        }
+    }
+
+    /// The control group that an instance's run was given.
+    pub(crate) fn group_of(&self, uid: &str) -> String {
+        let config = shim_client::read_config(&self.layout.run_dir(uid));
+        config.map_or_else(|| format!("{}/{uid}", self.layout.prefix), |c| c.cgroup)
+    }
+
     /// Below which control groups that of an instance can be: the daemon's own, and the one that its last run was given.
     fn group_prefixes(&self, uid: &str) -> Vec<String> {
         let mut all = vec![self.layout.prefix.clone()];
@@ -137,7 +155,7 @@ impl Engine {
         all
     }
 
-    fn make_dirs(&self, uid: &str) -> Result<(), Failure> {
+    pub(crate) fn make_dirs(&self, uid: &str) -> Result<(), Failure> {
         for dir in [self.layout.state_dir(uid), self.layout.run_dir(uid)] {
             private_dir(&dir)?;
         }
@@ -185,6 +203,7 @@ impl Host for Engine {
         for message in crate::translate::left_out(object) {
             self.events.record(object, true, "LeftOut", &message);
         }
+        self.runs.begin(object.uid()).await;
         let result = crate::prepare::run(self, object, status, &record).await;
         if result.is_err() {
             self.after_run(object.uid()).await;
@@ -203,9 +222,11 @@ impl Host for Engine {
         if let Err(e) = self.mounts.release(uid) {
             tracing::warn!(uid, "layers stay mounted: {e}");
         }
+        self.runs.end(uid);
     }
 
     async fn remove(&self, uid: &str) {
+        self.runs.forget(uid).await;
         self.networks.release(uid).await;
         if let Err(e) = self.mounts.release(uid) {
             tracing::warn!(uid, "layers stay mounted: {e}");

@@ -13,6 +13,7 @@
 //! - [`idmaps`]: user ids of instances that have their own
 //! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
 //! - [`streams`], [`logs`]: the way round the store
+//! - [`files`]: files of instances, in and out, and images made of them
 //! - [`node`], [`probe`]: what this host offers
 //! - [`events`]: telling people
 
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 
 pub mod engine;
 pub mod events;
+pub mod files;
 pub mod hypervisor;
 pub mod idmaps;
 pub mod images;
@@ -44,6 +46,7 @@ pub mod volumes;
 
 use engine::{Engine, Layout};
 use events::Recorder;
+use files::Files;
 use images::Images;
 use instance::Host;
 use instance::manager::Manager;
@@ -89,6 +92,7 @@ pub enum Error {
 pub struct Agent {
     engine: Arc<Engine>,
     streams: Streams,
+    files: Files,
     _tasks: JoinSet<()>,
 }
 
@@ -144,10 +148,12 @@ impl Agent {
                 look_around(working.clone(), node, status, guest),
             );
         });
-        let streams = Streams::new(engine.clone(), store);
+        let streams = Streams::new(engine.clone(), store.clone());
+        let files = Files::new(engine.clone(), store);
         Ok(Agent {
             engine,
             streams,
+            files,
             _tasks: tasks,
         })
     }
@@ -155,6 +161,11 @@ impl Agent {
     /// The streaming path.
     pub fn streams(&self) -> &Streams {
         &self.streams
+    }
+
+    /// Files of instances.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The engine.

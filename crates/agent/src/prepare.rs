@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use biga_image::ImageRecord;
 use biga_model::{
-    ContainerSpec, Instance, InstanceStatus, InstanceVolume, Isolation, LogDriver, NetworkMode, Object, Share, UserIds,
-    VolumeMode,
+    ContainerSpec, Instance, InstanceStatus, InstanceVolume, Isolation, LogDriver, NetworkMode, Object, Phase, Share,
+    UserIds, VolumeMode,
 };
 use biga_wire::config::{
     Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, ShimConfig, Workload,
@@ -80,12 +80,19 @@ pub async fn run(
 pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), Failure> {
     let mut status = object.status_or_default();
     let uid = object.uid();
+    engine.runs.begin(uid).await;
     let connections = match object.spec.network_mode {
         NetworkMode::Bridge => engine.networks.connections(object, &status).await?,
         NetworkMode::None | NetworkMode::Host => Vec::new(),
     };
     match object.spec.isolation {
         Isolation::Container => {
+            // A daemon that was killed while it held it for a moment.
+            if status.phase == Phase::Running
+                && let Err(e) = biga_container::cgroup::hold::release(&engine.group_of(uid))
+            {
+                tracing::warn!(uid, "it may be frozen: {e}");
+            }
             if let Ok(record) = engine.image_of(&status) {
                 let adopted = engine.mounts.adopt(&record.layers, uid);
                 adopted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
@@ -108,6 +115,54 @@ async fn shared_name(engine: &Engine, object: &Object<Instance>) -> Result<Strin
     let name = object.spec.namespaces.network.as_deref().unwrap_or_default();
     let (other, _) = engine.networks.running(namespace, name).await?;
     Ok(other.spec.hostname.clone().unwrap_or_else(|| host_name(other.name())))
+}
+
+/// Why an instance of this isolation has no files that can be reached from outside, and what to do instead; `None` where it
+/// has.
+pub fn no_files(isolation: Isolation) -> Option<&'static str> {
+    match isolation {
+        Isolation::Container => None,
+        Isolation::Microvm => Some(
+            "is a microvm: its files are on a disk of its own that only its kernel reads. While it runs, a program inside \
+             can copy them: `biga exec NAME tar -c PATH`, `biga exec -i NAME tar -x`; or share a volume with it",
+        ),
+        Isolation::Vm => Some(
+            "is a machine: its files are on disks that only its own system reads. Copy them over its network, or attach a \
+             volume",
+        ),
+    }
+}
+
+/// The container of an instance that does not run, as far as its files go: without network, and with layers that are
+/// still to be mounted.
+pub(crate) async fn at_rest(
+    engine: &Engine,
+    object: &Object<Instance>,
+    record: &ImageRecord,
+) -> Result<Container, Failure> {
+    engine.make_dirs(object.uid())?;
+    let hostname = object.spec.hostname.clone().unwrap_or_else(|| host_name(object.name()));
+    let run = Run {
+        engine,
+        object,
+        record,
+        connections: Vec::new(),
+        hostname,
+    };
+    let spec = run.spec()?;
+    let layers = record.layers.iter().map(|l| Layer {
+        file: l.file.clone(),
+        mount: None,
+    });
+    Ok(Container {
+        layers: layers.collect(),
+        mounts: run.mounts(spec).await?,
+        hostname: run.hostname.clone(),
+        hosts: run.hosts(),
+        resolv_conf: run.resolv_conf(),
+        read_only_root: spec.security.read_only_root,
+        ..Container::default()
+    })
 }
 
 /// A host name made of an instance's name: what is no part of a host name becomes `-`; at most 63 bytes.

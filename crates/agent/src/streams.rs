@@ -306,7 +306,7 @@ async fn pump(
     }
 }
 
-async fn read_reply(io: &mut UnixStream) -> Result<Reply, Error> {
+pub(crate) async fn read_reply(io: &mut UnixStream) -> Result<Reply, Error> {
     use tokio::io::AsyncReadExt;
     let broken = |e: std::io::Error| Error::Failed(format!("the shim does not answer: {e}"));
     let mut decoder = biga_wire::Decoder::new();

@@ -1,6 +1,7 @@
 //! What the Docker API asks of the node: the streaming path. The program implements it over the agent.
 
 use async_trait::async_trait;
+use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Progress, PruneResult};
 use biga_wire::shim;
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub enum FaultKind {
     Invalid,
     /// 401: the registry wants other credentials.
     Unauthorized,
+    /// 403: what stands there is read-only.
+    Forbidden,
     /// 404: no such thing.
     NotFound,
     /// 409: its state does not allow it.
@@ -212,4 +215,47 @@ pub trait Backend: Send + Sync + 'static {
         );
         Err(Fault::new(FaultKind::Unsupported, message))
     }
+
+    /// What stands at a path in an instance.
+    async fn files_stat(&self, _namespace: &str, name: &str, _path: &str) -> Result<PathStat, Fault> {
+        Err(no_files(name))
+    }
+
+    /// What stands at a path in an instance, and the tar of it.
+    async fn files_read(&self, _namespace: &str, name: &str, _path: &str) -> Result<(PathStat, ByteStream), Fault> {
+        Err(no_files(name))
+    }
+
+    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    async fn files_write(
+        &self,
+        _namespace: &str,
+        name: &str,
+        _path: &str,
+        _put: Put,
+        _tar: Upload,
+    ) -> Result<(), Fault> {
+        Err(no_files(name))
+    }
+
+    /// What an instance changed of its image, ordered by path.
+    async fn changes(&self, _namespace: &str, name: &str) -> Result<Vec<Change>, Fault> {
+        Err(no_files(name))
+    }
+
+    /// A tar of an instance's root file system.
+    async fn export(&self, _namespace: &str, name: &str) -> Result<ByteStream, Fault> {
+        Err(no_files(name))
+    }
+
+    /// Makes an image of an instance.
+    async fn commit(&self, _namespace: &str, name: &str, _commit: Commit) -> Result<ImageResult, Fault> {
+        Err(no_files(name))
+    }
+}
+
+/// A backend without files.
+fn no_files(name: &str) -> Fault {
+    let message = format!("this node cannot reach the files of container {name}");
+    Fault::new(FaultKind::Unsupported, message)
 }

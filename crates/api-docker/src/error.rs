@@ -99,6 +99,7 @@ impl From<Fault> for Error {
         let status = match f.kind {
             FaultKind::Invalid => StatusCode::BAD_REQUEST,
             FaultKind::Unauthorized => StatusCode::UNAUTHORIZED,
+            FaultKind::Forbidden => StatusCode::FORBIDDEN,
             FaultKind::NotFound => StatusCode::NOT_FOUND,
             FaultKind::Conflict => StatusCode::CONFLICT,
             FaultKind::Unsupported => StatusCode::NOT_IMPLEMENTED,

@@ -6,8 +6,8 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, compare, delete, docker_context, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig,
-    logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    apply, attach, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect, kill,
+    kubeconfig, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;
@@ -80,6 +80,14 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Run one more process in an instance
     Exec(exec::ExecArgs),
+    /// Copy files into and out of an instance
+    Cp(cp::CpArgs),
+    /// Show what an instance changed of its image
+    Diff(files::DiffArgs),
+    /// Make an image of an instance
+    Commit(files::CommitArgs),
+    /// Write the file system of an instance as a tar
+    Export(files::ExportArgs),
     /// Connect to the main process of an instance
     Attach(attach::AttachArgs),
     /// Connect to the console of a machine or a microvm
@@ -203,6 +211,10 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Inspect(a) => inspect::inspect(a, |n| async move { cx.instance(&n).await }).await,
         Command::Logs(a) => logs::logs(cx, a).await,
         Command::Exec(a) => exec::exec(cx, a).await,
+        Command::Cp(a) => cp::cp(cx, a).await,
+        Command::Diff(a) => files::diff(cx, a).await,
+        Command::Commit(a) => files::commit(cx, a).await,
+        Command::Export(a) => files::export(cx, a).await,
         Command::Attach(a) => attach::attach(cx, a).await,
         Command::Console(a) => attach::console(cx, a).await,
         Command::Stats(a) => stats::stats(cx, a).await,

@@ -165,11 +165,17 @@ impl Client {
 
     /// Sends a request and gives the bytes of its answer as they come.
     pub(crate) async fn bytes(&self, request: Request<Body>) -> Result<ByteStream, Error> {
-        let response = self.call(request).await?;
-        Ok(ByteStream {
-            client: self.clone(),
-            inner: response.into_body(),
-        })
+        Ok(self.bytes_with_headers(request).await?.1)
+    }
+
+    /// The same, with the answer's headers.
+    pub(crate) async fn bytes_with_headers(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(http::HeaderMap, ByteStream), Error> {
+        let (parts, inner) = self.call(request).await?.into_parts();
+        let client = self.clone();
+        Ok((parts.headers, ByteStream { client, inner }))
     }
 
     /// `GET path` as text, for `/healthz` and `/version`.

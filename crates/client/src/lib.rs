@@ -24,6 +24,7 @@ pub mod api;
 pub mod discovery;
 mod endpoint;
 mod error;
+mod files;
 mod http;
 pub mod node;
 mod params;

@@ -88,7 +88,7 @@ impl ImportFormat {
     }
 }
 
-fn instance_path(namespace: &str, name: &str, verb: &str) -> String {
+pub(crate) fn instance_path(namespace: &str, name: &str, verb: &str) -> String {
     format!(
         "{}/{verb}",
         Resource::of::<Instance>().path(Some(namespace), Some(name))
@@ -204,7 +204,7 @@ impl Client {
     }
 
     /// Follows the JSON lines of a long call to its end.
-    async fn long_call<T: DeserializeOwned>(
+    pub(crate) async fn long_call<T: DeserializeOwned>(
         &self,
         r: http::Request<crate::http::Body>,
         mut progress: impl FnMut(&Progress),

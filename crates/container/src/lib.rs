@@ -11,6 +11,7 @@
 //! - [`cgroup`]: limits, freezing, counting, killing, on both versions of control groups
 //! - [`setup`]: what the forked child does before the entrypoint
 //! - [`rootfs`], [`mounts`], [`devices`]: the file system it sees
+//! - [`view`]: the same file system where the container does not run, for one thread of the agent
 //! - [`confine`]: user, capabilities, limits, filter, exec
 //! - [`seccomp`], [`caps`], [`user`], [`labels`]: the parts of that
 //! - [`namespaces`], [`userns`]: what it has of its own and what it shares; ids of its own
@@ -32,6 +33,7 @@ pub mod seccomp;
 pub mod setup;
 pub mod user;
 pub mod userns;
+pub mod view;
 pub mod workload;
 
 mod control;

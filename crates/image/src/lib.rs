@@ -5,14 +5,18 @@
 //! - [`layer`]: one streaming pass from a compressed tar to a layer file
 //! - [`erofs`]: writes that layer file, which the kernel mounts as it stands
 //! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
+//! - [`files`]: trees of files as tars and back, and what a writable layer changed
 //! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
+//! - [`change`]: changes of a config in the words of a Dockerfile
 //! - [`disk`]: disk images: formats and checks
 //!
 //! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
 //! arrives, so a pull costs little more than its decompression.
 
+pub mod change;
 pub mod disk;
 pub mod erofs;
+pub mod files;
 pub mod layer;
 pub mod mounts;
 pub mod registry;
@@ -30,5 +34,6 @@ pub use platform::Platform;
 pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord};
 pub use registry::Auth;
 pub use store::{
-    ArchiveFormat, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions, Pushed,
+    ArchiveFormat, Commit, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions,
+    Pushed,
 };

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use biga_api_kube::ApiError;
+use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim;
 use bytes::Bytes;
@@ -178,4 +179,47 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes what nothing refers to.
     async fn prune(&self, report: Reporter) -> Result<PruneResult, ApiError>;
+
+    /// What stands at a path in an instance.
+    async fn files_stat(&self, _namespace: &str, name: &str, _path: &str) -> Result<PathStat, ApiError> {
+        Err(no_files(name))
+    }
+
+    /// What stands at a path in an instance, and the tar of it.
+    async fn files_read(&self, _namespace: &str, name: &str, _path: &str) -> Result<(PathStat, ByteStream), ApiError> {
+        Err(no_files(name))
+    }
+
+    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    async fn files_write(
+        &self,
+        _namespace: &str,
+        name: &str,
+        _path: &str,
+        _put: Put,
+        _tar: Upload,
+    ) -> Result<(), ApiError> {
+        Err(no_files(name))
+    }
+
+    /// What an instance changed of its image, ordered by path.
+    async fn changes(&self, _namespace: &str, name: &str) -> Result<Vec<Change>, ApiError> {
+        Err(no_files(name))
+    }
+
+    /// A tar of an instance's root file system.
+    async fn export(&self, _namespace: &str, name: &str) -> Result<ByteStream, ApiError> {
+        Err(no_files(name))
+    }
+
+    /// Makes an image of an instance.
+    async fn commit(&self, _namespace: &str, name: &str, _commit: Commit) -> Result<ImageResult, ApiError> {
+        Err(no_files(name))
+    }
+}
+
+/// A backend without files.
+fn no_files(name: &str) -> ApiError {
+    let message = format!("this node cannot reach the files of instance {name}");
+    ApiError::new(biga_api_kube::ErrorKind::Unsupported, message)
 }

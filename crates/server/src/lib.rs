@@ -6,6 +6,7 @@
 //! - [`routes`]: the resource machinery with the streaming routes beside it
 
 pub mod backend;
+mod files;
 mod listen;
 mod long;
 mod node;
@@ -91,6 +92,10 @@ pub fn routes(kube: Router, store: Arc<dyn Store>, backend: Arc<dyn Backend>, no
         .route(&format!("{INSTANCE}/log"), get(stream::log))
         .route(&format!("{INSTANCE}/stats"), get(stream::stats))
         .route(&format!("{INSTANCE}/signal"), post(stream::signal))
+        .route(&format!("{INSTANCE}/files"), get(files::read).put(files::write))
+        .route(&format!("{INSTANCE}/changes"), get(files::changes))
+        .route(&format!("{INSTANCE}/export"), get(files::export))
+        .route(&format!("{INSTANCE}/commit"), post(files::commit))
         .route(&format!("{NODE}/image-load"), post(node::load))
         .route(&format!("{NODE}/image-save"), get(node::save))
         .route(&format!("{NODE}/image-import"), post(node::import))

@@ -15,6 +15,7 @@
 //! - [`shim`]: what agent and shim say to each other
 //! - [`config`]: what a shim is told to run, with [`namespaces`]: what a container shares
 //! - [`guest`]: what shim and the init inside a microvm say to each other
+//! - [`files`], [`http`]: what calls of the native API take and answer
 //! - [`workload`]: what a shim holds, behind one interface
 //!
 //! A connection begins with one [`shim::Request`] in a `Request` frame and is answered by one
@@ -22,6 +23,7 @@
 //! it carries events; after any other request the next one may follow.
 
 pub mod config;
+pub mod files;
 pub mod frame;
 pub mod guest;
 pub mod http;

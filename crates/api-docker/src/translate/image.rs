@@ -106,7 +106,7 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
         "RepoTags": tags(objects),
         "RepoDigests": digests(objects),
         "Parent": "",
-        "Comment": "",
+        "Comment": comment(config),
         "Created": text("created", &super::time(created(objects))),
         "DockerVersion": "",
         "Author": text("author", ""),
@@ -122,6 +122,14 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
         doc["Variant"] = v.into();
     }
     doc
+}
+
+/// The image's own remark, or that of its last step.
+fn comment(config: &Value) -> &str {
+    let steps = config.get("history").and_then(Value::as_array);
+    let all = [Some(config), steps.and_then(|h| h.last())];
+    let mut texts = all.into_iter().flatten().filter_map(|v| v.get("comment")?.as_str());
+    texts.find(|c| !c.is_empty()).unwrap_or_default()
 }
 
 /// The document of `GET /images/{name}/history`: newest step first.

@@ -570,7 +570,13 @@ async fn what_is_not_here_says_so() {
         .await
         .must(501);
     s.call("POST", "/containers/xx/rename?name=yy", None).await.must(501);
-    s.get("/containers/xx/export").await.must(501);
+    s.get("/containers/xx/checkpoints").await.must(501);
+    // The routes are there; it is the container that is not.
+    for route in ["export", "changes", "archive?path=/"] {
+        s.get(&format!("/containers/xx/{route}")).await.must(404);
+    }
+    s.call("POST", "/commit?container=xx", None).await.must(404);
+    s.call("POST", "/commit", None).await.must(400);
     let mut r = Served::request("POST", "/images/create?fromImage=private", None);
     let auth = "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ==";
     r.headers_mut().insert("x-registry-auth", auth.parse().unwrap());

@@ -3,12 +3,14 @@
 pub mod apply;
 pub mod attach;
 pub mod compare;
+pub mod cp;
 pub mod delete;
 pub mod docker_context;
 pub mod doctor;
 pub mod edit;
 pub mod events;
 pub mod exec;
+pub mod files;
 mod foreground;
 pub mod get;
 pub mod image;

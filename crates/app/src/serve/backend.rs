@@ -6,6 +6,7 @@ use biga_image::{DiskFormat, ImageConfig};
 use biga_server::backend::{
     ArchiveFormat, Backend, BoxedIo, ByteStream, ImportFormat, LogFormat, LogQuery, RegistryAuth, Reporter, Upload,
 };
+use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, PruneResult};
 use biga_wire::shim;
 use futures_util::StreamExt;
@@ -20,6 +21,7 @@ impl From<Fault> for ApiError {
     fn from(f: Fault) -> ApiError {
         let kind = match f.kind {
             FaultKind::Invalid => ErrorKind::BadRequest,
+            FaultKind::Forbidden => ErrorKind::Forbidden,
             FaultKind::NotFound => ErrorKind::NotFound,
             FaultKind::Conflict => ErrorKind::Conflict,
             FaultKind::Unsupported => ErrorKind::Unsupported,
@@ -123,5 +125,38 @@ impl Backend for Native {
 
     async fn prune(&self, _report: Reporter) -> Result<PruneResult, ApiError> {
         Ok(self.0.prune().await?)
+    }
+
+    async fn files_stat(&self, namespace: &str, name: &str, path: &str) -> Result<PathStat, ApiError> {
+        Ok(self.0.files_stat(namespace, name, path).await?)
+    }
+
+    async fn files_read(&self, namespace: &str, name: &str, path: &str) -> Result<(PathStat, ByteStream), ApiError> {
+        let (stat, bytes) = self.0.files_read(namespace, name, path).await?;
+        Ok((stat, bytes.map(|b| b.map_err(ApiError::from)).boxed()))
+    }
+
+    async fn files_write(
+        &self,
+        namespace: &str,
+        name: &str,
+        path: &str,
+        put: Put,
+        tar: Upload,
+    ) -> Result<(), ApiError> {
+        Ok(self.0.files_write(namespace, name, path, put, tar).await?)
+    }
+
+    async fn changes(&self, namespace: &str, name: &str) -> Result<Vec<Change>, ApiError> {
+        Ok(self.0.changes(namespace, name).await?)
+    }
+
+    async fn export(&self, namespace: &str, name: &str) -> Result<ByteStream, ApiError> {
+        let bytes = self.0.export(namespace, name).await?;
+        Ok(bytes.map(|b| b.map_err(ApiError::from)).boxed())
+    }
+
+    async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, ApiError> {
+        Ok(self.0.commit(namespace, name, commit).await?)
     }
 }

@@ -12,6 +12,7 @@ use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
 use biga_server::{Options, Server, UnixOptions};
 use biga_store::Store;
+use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, PruneResult};
 use biga_wire::shim;
 use futures_util::StreamExt;
@@ -30,6 +31,7 @@ impl From<node::Fault> for Fault {
         let kind = match f.kind {
             node::FaultKind::Invalid => FaultKind::Invalid,
             node::FaultKind::Denied => FaultKind::Unauthorized,
+            node::FaultKind::Forbidden => FaultKind::Forbidden,
             node::FaultKind::NotFound => FaultKind::NotFound,
             node::FaultKind::Conflict => FaultKind::Conflict,
             node::FaultKind::Unsupported => FaultKind::Unsupported,
@@ -186,6 +188,32 @@ impl Backend for Docker {
             .0
             .pull(reference, platform, auth.into(), move |p| report.progress(p));
         Ok(pull.await?)
+    }
+
+    async fn files_stat(&self, namespace: &str, name: &str, path: &str) -> Result<PathStat, Fault> {
+        Ok(self.0.files_stat(namespace, name, path).await?)
+    }
+
+    async fn files_read(&self, namespace: &str, name: &str, path: &str) -> Result<(PathStat, ByteStream), Fault> {
+        let (stat, bytes) = self.0.files_read(namespace, name, path).await?;
+        Ok((stat, bytes.map(|b| b.map_err(Fault::from)).boxed()))
+    }
+
+    async fn files_write(&self, namespace: &str, name: &str, path: &str, put: Put, tar: Upload) -> Result<(), Fault> {
+        Ok(self.0.files_write(namespace, name, path, put, tar).await?)
+    }
+
+    async fn changes(&self, namespace: &str, name: &str) -> Result<Vec<Change>, Fault> {
+        Ok(self.0.changes(namespace, name).await?)
+    }
+
+    async fn export(&self, namespace: &str, name: &str) -> Result<ByteStream, Fault> {
+        let bytes = self.0.export(namespace, name).await?;
+        Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
+    }
+
+    async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, Fault> {
+        Ok(self.0.commit(namespace, name, commit).await?)
     }
 }
 

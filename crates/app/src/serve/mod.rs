@@ -2,6 +2,7 @@
 
 mod backend;
 mod docker;
+mod files;
 mod node;
 mod notify;
 
@@ -138,7 +139,7 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
         Some(path) => Some(docker::bind(&path).await?),
         None => None,
     };
-    let backend = node::Node::new(agent.engine().clone(), agent.streams().clone());
+    let backend = node::Node::new(agent.engine().clone(), agent.streams().clone(), agent.files().clone());
     let router = router(&dynamic, backend.clone(), &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use biga_agent::engine::Engine;
+use biga_agent::files::Files;
 use biga_agent::images::Images;
 use biga_agent::instance::Failure;
 use biga_agent::logs::{Line as LogLine, Query};
@@ -30,6 +31,7 @@ pub type Upload = BoxStream<'static, std::io::Result<Bytes>>;
 pub struct Node {
     engine: Arc<Engine>,
     streams: Streams,
+    files: Files,
 }
 
 /// Why the node could not do it.
@@ -49,6 +51,8 @@ pub enum FaultKind {
     Invalid,
     /// A registry wants other credentials.
     Denied,
+    /// What stands there is read-only.
+    Forbidden,
     /// No such thing.
     NotFound,
     /// Its state does not allow it.
@@ -160,8 +164,13 @@ impl From<Credentials> for Auth {
 
 impl Node {
     /// Over an agent's parts.
-    pub fn new(engine: Arc<Engine>, streams: Streams) -> Node {
-        Node { engine, streams }
+    pub fn new(engine: Arc<Engine>, streams: Streams, files: Files) -> Node {
+        Node { engine, streams, files }
+    }
+
+    /// Files of instances.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     fn images(&self) -> &Images {

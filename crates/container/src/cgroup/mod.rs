@@ -4,6 +4,7 @@
 //! controller is a tree of its own at `/sys/fs/cgroup/<controller>`; always used are those that count, freeze and
 //! protect, and `cpu` and `cpuset` only where a limit asks for them.
 
+pub mod hold;
 mod limits;
 mod raw;
 pub mod stats;

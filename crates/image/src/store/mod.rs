@@ -28,6 +28,7 @@ use crate::registry::{Auth, Client};
 use crate::{Error, ImageConfig, ImageId, ImageRecord, Platform};
 
 mod assemble;
+mod commit;
 mod disks;
 mod files;
 mod gc;
@@ -39,6 +40,7 @@ mod pull;
 mod push;
 mod save;
 
+pub use commit::Commit;
 pub use gc::GcReport;
 pub use load::Loaded;
 pub use push::Pushed;

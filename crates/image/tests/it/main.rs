@@ -5,6 +5,7 @@ mod archives;
 mod disks;
 mod erofs;
 mod fake;
+mod files;
 mod hostile;
 mod registry;
 mod resilience;

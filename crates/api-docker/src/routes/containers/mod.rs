@@ -2,6 +2,7 @@
 
 mod attach;
 mod create;
+mod files;
 mod life;
 mod list;
 mod logs;
@@ -22,6 +23,9 @@ use crate::error::{Error, Result};
 use crate::state::DockerApi;
 use crate::translate::ids::docker_id;
 use crate::translate::inspect::Beside;
+
+/// What has to be there before checkpoints can be.
+const CHECKPOINTS: &str = "checkpoints of containers (they need CRIU 4 on this host, and support for it)";
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -45,24 +49,18 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/rename", post(|| missing("renaming a container")))
-        .route(
-            "/containers/{id}/changes",
-            get(|| missing("listing changes of a container's files")),
-        )
-        .route(
-            "/containers/{id}/export",
-            get(|| missing("exporting a container's files")),
-        )
+        .route("/containers/{id}/changes", get(files::changes))
+        .route("/containers/{id}/export", get(files::export))
         .route(
             "/containers/{id}/archive",
-            get(|| missing("copying files out of a container")).put(|| missing("copying files into a container")),
+            get(files::read).head(files::stat).put(files::write),
         )
         .route(
             "/containers/{id}/checkpoints",
-            get(|| missing("checkpoints")).post(|| missing("checkpoints")),
+            get(|| missing(CHECKPOINTS)).post(|| missing(CHECKPOINTS)),
         )
-        .route("/containers/{id}/checkpoints/{name}", delete(|| missing("checkpoints")))
-        .route("/commit", post(|| missing("making an image of a container (commit)")))
+        .route("/containers/{id}/checkpoints/{name}", delete(|| missing(CHECKPOINTS)))
+        .route("/commit", post(files::commit))
 }
 
 async fn missing(what: &'static str) -> Error {

@@ -91,39 +91,45 @@ pub async fn load(cx: &Context, args: LoadArgs) -> anyhow::Result<Code> {
 
 /// `save`.
 pub async fn save(cx: &Context, args: SaveArgs) -> anyhow::Result<Code> {
-    use std::io::IsTerminal;
-    if args.file.is_none() && std::io::stdout().is_terminal() {
-        return Err(fail(
-            Code::USAGE,
-            "standard output is a terminal: name a file with -o, or send it on with >",
-        ));
-    }
+    check_output(args.file.as_deref())?;
     let o = cx.image(&args.image).await?;
     let format = match args.format.as_str() {
         "oci" => ArchiveFormat::Oci,
         _ => ArchiveFormat::Docker,
     };
-    let mut bytes = cx.client.image_save(&o.spec.reference, format).await?;
-    match &args.file {
-        None => {
-            let mut out = tokio::io::stdout();
-            while let Some(b) = bytes.next().await {
-                out.write_all(&b?).await?;
-            }
-            out.flush().await?;
-        }
-        Some(path) => {
-            // A half-written archive never stands under the name that was asked for.
-            let part = path.with_added_extension("part");
-            let written = write(&part, bytes).await;
-            if let Err(e) = written {
-                let _ = tokio::fs::remove_file(&part).await;
-                return Err(e);
-            }
-            tokio::fs::rename(&part, path).await?;
-        }
-    }
+    let bytes = cx.client.image_save(&o.spec.reference, format).await?;
+    write_out(args.file.as_deref(), bytes).await?;
     Ok(Code::OK)
+}
+
+/// Refuses to send an archive to a terminal.
+pub fn check_output(file: Option<&Path>) -> anyhow::Result<()> {
+    use std::io::IsTerminal;
+    if file.is_none() && std::io::stdout().is_terminal() {
+        return Err(fail(
+            Code::USAGE,
+            "standard output is a terminal: name a file with -o, or send it on with >",
+        ));
+    }
+    Ok(())
+}
+
+/// Writes an archive to a file, or to standard output.
+pub async fn write_out(file: Option<&Path>, mut bytes: biga_client::ByteStream) -> anyhow::Result<()> {
+    let Some(path) = file else {
+        let mut out = tokio::io::stdout();
+        while let Some(b) = bytes.next().await {
+            out.write_all(&b?).await?;
+        }
+        return Ok(out.flush().await?);
+    };
+    // A half-written archive never stands under the name that was asked for.
+    let part = path.with_added_extension("part");
+    if let Err(e) = write(&part, bytes).await {
+        let _ = tokio::fs::remove_file(&part).await;
+        return Err(e);
+    }
+    Ok(tokio::fs::rename(&part, path).await?)
 }
 
 async fn write(path: &Path, mut bytes: biga_client::ByteStream) -> anyhow::Result<()> {

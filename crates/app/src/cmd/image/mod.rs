@@ -1,6 +1,6 @@
 //! `biga image …`.
 
-mod archive;
+pub mod archive;
 mod pull;
 mod push;
 

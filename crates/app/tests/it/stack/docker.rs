@@ -7,7 +7,7 @@ use biga_testkit::{Daemon, Ran, eventually};
 use super::daemon;
 
 /// Whether there is a `docker` here; says so where there is none.
-fn has_docker() -> bool {
+pub(super) fn has_docker() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|d| d.join("docker").is_file());
     if !found {
@@ -16,12 +16,12 @@ fn has_docker() -> bool {
     found
 }
 
-fn socket(d: &Daemon) -> String {
+pub(super) fn socket(d: &Daemon) -> String {
     d.run_root().join("docker.sock").display().to_string()
 }
 
 /// `docker` with these arguments.
-fn docker(d: &Daemon, args: &[&str]) -> Ran {
+pub(super) fn docker(d: &Daemon, args: &[&str]) -> Ran {
     let host = format!("DOCKER_HOST=unix://{}", socket(d));
     // A directory of its own, so that nobody's settings or logins take part.
     let config = format!("DOCKER_CONFIG={}", d.path().join("docker").display());

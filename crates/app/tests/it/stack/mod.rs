@@ -2,6 +2,8 @@
 
 mod containers;
 mod docker;
+mod docker_files;
+mod files;
 mod images;
 mod life;
 mod machines;
