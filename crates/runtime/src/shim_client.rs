@@ -226,7 +226,8 @@ impl Runtime for ShimRuntime {
     }
 
     async fn update(&self, uid: &str, limits: &Limits) -> Result<(), Error> {
-        self.call_ok(uid, &Request::Update { limits: limits.clone() }).await
+        let limits = Box::new(limits.clone());
+        self.call_ok(uid, &Request::Update { limits }).await
     }
 
     async fn stats(&self, uid: &str) -> Result<Stats, Error> {

@@ -42,12 +42,12 @@ pub enum Propagation {
 
 impl Propagation {
     fn bits(self) -> u64 {
-        (match self {
+        match self {
             Propagation::Shared => libc::MS_SHARED,
             Propagation::Slave => libc::MS_SLAVE,
             Propagation::Private => libc::MS_PRIVATE,
             Propagation::Unbindable => libc::MS_UNBINDABLE,
-        }) as u64
+        }
     }
 }
 

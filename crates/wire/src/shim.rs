@@ -33,7 +33,7 @@ pub enum Request {
     /// Change limits while running.
     Update {
         /// The new limits.
-        limits: Limits,
+        limits: Box<Limits>,
     },
     /// Answered by [`Reply::Stats`].
     Stats,

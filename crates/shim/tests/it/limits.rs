@@ -78,12 +78,12 @@ fn limits_are_set_and_changed() {
     let pid = rig.status().pid.unwrap().to_string();
     assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
     rig.must(Request::Update {
-        limits: Limits {
+        limits: Box::new(Limits {
             memory: Some(128 << 20),
             pids: Some(60),
             cpu_millis: Some(500),
             ..Limits::default()
-        },
+        }),
     });
     assert_eq!(
         rig.group_file("memory", "memory.limit_in_bytes"),
@@ -101,10 +101,10 @@ fn a_limit_added_later_moves_the_processes() {
     }
     let rig = Rig::new(&["sleep", "1000"]).up();
     rig.must(Request::Update {
-        limits: Limits {
+        limits: Box::new(Limits {
             cpu_millis: Some(700),
             ..Limits::default()
-        },
+        }),
     });
     let pid = rig.status().pid.unwrap().to_string();
     assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
