@@ -242,9 +242,12 @@ pub(super) fn kind_of(s: &Statx) -> FileType {
     FileType::from_raw_mode(u32::from(s.stx_mode))
 }
 
+/// Names and values of extended attributes.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Attributes worth keeping: capabilities, access lists and what users set. What the kernel's overlay and security modules
 /// keep for themselves means something on this host only.
-pub(super) fn xattrs(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+pub(super) fn xattrs(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, Error> {
     let failed = |e: Errno| Error::at("read the attributes of", name, e);
     // A descriptor that only names a file has no attributes; its name in /proc leads to them.
     let own = super::beneath::own_name(fd);
@@ -307,5 +310,5 @@ fn is_kernel(fd: BorrowedFd<'_>) -> bool {
         0xf97c_ff8c,
     ];
     // Where it cannot be told it is taken for one.
-    rustix::fs::fstatfs(fd).map_or(true, |s| MAGICS.contains(&(s.f_type as i64)))
+    rustix::fs::fstatfs(fd).map_or(true, |s| MAGICS.contains(&s.f_type))
 }
