@@ -258,7 +258,7 @@ pub(super) mod tests {
                     acc = match i.k {
                         NUMBER => number,
                         ARCH => arch,
-                        k if k >= ARGUMENTS && k < 64 => {
+                        k if (ARGUMENTS..64).contains(&k) => {
                             let word = arguments[((k - ARGUMENTS) / 8) as usize];
                             if k % 8 == 0 { word as u32 } else { (word >> 32) as u32 }
                         }

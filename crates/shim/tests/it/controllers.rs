@@ -49,7 +49,9 @@ fn disk() -> Option<(PathBuf, String)> {
 }
 
 fn update(rig: &Rig, limits: Limits) -> Reply {
-    rig.ask(Request::Update { limits })
+    rig.ask(Request::Update {
+        limits: Box::new(limits),
+    })
 }
 
 fn stats(rig: &Rig) -> Stats {
