@@ -317,29 +317,29 @@ fn sharing_and_security_options() {
         "100000",
     ];
     let run = [
-        &["run", "-d", "--name", "o"][..],
+        &["run", "-d", "--name", "opts"][..],
         &options,
         &["busybox", "sleep", "1000"],
     ]
     .concat();
     docker(&d, &run).ok();
     let inside = "head -c 1 /proc/interrupts | wc -c; stat -c %u /t; mknod /k c 1 11; echo x > /k && echo wrote";
-    assert_eq!(docker(&d, &["exec", "o", "sh", "-c", inside]).ok(), "1\n1000\nwrote");
+    assert_eq!(docker(&d, &["exec", "opts", "sh", "-c", inside]).ok(), "1\n1000\nwrote");
     let shown = docker(
         &d,
         &[
             "inspect",
             "-f",
             "{{.HostConfig.CpuQuota}} {{.HostConfig.UTSMode}} {{.HostConfig.CgroupnsMode}}",
-            "o",
+            "opts",
         ],
     );
     assert_eq!(shown.ok(), "50000 host host");
-    docker(&d, &["update", "--cpu-quota", "20000", "o"]).ok();
+    docker(&d, &["update", "--cpu-quota", "20000", "opts"]).ok();
     assert_eq!(
-        docker(&d, &["inspect", "-f", "{{.HostConfig.CpuQuota}}", "o"]).ok(),
+        docker(&d, &["inspect", "-f", "{{.HostConfig.CpuQuota}}", "opts"]).ok(),
         "20000"
     );
-    docker(&d, &["rm", "-f", "o", "db"]).ok();
+    docker(&d, &["rm", "-f", "opts", "db"]).ok();
     d.until_clean();
 }
