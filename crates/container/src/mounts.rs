@@ -152,14 +152,7 @@ fn bind(path: &Path, sub_path: Option<&str>, how: &MountHow) -> Result<OwnedFd, 
         at = beneath::place(at.as_fd(), sub, Kind::Directory)
             .step(|| format!("open {sub} in volume {}", path.display()))?;
     }
-    let found = propagation_of(&at).unwrap_or_default();
-    let new = match how.propagation {
-        Propagation::Private => Some(mount_attr::Propagation::Private),
-        Propagation::Slave if !found.shared && !found.slave => return Err(not_shared(path, "slave")),
-        Propagation::Slave => Some(mount_attr::Propagation::Slave),
-        Propagation::Shared if !found.shared => return Err(not_shared(path, "shared")),
-        Propagation::Shared => None,
-    };
+    let new = propagation(&at, path, how.propagation)?;
     let tree = rootfs::clone_tree(&at, !how.flat).step(|| format!("bind {}", path.display()))?;
     let change = Change {
         propagation: new,
@@ -167,6 +160,20 @@ fn bind(path: &Path, sub_path: Option<&str>, how: &MountHow) -> Result<OwnedFd, 
     };
     mount_attr::change(&tree, &change, true).step(|| format!("set the propagation of {}", path.display()))?;
     Ok(tree)
+}
+
+/// The propagation to set; the mounts of the host are looked at only where it matters. `None` leaves it as it is.
+fn propagation(at: &OwnedFd, path: &Path, wanted: Propagation) -> Result<Option<mount_attr::Propagation>, Error> {
+    if wanted == Propagation::Private {
+        return Ok(Some(mount_attr::Propagation::Private));
+    }
+    let found = propagation_of(at).unwrap_or_default();
+    match wanted {
+        Propagation::Slave if !found.shared && !found.slave => Err(not_shared(path, "slave")),
+        Propagation::Shared if !found.shared => Err(not_shared(path, "shared")),
+        Propagation::Shared => Ok(None),
+        _ => Ok(Some(mount_attr::Propagation::Slave)),
+    }
 }
 
 fn not_shared(path: &Path, wanted: &str) -> Error {
