@@ -12,8 +12,8 @@ use biga_wire::config::{Container, IdMap};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::beneath::Kind;
@@ -45,6 +45,13 @@ pub fn root(container: &Container, run_dir: &Path, state_dir: &Path, volumes: bo
         biga_sys::mount::set_attributes(&root, biga_sys::mount::RDONLY, false).step(what)?;
     }
     Ok(root)
+}
+
+/// Unmounts what [`root`] mounted, without waiting for the end of the thread.
+pub fn leave(state_dir: &Path) {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    // Where nothing was mounted there is nothing to undo, and all of it goes with the thread.
+    let _ = rustix::mount::unmount(state_dir.join("upper"), flags);
 }
 
 /// Makes this thread who is root in a running container with ids of its own, with all rights on the host still: its file

@@ -239,8 +239,9 @@ impl Files {
         let patience = source.patience();
         let permit = self.permit().await?;
         thread(move || {
-            let _ = done.send(work(&source, patience));
-            drop(source);
+            let result = work(&source, patience);
+            source.close();
+            let _ = done.send(result);
             drop(permit);
         })?;
         result
@@ -261,7 +262,7 @@ impl Files {
         thread(move || {
             let result = work(&source, Outgoing::new(to.clone(), patience));
             // What was mounted goes before the client is told.
-            drop(source);
+            source.close();
             if let Err(e) = result {
                 let _ = handle.block_on(to.send(Err(e)));
             }

@@ -21,7 +21,7 @@ use crate::instance::Host;
 use crate::prepare;
 
 /// How long an instance may be on its way between running and not running.
-const SETTLING: Duration = Duration::from_secs(30);
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// One instance whose files can be reached.
 pub(super) struct Source {
@@ -90,6 +90,13 @@ impl Source {
                 view::private()?;
                 Ok(Opened::Owned(view::root(container, run_dir, &self.state_dir, volumes)?))
             }
+        }
+    }
+
+    /// Lets go of all: what this thread mounted first, so that a run that waited finds the overlay gone.
+    pub(super) fn close(self) {
+        if matches!(self.root, Root::Stopped { .. }) {
+            view::leave(&self.state_dir);
         }
     }
 
