@@ -1,8 +1,9 @@
 //! One more process in a running container.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use biga_container::cgroup::{self, Group, Version};
 use biga_sys::process::{self, Child, Fork, Namespaces, exit_now};
 use biga_sys::signal;
 use rustix::fs::{Mode, OFlags};
@@ -133,7 +134,7 @@ fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<O
 fn entrances(request: &Request<'_>, state: &State) -> Result<Vec<PathBuf>, Error> {
     let group = state.group();
     if request.groups.is_empty() {
-        return Ok(group.entrances());
+        return Ok(beside(state, &group).unwrap_or_else(|| group.entrances()));
     }
     let mut all = Vec::new();
     let controllers: Vec<&str> = match group.controllers() {
@@ -158,6 +159,16 @@ fn entrances(request: &Request<'_>, state: &State) -> Result<Vec<PathBuf>, Error
         all.push(path);
     }
     Ok(all)
+}
+
+/// On version 2 an init system inside moves itself into a group below the container's, which then takes no processes.
+fn beside(state: &State, group: &Group) -> Option<Vec<PathBuf>> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).ok()?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::/"))?;
+    if group.version() == Version::V1 || !Path::new(path).starts_with(group.path()) {
+        return None;
+    }
+    Some(vec![Path::new(cgroup::ROOT).join(path).join("cgroup.procs")])
 }
 
 /// Namespaces of a process that are not this one's.
