@@ -8,6 +8,8 @@ use biga_sys::signal;
 use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{OptionalActions, Termios};
 
+use crate::spec::ConsoleSize;
+
 const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
@@ -121,6 +123,15 @@ fn drain(master: &OwnedFd) {
     {
         left -= 1;
     }
+}
+
+/// The size of the caller's terminal, for one that is made for a program of its own.
+pub fn size() -> Option<ConsoleSize> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    Some(ConsoleSize {
+        height: size.ws_row,
+        width: size.ws_col,
+    })
 }
 
 /// Gives the container's terminal the size of the caller's.

@@ -8,14 +8,14 @@
 //! Nothing here returns to the runtime's code: the process executes its program, or says why not and ends.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use biga_container::cgroup::Group;
 use biga_container::rootfs;
 use biga_sys::mount_attr::{self as attr, Change};
 use biga_sys::process::{Command, exit_now};
-use biga_sys::{fd, namespace, signal};
+use biga_sys::{namespace, signal};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{Gid, Uid};
@@ -28,7 +28,7 @@ use crate::mounts::Prepared;
 use crate::namespaces::{Kind, Wanted};
 use crate::spec::{Process, Spec};
 use crate::state::State;
-use crate::{console, devices, hooks, masks, mounts};
+use crate::{console, descriptors, devices, hooks, masks, mounts};
 
 /// Exit code of a process that could not be set up; the reason was said.
 pub const FAILED: i32 = 1;
@@ -73,7 +73,7 @@ pub struct First<'a> {
 pub fn run(mut first: First<'_>, confinement: Confinement, sources: Option<Sources<'_>>, socket: OwnedFd) -> ! {
     let mut confinement = confinement;
     let done = set_up(&mut first, &mut confinement, sources, &socket);
-    let failed = match done.and_then(|terminal| settle(terminal, &mut first, &mut confinement, socket.as_fd())) {
+    let failed = match done.and_then(|terminal| settle(terminal, &mut first, &mut confinement, &socket)) {
         Ok((socket, gate)) => {
             let e = go(&first, &confinement, socket, gate);
             // Said already.
@@ -469,65 +469,21 @@ fn enter(root: &OwnedFd, no_pivot: bool, propagation: &str) -> Result<(), Error>
 /// What stays open once [`settle`] is through: the socket, and the gate.
 type Kept = (OwnedFd, Option<(OwnedFd, OwnedFd)>);
 
-/// A terminal to 0, 1 and 2, and everything closed but those, what is to be kept for the program, and what is needed until it
-/// runs. Nothing else that owns a descriptor may be dropped in this process after it.
 fn settle(
     terminal: Option<OwnedFd>,
     first: &mut First<'_>,
     confinement: &mut Confinement,
-    socket: BorrowedFd<'_>,
+    socket: &OwnedFd,
 ) -> Result<Kept, Error> {
-    let what = || "arrange descriptors".into();
-    if let Some(slave) = &terminal {
-        for number in 0..3 {
-            fd::place(slave.as_fd(), number).step(what)?;
-        }
-        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
-        own_terminal(first.process)?;
+    let gate = first.gate.take();
+    let mut keep = vec![socket.as_fd()];
+    if let Some((start, result)) = &gate {
+        keep.extend([start.as_fd(), result.as_fd()]);
     }
-    let base = 3 + first.preserve;
-    let mut keep = vec![copy_high(socket, base)?];
-    if let Some((start, result)) = &first.gate {
-        keep.extend([copy_high(start.as_fd(), base)?, copy_high(result.as_fd(), base)?]);
-    }
-    let label = confinement.take_label_file();
-    if let Some(file) = &label {
-        keep.push(copy_high(file.as_fd(), base)?);
-    }
-    for (i, source) in (0..).zip(&keep) {
-        fd::place(source.as_fd(), base + i).step(what)?;
-    }
-    let (count, has_label, gated) = (keep.len() as RawFd, label.is_some(), first.gate.is_some());
-    // Their numbers are closed below, or stand for something else by now.
-    std::mem::forget((keep, label, terminal, first.gate.take()));
-    fd::close_from(base + count).step(what)?;
-    let take = |number: RawFd| {
-        let fd = fd::inherited(number).step(what)?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).step(what)?;
-        Ok::<OwnedFd, Error>(fd)
-    };
-    let socket = take(base)?;
-    let gate = if gated {
-        Some((take(base + 1)?, take(base + 2)?))
-    } else {
-        None
-    };
-    if has_label {
-        confinement.set_label_file(take(base + count - 1)?);
-    }
-    Ok((socket, gate))
-}
-
-/// The terminal belongs to who uses it.
-pub(crate) fn own_terminal(process: &Process) -> Result<(), Error> {
-    let uid = rustix::fs::Uid::from_raw(process.user.uid);
-    match rustix::fs::fchown(rustix::stdio::stdin(), Some(uid), None) {
-        Ok(()) | Err(rustix::io::Errno::ROFS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(()),
-        Err(e) => Err(e).step(|| "give the terminal to its user".into()),
-    }
-}
-
-pub(crate) fn copy_high(fd: BorrowedFd<'_>, base: RawFd) -> Result<OwnedFd, Error> {
-    // Beyond all numbers that are placed.
-    rustix::io::fcntl_dupfd_cloexec(fd, base + 16).step(|| "arrange descriptors".into())
+    let kept = descriptors::settle(terminal, &keep, first.preserve, first.process, confinement);
+    // Its numbers are closed, or stand for something else by now.
+    std::mem::forget(gate);
+    let mut kept = kept?.into_iter();
+    let socket = kept.next().ok_or_else(|| Error::Child("the socket was lost".into()))?;
+    Ok((socket, kept.next().zip(kept.next())))
 }

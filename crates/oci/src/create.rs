@@ -19,7 +19,7 @@ use crate::namespaces::{Kind, Wanted};
 use crate::spec::linux::Namespace;
 use crate::spec::{Process, Spec};
 use crate::state::{Place, State, read_spec, start_time};
-use crate::{console, hooks, ids, limits, log, seccomp, validate};
+use crate::{attend, console, hooks, ids, limits, log, seccomp, validate};
 
 /// What `create` and `run` are told.
 #[derive(Debug)]
@@ -103,8 +103,11 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     let (spec, text) = read_spec(&request.bundle.join("config.json"))?;
     let wanted = Wanted::read(&spec.linux.namespaces)?;
     validate::spec(&spec, &wanted)?;
-    let process = spec.process.clone().unwrap_or_default();
+    let mut process = spec.process.clone().unwrap_or_default();
     terminal_matches(&process, request)?;
+    if process.terminal && request.console_socket.is_none() {
+        process.console_size = process.console_size.or_else(attend::size);
+    }
     let mut warnings = Vec::new();
     let filter = seccomp::filter(spec.linux.seccomp.as_ref())?;
     let mut confinement = confine::read(&process, validate::personality(&spec.linux)?, filter, &mut warnings)?;

@@ -1,10 +1,11 @@
 //! One more process in a running container.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use biga_container::cgroup::{self, Group, Version};
 use biga_sys::process::{self, Child, Fork, Namespaces, exit_now};
-use biga_sys::{fd, signal};
+use biga_sys::signal;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::ThreadNameSpaceType;
 
@@ -16,7 +17,7 @@ use crate::error::{Error, Step};
 use crate::namespaces::Kind;
 use crate::spec::{Process, Spec};
 use crate::state::{Place, State, Status};
-use crate::{console, create, log, seccomp, validate};
+use crate::{console, create, descriptors, log, seccomp, validate};
 
 /// What `exec` is told.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<O
 fn entrances(request: &Request<'_>, state: &State) -> Result<Vec<PathBuf>, Error> {
     let group = state.group();
     if request.groups.is_empty() {
-        return Ok(group.entrances());
+        return Ok(beside(state, &group).unwrap_or_else(|| group.entrances()));
     }
     let mut all = Vec::new();
     let controllers: Vec<&str> = match group.controllers() {
@@ -158,6 +159,16 @@ fn entrances(request: &Request<'_>, state: &State) -> Result<Vec<PathBuf>, Error
         all.push(path);
     }
     Ok(all)
+}
+
+/// On version 2 an init system inside moves itself into a group below the container's, which then takes no processes.
+fn beside(state: &State, group: &Group) -> Option<Vec<PathBuf>> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).ok()?;
+    let path = text.lines().find_map(|l| l.strip_prefix("0::/"))?;
+    if group.version() == Version::V1 || !Path::new(path).starts_with(group.path()) {
+        return None;
+    }
+    Some(vec![Path::new(cgroup::ROOT).join(path).join("cgroup.procs")])
 }
 
 /// Namespaces of a process that are not this one's.
@@ -288,44 +299,14 @@ fn enter(
         let root = rustix::fs::open("/", flags, Mode::empty()).step(|| "open the container's root".into())?;
         terminal = Some(console::make(root.as_fd(), request.process.console_size, socket)?);
     }
-    settle(request, confinement, terminal, socket)
-}
-
-/// As for the first process: nothing but streams and the socket stays open.
-fn settle(
-    request: &Request<'_>,
-    confinement: &mut Confinement,
-    terminal: Option<OwnedFd>,
-    socket: &OwnedFd,
-) -> Result<OwnedFd, Error> {
-    let what = || "arrange descriptors".into();
-    if let Some(slave) = &terminal {
-        for number in 0..3 {
-            fd::place(slave.as_fd(), number).step(what)?;
-        }
-        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
-        crate::child::own_terminal(&request.process)?;
-    }
-    let base = 3 + request.preserve;
-    let label = confinement.take_label_file();
-    let mut keep = vec![crate::child::copy_high(socket.as_fd(), base)?];
-    if let Some(file) = &label {
-        keep.push(crate::child::copy_high(file.as_fd(), base)?);
-    }
-    for (i, source) in (0..).zip(&keep) {
-        fd::place(source.as_fd(), base + i).step(what)?;
-    }
-    let (count, has_label) = (keep.len() as RawFd, label.is_some());
-    // Their numbers are closed below, or stand for something else by now.
-    std::mem::forget((keep, label, terminal));
-    fd::close_from(base + count).step(what)?;
-    let take = |number: RawFd| {
-        let fd = fd::inherited(number).step(what)?;
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).step(what)?;
-        Ok::<OwnedFd, Error>(fd)
-    };
-    if has_label {
-        confinement.set_label_file(take(base + 1)?);
-    }
-    take(base)
+    let kept = descriptors::settle(
+        terminal,
+        &[socket.as_fd()],
+        request.preserve,
+        &request.process,
+        confinement,
+    )?;
+    kept.into_iter()
+        .next()
+        .ok_or_else(|| Error::Child("the socket was lost".into()))
 }

@@ -10,7 +10,7 @@
 //!
 //! - [`args`], [`verbs`]: the command line
 //! - [`spec`], [`validate`]: `config.json`, and what of it cannot be honoured
-//! - [`create`], [`child`], [`exec`]: making processes
+//! - [`create`], [`child`], [`exec`], [`descriptors`]: making processes
 //! - [`mounts`], [`devices`], [`masks`], [`console`]: the file system they see
 //! - [`confine`], [`seccomp`], [`limits`]: what they may do
 //! - [`state`]: what is known between two commands
@@ -24,6 +24,7 @@ pub mod confine;
 pub mod console;
 pub mod control;
 pub mod create;
+pub mod descriptors;
 pub mod devices;
 pub mod error;
 pub mod exec;

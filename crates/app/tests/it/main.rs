@@ -2,6 +2,7 @@
 
 mod fake;
 mod objects;
+mod oci;
 mod run;
 mod stack;
 mod terminal;

@@ -37,10 +37,13 @@ pub(super) fn exec(global: &Global, rest: Vec<String>) -> Result<i32, Error> {
     let o = Options::parse(rest, &EXEC, true)?;
     let id = o.id()?;
     let (_, state, spec) = exec::running(global, id, o.has("ignore-paused"))?;
-    let process = match o.get("process") {
+    let mut process = match o.get("process") {
         Some(path) => from_file(path)?,
         None => from_options(&o, spec.process.clone().unwrap_or_default())?,
     };
+    if process.terminal && !o.has("console-socket") {
+        process.console_size = process.console_size.or_else(attend::size);
+    }
     let request = Request {
         global,
         id,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::conformance::Case;
 use crate::support::mount;
 
-type Change = fn(&mut Value, &Path);
+/// A change of a configuration; the path is the bundle's.
+pub type Change = fn(&mut Value, &Path);
 
 const NOTHING: Change = |_, _| {};
 
@@ -376,13 +377,13 @@ pub const RESOURCES: &[Case] = &[
         |c, _| {
             c["linux"]["resources"] = json!({
                 "devices": [{"allow": false, "access": "rwm"}],
-                "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swappiness": 10, "swap": 134_217_728},
+                "memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728},
                 "cpu": {"shares": 300, "quota": 50_000, "period": 100_000, "cpus": "0"},
                 "pids": {"limit": 77},
             })
         },
         "cd /sys/fs/cgroup; if [ -d memory ]; then cat memory/memory.limit_in_bytes memory/memory.soft_limit_in_bytes \
-         memory/memory.swappiness memory/memory.memsw.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us \
+         memory/memory.memsw.limit_in_bytes cpu/cpu.shares cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us \
          cpuset/cpuset.cpus pids/pids.max; else cat memory.max cpu.weight cpu.max cpuset.cpus pids.max; fi; \
          grep Cpus_allowed_list /proc/self/status",
     ),

@@ -59,7 +59,7 @@ fn same(table: &[Case]) {
 }
 
 /// Configurations that both refuse, without leaving anything.
-fn both_refuse(table: &[(&str, fn(&mut Value, &Path))]) {
+fn both_refuse(table: &[(&str, cases::Change)]) {
     for (name, change) in table {
         for runtime in [Runtime::Ours, Runtime::Runc] {
             let bundle = Bundle::sh(runtime, "echo it ran").with(*change);

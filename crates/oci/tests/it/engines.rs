@@ -67,7 +67,7 @@ impl Podman {
         let tmp = self.dir().join("tmp");
         let text = format!(
             "[containers]\ndefault_ulimits = [\"nofile=1024:2048\", \"nproc=4096:4096\"]\nlog_driver = \"k8s-file\"\n\
-             [engine]\ntmp_dir = {tmp:?}\n"
+             [engine]\nlock_type = \"file\"\ntmp_dir = {tmp:?}\n"
         );
         fs::write(&path, text).unwrap();
         path

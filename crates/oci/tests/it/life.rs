@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Runtime, mount, until};
+use crate::support::{Bundle, PATIENCE, Runtime, mount, until};
 
 fn sh(script: &str) -> Bundle {
     Bundle::sh(Runtime::Ours, script)
@@ -255,7 +255,15 @@ fn master(listener: &UnixListener) -> OwnedFd {
 
 fn read_until(master: &OwnedFd, word: &str) -> String {
     let mut text = String::new();
+    let patience = rustix::event::Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
     while !text.contains(word) {
+        let mut fds = [rustix::event::PollFd::new(master, rustix::event::PollFlags::IN)];
+        if rustix::event::poll(&mut fds, Some(&patience)).unwrap() == 0 {
+            break;
+        }
         let mut buf = [0u8; 1000];
         match rustix::io::read(master, &mut buf) {
             Ok(0) | Err(_) => break,
@@ -297,6 +305,41 @@ fn a_terminal_is_handed_over() {
     let second = master(&listener);
     let text = read_until(&second, "end");
     assert!(text.contains("/dev/pts/1"), "{text:?}");
+}
+
+/// A terminal of the caller's own: its master, and the side that programs get.
+fn own_terminal() -> (OwnedFd, OwnedFd) {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+    (master, slave)
+}
+
+#[test]
+fn the_callers_terminal_is_passed_through() {
+    let b = sh("stty size; read line; echo got $line; exit 6").with(|c, _| c["process"]["terminal"] = true.into());
+    b.write();
+    let (master, slave) = own_terminal();
+    let size = rustix::termios::Winsize {
+        ws_row: 21,
+        ws_col: 43,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&master, size).unwrap();
+    let side = || std::process::Stdio::from(slave.try_clone().unwrap());
+    let mut command = b.command(&["run", &b.id]);
+    let mut child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+    drop((command, slave));
+    let first = read_until(&master, "21 43");
+    assert!(first.contains("21 43"), "{first:?}");
+    rustix::io::write(&master, b"words\r").unwrap();
+    let rest = read_until(&master, "got words");
+    assert!(rest.contains("got words"), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(6));
 }
 
 #[test]
