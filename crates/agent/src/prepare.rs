@@ -215,6 +215,10 @@ impl Run<'_> {
     }
 
     async fn container(&self) -> Result<Workload, Failure> {
+        if self.object.spec.is_pod() {
+            let why = "this node cannot run several containers in one instance yet";
+            return Err(Failure::new("Unsupported", why));
+        }
         let spec = self.spec()?;
         let s = &self.object.spec;
         let host_network = s.network_mode == NetworkMode::Host;
@@ -529,7 +533,26 @@ impl Run<'_> {
                 sub_path: None,
             });
         }
+        if v.empty_dir.is_some() {
+            return self.empty_dir(&v.name);
+        }
         translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())
+    }
+}
+
+impl Run<'_> {
+    /// A directory that goes with the instance. Any user of a container may write there, as in Kubernetes.
+    fn empty_dir(&self, name: &str) -> Result<MountSource, Failure> {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = self.engine.layout.state_dir(self.uid()).join("empty");
+        private_dir(&parent)?;
+        let path = parent.join(name);
+        if !path.exists() {
+            std::fs::create_dir(&path)
+                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)))
+                .map_err(|e| Failure::new("VolumeFailed", format!("cannot make {}: {e}", path.display())))?;
+        }
+        Ok(MountSource::Bind { path, sub_path: None })
     }
 }
 
