@@ -3,6 +3,8 @@
 //! The single place where isolations part. What they share is prepared once; what differs is in the three
 //! functions below [`run`].
 
+mod pod;
+
 use std::path::PathBuf;
 
 use biga_image::ImageRecord;
@@ -11,7 +13,8 @@ use biga_model::{
     UserIds, VolumeMode,
 };
 use biga_wire::config::{
-    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, ShimConfig, Workload,
+    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, PodContainer, ShimConfig,
+    Workload,
 };
 
 use crate::engine::{Engine, private_dir};
@@ -38,6 +41,8 @@ struct Run<'a> {
     record: &'a ImageRecord,
     connections: Vec<Connection>,
     hostname: String,
+    /// The one of several containers that this is about.
+    part: Option<&'a ContainerSpec>,
 }
 
 /// Prepares a run: after this only the shim has to be started.
@@ -45,8 +50,10 @@ pub async fn run(
     engine: &Engine,
     object: &Object<Instance>,
     status: &mut InstanceStatus,
-    record: &ImageRecord,
+    records: &[ImageRecord],
 ) -> Result<ShimConfig, Failure> {
+    let record = records.get(object.spec.init_containers.len());
+    let record = record.ok_or_else(|| Failure::new("NoContainer", "the spec names nothing to run"))?;
     let connections = match object.spec.network_mode {
         NetworkMode::Bridge => engine.networks.connections(object, status).await?,
         NetworkMode::None | NetworkMode::Host => Vec::new(),
@@ -66,8 +73,10 @@ pub async fn run(
         record,
         connections,
         hostname,
+        part: None,
     };
     let workload = match object.spec.isolation {
+        Isolation::Container if object.spec.is_pod() => run.pod(records).await?,
         Isolation::Container => run.container().await?,
         Isolation::Microvm => run.microvm(status).await?,
         Isolation::Vm => run.machine(status).await?,
@@ -93,7 +102,7 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
             {
                 tracing::warn!(uid, "it may be frozen: {e}");
             }
-            if let Ok(record) = engine.image_of(&status) {
+            for record in engine.images_of(&status) {
                 let adopted = engine.mounts.adopt(&record.layers, uid);
                 adopted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
             }
@@ -179,15 +188,12 @@ impl Run<'_> {
     fn config(&self, workload: Workload) -> ShimConfig {
         let spec = &self.object.spec;
         let layout = &self.engine.layout;
-        let log = match spec.log.driver {
-            LogDriver::File => Log {
-                path: Some(layout.log(self.uid())),
-                max_size: spec.log.max_size.map_or(16 << 20, |m| m.bytes()),
-                max_files: spec.log.max_files.unwrap_or(3),
-            },
-            LogDriver::None => Log::default(),
+        let log = match workload {
+            // Each container has one of its own.
+            Workload::Pod(_) => Log::default(),
+            _ => self.log(layout.log(self.uid())),
         };
-        let wait = spec.containers.first().is_some_and(|c| c.wait_attach);
+        let wait = !spec.is_pod() && spec.containers.first().is_some_and(|c| c.wait_attach);
         ShimConfig {
             uid: self.uid().to_string(),
             name: self.object.name().to_string(),
@@ -205,20 +211,26 @@ impl Run<'_> {
         }
     }
 
-    /// The one container of the instance; the model refuses more for now.
+    fn log(&self, path: PathBuf) -> Log {
+        let spec = &self.object.spec.log;
+        match spec.driver {
+            LogDriver::File => Log {
+                path: Some(path),
+                max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
+                max_files: spec.max_files.unwrap_or(3),
+            },
+            LogDriver::None => Log::default(),
+        }
+    }
+
+    /// The container that this is about.
     fn spec(&self) -> Result<&ContainerSpec, Failure> {
-        self.object
-            .spec
-            .containers
-            .first()
+        self.part
+            .or_else(|| self.object.spec.containers.first())
             .ok_or_else(|| Failure::new("NoContainer", "the spec names no container"))
     }
 
     async fn container(&self) -> Result<Workload, Failure> {
-        if self.object.spec.is_pod() {
-            let why = "this node cannot run several containers in one instance yet";
-            return Err(Failure::new("Unsupported", why));
-        }
         let spec = self.spec()?;
         let s = &self.object.spec;
         let host_network = s.network_mode == NetworkMode::Host;
@@ -286,6 +298,10 @@ impl Run<'_> {
     async fn namespaces(&self) -> Result<(Namespaces, Option<PathBuf>), Failure> {
         let n = &self.object.spec.namespaces;
         let mut all = Namespaces::default();
+        if self.part.is_some() {
+            // One of several containers joins what they share.
+            return Ok((all, None));
+        }
         for (share, kind, place) in [
             (&n.pid, "pid", &mut all.pid),
             (&n.ipc, "ipc", &mut all.ipc),
@@ -328,7 +344,12 @@ impl Run<'_> {
         let Some(name) = &self.object.spec.namespaces.network else {
             return Ok((self.hosts(), self.resolv_conf()));
         };
-        let dir = self.engine.layout.run_dir(self.other(name).await?.0.uid());
+        let other = self.other(name).await?.0;
+        let dir = self.engine.layout.run_dir(other.uid());
+        let dir = match other.spec.containers.first() {
+            Some(main) if other.spec.is_pod() => PodContainer::dir(&dir, &main.name),
+            _ => dir,
+        };
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
         Ok((read("hosts"), read("resolv.conf")))
     }
@@ -469,12 +490,12 @@ impl Run<'_> {
             if taken(target.trim_end_matches('/')) || !target.starts_with('/') {
                 continue;
             }
-            let path = self
-                .engine
-                .layout
-                .state_dir(self.uid())
-                .join("volumes")
-                .join(i.to_string());
+            let dir = self.engine.layout.state_dir(self.uid());
+            let dir = match self.part {
+                Some(c) => PodContainer::dir(&dir, &c.name),
+                None => dir,
+            };
+            let path = dir.join("volumes").join(i.to_string());
             private_dir(&path)?;
             let source = MountSource::Bind { path, sub_path: None };
             all.push(Mount {
@@ -537,22 +558,6 @@ impl Run<'_> {
             return self.empty_dir(&v.name);
         }
         translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())
-    }
-}
-
-impl Run<'_> {
-    /// A directory that goes with the instance. Any user of a container may write there, as in Kubernetes.
-    fn empty_dir(&self, name: &str) -> Result<MountSource, Failure> {
-        use std::os::unix::fs::PermissionsExt;
-        let parent = self.engine.layout.state_dir(self.uid()).join("empty");
-        private_dir(&parent)?;
-        let path = parent.join(name);
-        if !path.exists() {
-            std::fs::create_dir(&path)
-                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)))
-                .map_err(|e| Failure::new("VolumeFailed", format!("cannot make {}: {e}", path.display())))?;
-        }
-        Ok(MountSource::Bind { path, sub_path: None })
     }
 }
 

@@ -69,6 +69,11 @@ impl Fake {
         });
     }
 
+    /// The instance is gone without a word, as if its shim had been killed.
+    pub fn lose(&self, uid: &str) {
+        self.shared.lock().instances.remove(uid);
+    }
+
     /// All calls so far, as `create web`, `stop 9f0c`.
     pub fn calls(&self) -> Vec<String> {
         self.shared.lock().calls.clone()
@@ -287,6 +292,10 @@ impl Runtime for Fake {
                 end_container(c, 137, Some(9));
             }
             end(s, exit.code, exit.signal);
+            s.exit = Some(Exit {
+                at_ns: now_ns(),
+                ..exit.clone()
+            });
         })
         .map(drop)
     }

@@ -188,7 +188,7 @@ fn config(
         "StdinOnce": c.stdin_once,
         "Env": env,
         "Cmd": list(cmd),
-        "Image": match sent.image.is_empty() { true => familiar(&o.spec.image), false => sent.image.clone() },
+        "Image": match sent.image.is_empty() { true => familiar(o.spec.main_image()), false => sent.image.clone() },
         "Volumes": match sent.volumes.is_empty() { true => own("Volumes"), false => json!(sent.volumes) },
         "WorkingDir": c.working_dir.clone().unwrap_or_else(|| own_text("WorkingDir")),
         "Entrypoint": list(entrypoint),

@@ -184,6 +184,13 @@ impl Object<crate::Instance> {
 }
 
 impl InstanceStatus {
+    /// Ids of the images it was made of.
+    pub fn image_ids(&self) -> impl Iterator<Item = &str> {
+        let all = self.init_container_statuses.iter().chain(&self.container_statuses);
+        let ids = std::iter::once(&self.image_id).chain(all.map(|c| &c.image_id));
+        ids.filter(|id| !id.is_empty()).map(String::as_str)
+    }
+
     /// What is seen of a container of an instance that has several.
     pub fn container(&self, name: &str) -> Option<&ContainerStatus> {
         let all = self.init_container_statuses.iter().chain(&self.container_statuses);

@@ -138,6 +138,18 @@ fn pod(spec: &InstanceSpec, e: &mut Errors) {
     if !spec.is_pod() {
         return;
     }
+    if spec.namespaces != Default::default() {
+        e.add(
+            "spec.namespaces",
+            "are for an instance of one container: several share the instance's own",
+        );
+    }
+    if spec.all_containers().any(|c| c.system) {
+        e.add(
+            "spec.containers",
+            "an init system (system: true) needs an instance of its own",
+        );
+    }
     if spec.isolation != Isolation::Container {
         let message = format!(
             "a {} runs one container: several need isolation container",
@@ -429,6 +441,12 @@ fn sysctls(spec: &InstanceSpec, e: &mut Errors) {
     }
 }
 
+/// Names of the containers in their order, and which are sidecars; all alike where there is one.
+fn shape(spec: &InstanceSpec) -> Vec<(&str, bool)> {
+    let all = spec.all_containers().map(|c| (c.name.as_str(), c.is_sidecar()));
+    if spec.is_pod() { all.collect() } else { Vec::new() }
+}
+
 fn changes(o: &Object<Instance>, old: &Object<Instance>, e: &mut Errors) {
     let vm = |i: Isolation| i == Isolation::Vm;
     if vm(o.spec.isolation) != vm(old.spec.isolation) {
@@ -436,10 +454,10 @@ fn changes(o: &Object<Instance>, old: &Object<Instance>, e: &mut Errors) {
             "spec.isolation",
             "an OCI image and a machine's disk are different things: only container and microvm can be exchanged",
         );
-    } else if o.spec.is_pod() != old.spec.is_pod() && old.status_or_default().phase.is_live() {
+    } else if shape(&o.spec) != shape(&old.spec) && old.status_or_default().phase.is_live() {
         e.add(
             "spec.containers",
-            "one container can become several, or several one, only while the instance is stopped",
+            "containers can be added, removed, renamed and moved only while the instance is stopped",
         );
     } else if o.spec.isolation != old.spec.isolation && old.status_or_default().phase.is_live() {
         e.add("spec.isolation", "can be changed only while the instance is stopped");
@@ -555,10 +573,40 @@ mod tests {
             serde_json::json!({"image": "b", "containers": [{"name": "a", "resources": {"memory": "1"}}, {"name": "b"}]}),
             "spec.containers[0].resources.memory",
         );
+        let mut host = two("container");
+        host["namespaces"] = serde_json::json!({"pid": "host"});
+        wrong(host, "spec.namespaces");
+        let mut system = two("container");
+        system["containers"][1]["system"] = true.into();
+        wrong(system, "spec.containers");
         wrong(
             serde_json::json!({"image": "b", "shareProcessNamespace": true}),
             "spec.shareProcessNamespace",
         );
+    }
+
+    #[test]
+    fn what_runs_keeps_its_containers() {
+        let object = |names: &[&str]| {
+            let all: Vec<_> = names
+                .iter()
+                .map(|n| serde_json::json!({"name": n, "image": "b"}))
+                .collect();
+            Object::<Instance>::new(
+                "x",
+                serde_json::from_value(serde_json::json!({"containers": all})).unwrap(),
+            )
+        };
+        let mut old = object(&["a", "b"]);
+        assert!(Instance::validate(&object(&["b", "a"]), Some(&old)).is_empty());
+        old.status = Some(InstanceStatus {
+            phase: Phase::Running,
+            ..Default::default()
+        });
+        assert!(Instance::validate(&object(&["a", "b"]), Some(&old)).is_empty());
+        for names in [&["a"][..], &["b", "a"], &["a", "c"]] {
+            assert_eq!(Instance::validate(&object(names), Some(&old)).len(), 1, "{names:?}");
+        }
     }
 
     #[test]
