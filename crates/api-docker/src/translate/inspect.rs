@@ -429,6 +429,11 @@ pub fn mounts(o: &Object<Instance>, sent: &CreateBody, beside: &Beside) -> Vec<V
                         .find(|b| b.split(':').nth(1) == Some(m.mount_path.as_str()));
                     doc["Mode"] = given.and_then(|b| b.split(':').nth(2)).unwrap_or("").into();
                 }
+                // A directory that goes with the instance; where it is on the host is nobody's matter.
+                (None, None) if v.empty_dir.is_some() => {
+                    doc["Type"] = "bind".into();
+                    doc["Source"] = "".into();
+                }
                 (None, None) => {
                     doc["Type"] = "tmpfs".into();
                     doc["Source"] = "".into();

@@ -129,7 +129,7 @@ fn a_pod_comes_up_in_order_shares_and_goes_down_in_order() {
 
     if docker::has_docker() {
         let seen = docker::docker(&d, &["ps", "--format", "{{.Names}} {{.Image}}"]).ok();
-        assert_eq!(seen, "shop busybox", "one entry");
+        assert_eq!(seen, "shop busybox:latest", "one entry");
         assert_eq!(docker::docker(&d, &["exec", "shop", "cat", "/d/page"]).ok(), "page");
         assert_eq!(docker::docker(&d, &["logs", "shop"]).ok(), "from web");
     }
