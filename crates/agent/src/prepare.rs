@@ -157,7 +157,12 @@ pub(crate) async fn at_rest(
         record,
         connections: Vec::new(),
         hostname,
+        part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
     };
+    let layout = &engine.layout;
+    for dir in [layout.run_dir(object.uid()), layout.state_dir(object.uid())] {
+        private_dir(&of_main(dir, object))?;
+    }
     let spec = run.spec()?;
     let layers = record.layers.iter().map(|l| Layer {
         file: l.file.clone(),
@@ -172,6 +177,14 @@ pub(crate) async fn at_rest(
         read_only_root: spec.security.read_only_root,
         ..Container::default()
     })
+}
+
+/// The directory of the main container of several, below that of the instance.
+pub(crate) fn of_main(dir: PathBuf, object: &Object<Instance>) -> PathBuf {
+    match object.spec.containers.first() {
+        Some(main) if object.spec.is_pod() => PodContainer::dir(&dir, &main.name),
+        _ => dir,
+    }
 }
 
 /// A host name made of an instance's name: what is no part of a host name becomes `-`; at most 63 bytes.
@@ -346,10 +359,7 @@ impl Run<'_> {
         };
         let other = self.other(name).await?.0;
         let dir = self.engine.layout.run_dir(other.uid());
-        let dir = match other.spec.containers.first() {
-            Some(main) if other.spec.is_pod() => PodContainer::dir(&dir, &main.name),
-            _ => dir,
-        };
+        let dir = of_main(dir, &other);
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
         Ok((read("hosts"), read("resolv.conf")))
     }
