@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use biga_image::{ImageRecord, LayerMounts};
-use biga_model::{Instance, InstanceStatus, Isolation, Object, parse_signal};
+use biga_model::{Instance, InstanceStatus, Isolation, Object, PullPolicy, parse_signal};
 use biga_runtime::{Runtime, shim_client};
-use biga_wire::config::{IdMap, ShimConfig, Workload};
+use biga_wire::config::{IdMap, PodContainer, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 
 use crate::events::Recorder;
@@ -47,6 +47,11 @@ impl Layout {
     /// An instance's directory with its shim's socket.
     pub fn run_dir(&self, uid: &str) -> PathBuf {
         self.run_instances().join(uid)
+    }
+
+    /// The current log file of one of an instance's several containers.
+    pub fn container_log(&self, uid: &str, container: &str) -> PathBuf {
+        PodContainer::dir(&self.state_dir(uid), container).join("log")
     }
 
     /// An instance's current log file.
@@ -114,10 +119,35 @@ impl Engine {
         }
     }
 
-    /// The image of an instance: what its status remembers while that is here, what its spec names otherwise.
-    async fn image(&self, object: &Object<Instance>) -> Result<ImageRecord, Failure> {
+    /// The images of an instance: of its containers in their order, init containers first, or of its disk. Their ids are noted
+    /// in the status.
+    async fn images(
+        &self,
+        object: &Object<Instance>,
+        status: &mut InstanceStatus,
+    ) -> Result<Vec<ImageRecord>, Failure> {
         let s = &object.spec;
-        self.images.resolve(&s.image, s.image_pull_policy, s.isolation).await
+        let mut wanted: Vec<(&str, PullPolicy)> = s
+            .all_containers()
+            .map(|c| (s.image_of(c), c.image_pull_policy.unwrap_or(s.image_pull_policy)))
+            .collect();
+        if wanted.is_empty() {
+            wanted.push((&s.image, s.image_pull_policy));
+        }
+        let mut records: Vec<ImageRecord> = Vec::new();
+        for (i, (image, policy)) in wanted.iter().enumerate() {
+            // The same for two containers is asked for once.
+            let known = wanted[..i].iter().position(|w| w == &(*image, *policy));
+            records.push(match known {
+                Some(at) => records[at].clone(),
+                None => self.images.resolve(image, *policy, s.isolation).await?,
+            });
+        }
+        let main = records.get(s.init_containers.len()).map(|r| r.image_id.to_string());
+        status.image_id = main.unwrap_or_default();
+        let ids: Vec<String> = records.iter().map(|r| r.image_id.to_string()).collect();
+        crate::instance::pod::note_images(s, &ids, status);
+        Ok(records)
     }
 
     /// The image that an instance was last run from.
@@ -155,6 +185,13 @@ impl Engine {
         all
     }
 
+    /// The images that an instance was last run from, those that are here.
+    pub fn images_of(&self, status: &InstanceStatus) -> Vec<ImageRecord> {
+        let files = self.images.files();
+        let get = |id: &str| files.get(&id.parse().ok()?).ok();
+        status.image_ids().filter_map(get).collect()
+    }
+
     pub(crate) fn make_dirs(&self, uid: &str) -> Result<(), Failure> {
         for dir in [self.layout.state_dir(uid), self.layout.run_dir(uid)] {
             private_dir(&dir)?;
@@ -184,8 +221,7 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), Failure> {
 #[async_trait]
 impl Host for Engine {
     async fn fetch(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<(), Failure> {
-        let record = self.image(object).await?;
-        status.image_id = record.image_id.to_string();
+        self.images(object, status).await?;
         for v in &object.spec.volumes {
             if let Some(name) = &v.volume {
                 let ns = object.metadata.namespace.as_deref().unwrap_or_default();
@@ -196,15 +232,14 @@ impl Host for Engine {
     }
 
     async fn prepare(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<ShimConfig, Failure> {
-        let record = self.image(object).await?;
-        status.image_id = record.image_id.to_string();
+        let records = self.images(object, status).await?;
         status.accelerator = String::new();
         self.make_dirs(object.uid())?;
         for message in crate::translate::left_out(object) {
             self.events.record(object, true, "LeftOut", &message);
         }
         self.runs.begin(object.uid()).await;
-        let result = crate::prepare::run(self, object, status, &record).await;
+        let result = crate::prepare::run(self, object, status, &records).await;
         if result.is_err() {
             self.after_run(object.uid()).await;
         }
@@ -246,6 +281,29 @@ impl Host for Engine {
 
     fn last_exit(&self, uid: &str) -> Option<Exit> {
         shim_client::read_exit(&self.layout.run_dir(uid))
+    }
+
+    fn last_exit_of(&self, uid: &str, container: &str) -> Option<Exit> {
+        shim_client::read_exit(&PodContainer::dir(&self.layout.run_dir(uid), container))
+    }
+
+    async fn fresh_root(&self, uid: &str, container: &str) -> Result<(), Failure> {
+        let dir = PodContainer::dir(&self.layout.state_dir(uid), container);
+        let emptied = tokio::task::spawn_blocking(move || {
+            for name in ["upper", "work"] {
+                match std::fs::remove_dir_all(dir.join(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err((dir, e)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        let failed = |why: String| Failure::new("StateFailed", why);
+        match emptied.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((dir, e))) => Err(failed(format!("cannot empty {}: {e}", dir.display()))),
+            Err(e) => Err(failed(format!("emptying its root crashed: {e}"))),
+        }
     }
 
     fn stop_signal(&self, object: &Object<Instance>, status: &InstanceStatus) -> i32 {

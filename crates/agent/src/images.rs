@@ -207,7 +207,8 @@ impl Images {
         let images = self.objects.list(None).await.map_err(|e| failed(e.to_string()))?;
         let instances = self.instances.list(None).await.map_err(|e| failed(e.to_string()))?;
         let named = images.items.into_iter().map(|o| o.status_or_default().image_id);
-        let used = instances.items.into_iter().map(|o| o.status_or_default().image_id);
+        let statuses: Vec<_> = instances.items.into_iter().filter_map(|o| o.status).collect();
+        let used = statuses.iter().flat_map(|s| s.image_ids().map(str::to_owned));
         let in_use: HashSet<ImageId> = named.chain(used).filter_map(|id| id.parse().ok()).collect();
         self.files.gc(&in_use).await.map_err(|e| failed(e.to_string()))
     }

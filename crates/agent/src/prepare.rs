@@ -3,6 +3,8 @@
 //! The single place where isolations part. What they share is prepared once; what differs is in the three
 //! functions below [`run`].
 
+mod pod;
+
 use std::path::PathBuf;
 
 use biga_image::ImageRecord;
@@ -11,7 +13,8 @@ use biga_model::{
     UserIds, VolumeMode,
 };
 use biga_wire::config::{
-    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, ShimConfig, Workload,
+    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, PodContainer, ShimConfig,
+    Workload,
 };
 
 use crate::engine::{Engine, private_dir};
@@ -38,6 +41,8 @@ struct Run<'a> {
     record: &'a ImageRecord,
     connections: Vec<Connection>,
     hostname: String,
+    /// The one of several containers that this is about.
+    part: Option<&'a ContainerSpec>,
 }
 
 /// Prepares a run: after this only the shim has to be started.
@@ -45,8 +50,10 @@ pub async fn run(
     engine: &Engine,
     object: &Object<Instance>,
     status: &mut InstanceStatus,
-    record: &ImageRecord,
+    records: &[ImageRecord],
 ) -> Result<ShimConfig, Failure> {
+    let record = records.get(object.spec.init_containers.len());
+    let record = record.ok_or_else(|| Failure::new("NoContainer", "the spec names nothing to run"))?;
     let connections = match object.spec.network_mode {
         NetworkMode::Bridge => engine.networks.connections(object, status).await?,
         NetworkMode::None | NetworkMode::Host => Vec::new(),
@@ -66,8 +73,10 @@ pub async fn run(
         record,
         connections,
         hostname,
+        part: None,
     };
     let workload = match object.spec.isolation {
+        Isolation::Container if object.spec.is_pod() => run.pod(records).await?,
         Isolation::Container => run.container().await?,
         Isolation::Microvm => run.microvm(status).await?,
         Isolation::Vm => run.machine(status).await?,
@@ -93,7 +102,7 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
             {
                 tracing::warn!(uid, "it may be frozen: {e}");
             }
-            if let Ok(record) = engine.image_of(&status) {
+            for record in engine.images_of(&status) {
                 let adopted = engine.mounts.adopt(&record.layers, uid);
                 adopted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
             }
@@ -148,7 +157,12 @@ pub(crate) async fn at_rest(
         record,
         connections: Vec::new(),
         hostname,
+        part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
     };
+    let layout = &engine.layout;
+    for dir in [layout.run_dir(object.uid()), layout.state_dir(object.uid())] {
+        private_dir(&of_main(dir, object))?;
+    }
     let spec = run.spec()?;
     let layers = record.layers.iter().map(|l| Layer {
         file: l.file.clone(),
@@ -165,6 +179,14 @@ pub(crate) async fn at_rest(
     })
 }
 
+/// The directory of the main container of several, below that of the instance.
+pub(crate) fn of_main(dir: PathBuf, object: &Object<Instance>) -> PathBuf {
+    match object.spec.containers.first() {
+        Some(main) if object.spec.is_pod() => PodContainer::dir(&dir, &main.name),
+        _ => dir,
+    }
+}
+
 /// A host name made of an instance's name: what is no part of a host name becomes `-`; at most 63 bytes.
 fn host_name(name: &str) -> String {
     let clean: String = name.chars().map(|c| if c == '_' { '-' } else { c }).take(63).collect();
@@ -179,15 +201,12 @@ impl Run<'_> {
     fn config(&self, workload: Workload) -> ShimConfig {
         let spec = &self.object.spec;
         let layout = &self.engine.layout;
-        let log = match spec.log.driver {
-            LogDriver::File => Log {
-                path: Some(layout.log(self.uid())),
-                max_size: spec.log.max_size.map_or(16 << 20, |m| m.bytes()),
-                max_files: spec.log.max_files.unwrap_or(3),
-            },
-            LogDriver::None => Log::default(),
+        let log = match workload {
+            // Each container has one of its own.
+            Workload::Pod(_) => Log::default(),
+            _ => self.log(layout.log(self.uid())),
         };
-        let wait = spec.containers.first().is_some_and(|c| c.wait_attach);
+        let wait = !spec.is_pod() && spec.containers.first().is_some_and(|c| c.wait_attach);
         ShimConfig {
             uid: self.uid().to_string(),
             name: self.object.name().to_string(),
@@ -205,12 +224,22 @@ impl Run<'_> {
         }
     }
 
-    /// The one container of the instance; the model refuses more for now.
+    fn log(&self, path: PathBuf) -> Log {
+        let spec = &self.object.spec.log;
+        match spec.driver {
+            LogDriver::File => Log {
+                path: Some(path),
+                max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
+                max_files: spec.max_files.unwrap_or(3),
+            },
+            LogDriver::None => Log::default(),
+        }
+    }
+
+    /// The container that this is about.
     fn spec(&self) -> Result<&ContainerSpec, Failure> {
-        self.object
-            .spec
-            .containers
-            .first()
+        self.part
+            .or_else(|| self.object.spec.containers.first())
             .ok_or_else(|| Failure::new("NoContainer", "the spec names no container"))
     }
 
@@ -282,6 +311,10 @@ impl Run<'_> {
     async fn namespaces(&self) -> Result<(Namespaces, Option<PathBuf>), Failure> {
         let n = &self.object.spec.namespaces;
         let mut all = Namespaces::default();
+        if self.part.is_some() {
+            // One of several containers joins what they share.
+            return Ok((all, None));
+        }
         for (share, kind, place) in [
             (&n.pid, "pid", &mut all.pid),
             (&n.ipc, "ipc", &mut all.ipc),
@@ -324,7 +357,9 @@ impl Run<'_> {
         let Some(name) = &self.object.spec.namespaces.network else {
             return Ok((self.hosts(), self.resolv_conf()));
         };
-        let dir = self.engine.layout.run_dir(self.other(name).await?.0.uid());
+        let other = self.other(name).await?.0;
+        let dir = self.engine.layout.run_dir(other.uid());
+        let dir = of_main(dir, &other);
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();
         Ok((read("hosts"), read("resolv.conf")))
     }
@@ -465,12 +500,12 @@ impl Run<'_> {
             if taken(target.trim_end_matches('/')) || !target.starts_with('/') {
                 continue;
             }
-            let path = self
-                .engine
-                .layout
-                .state_dir(self.uid())
-                .join("volumes")
-                .join(i.to_string());
+            let dir = self.engine.layout.state_dir(self.uid());
+            let dir = match self.part {
+                Some(c) => PodContainer::dir(&dir, &c.name),
+                None => dir,
+            };
+            let path = dir.join("volumes").join(i.to_string());
             private_dir(&path)?;
             let source = MountSource::Bind { path, sub_path: None };
             all.push(Mount {
@@ -528,6 +563,9 @@ impl Run<'_> {
                 path: PathBuf::from(path),
                 sub_path: None,
             });
+        }
+        if v.empty_dir.is_some() {
+            return self.empty_dir(&v.name);
         }
         translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())
     }

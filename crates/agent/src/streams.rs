@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use biga_model::{Instance, Object, Phase, Power};
-use biga_runtime::Error as RuntimeError;
+use biga_model::{ContainerState, Instance, Object, Phase, Power};
+use biga_runtime::{Error as RuntimeError, Runtime};
 use biga_store::Store;
 use biga_store::typed::{Error as StoreError, ObjectEvent, Objects};
 use biga_wire::shim::{ErrorCode, Reply, Request, Stats};
@@ -77,9 +77,18 @@ impl Streams {
     /// Opens a stream to the instance's shim; the request was sent, its reply was not read. Waits for an instance
     /// that is on its way.
     pub async fn open(&self, namespace: &str, name: &str, request: &Request) -> Result<UnixStream, Error> {
+        if let Request::Of { container, .. } = request {
+            // Said at once, not after a wait.
+            addressed(&self.objects.get(namespace, name).await?, Some(container))?;
+        }
         let object = self.live(namespace, name).await?;
+        let container = match request {
+            Request::Of { container, .. } => addressed(&object, Some(container))?,
+            _ => None,
+        };
         let runtime = self.engine.runtime(object.spec.isolation);
-        Ok(runtime.open(object.uid(), request).await?)
+        let request = request.inner().clone().of(container);
+        Ok(runtime.open(object.uid(), &request).await?)
     }
 
     /// The instance once a shim holds it; an error where none will.
@@ -107,14 +116,18 @@ impl Streams {
         Err(Error::Failed("the store closed".into()))
     }
 
-    /// Sends a signal to the main process.
-    pub async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Error> {
+    /// Sends a signal to the main process, or that of one of several containers.
+    pub async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), Error> {
         let object = self.running(namespace, name).await?;
-        Ok(self
-            .engine
-            .runtime(object.spec.isolation)
-            .signal(object.uid(), signal)
-            .await?)
+        let runtime = self.engine.runtime(object.spec.isolation);
+        match addressed(&object, container)? {
+            Some(c) => runtime
+                .of(object.uid(), c, Request::Signal { signal })
+                .await
+                .map(drop)?,
+            None => runtime.signal(object.uid(), signal).await?,
+        }
+        Ok(())
     }
 
     async fn running(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
@@ -144,18 +157,20 @@ impl Streams {
         }
     }
 
-    /// Samples: one, or one every second until the instance ends or the receiver is dropped.
+    /// Samples of the whole or of one of several containers: one, or one every second until it ends or the receiver is dropped.
     pub async fn stats(
         &self,
         namespace: &str,
         name: &str,
+        container: Option<&str>,
         stream: bool,
     ) -> Result<mpsc::Receiver<Result<Stats, Error>>, Error> {
         let object = self.running(namespace, name).await?;
         let runtime = self.engine.runtime(object.spec.isolation);
         let uid = object.uid().to_string();
+        let container = addressed(&object, container)?.map(str::to_owned);
         let (tx, rx) = mpsc::channel(4);
-        let first = runtime.stats(&uid).await?;
+        let first = sample(&*runtime, &uid, container.as_deref()).await?;
         let _ = tx.try_send(Ok(first));
         if stream {
             tokio::spawn(async move {
@@ -166,7 +181,7 @@ impl Streams {
                         _ = tick.tick() => {}
                         () = tx.closed() => return,
                     }
-                    match runtime.stats(&uid).await {
+                    match sample(&*runtime, &uid, container.as_deref()).await {
                         Ok(s) => {
                             if tx.send(Ok(s)).await.is_err() {
                                 return;
@@ -180,15 +195,25 @@ impl Streams {
         Ok(rx)
     }
 
-    /// Entries of its log. With `follow`, until the instance has ended and all is read.
+    /// Entries of its log, or of the log of one of several containers: the main one where none is named. With `follow`, until that
+    /// has ended for good and all is read.
     pub async fn logs(
         &self,
         namespace: &str,
         name: &str,
+        container: Option<&str>,
         query: Query,
     ) -> Result<mpsc::Receiver<Result<Vec<Line>, Error>>, Error> {
         let object = self.objects.get(namespace, name).await?;
-        let path = self.engine.layout.log(object.uid());
+        let main = || object.spec.containers.first().map(|c| c.name.as_str());
+        let container = match addressed(&object, container)? {
+            None if object.spec.is_pod() => main(),
+            named => named,
+        };
+        let path = match container {
+            Some(c) => self.engine.layout.container_log(object.uid(), c),
+            None => self.engine.layout.log(object.uid()),
+        };
         let broken = |e: std::io::Error| Error::Failed(format!("cannot read the log of {name}: {e}"));
         let follow = query.follow;
         // The directory exists once the instance was first prepared.
@@ -198,14 +223,21 @@ impl Streams {
         };
         let reader = Reader::open(&path, query).map_err(broken)?;
         let (tx, rx) = mpsc::channel(16);
-        let over = self.over(&object, follow).await?;
+        let over = self.over(&object, container, follow).await?;
         tokio::spawn(pump(reader, watcher, over, tx));
         Ok(rx)
     }
 
-    /// A receiver that is closed once the instance does not run (any more).
-    async fn over(&self, object: &Object<Instance>, follow: bool) -> Result<mpsc::Receiver<()>, Error> {
+    /// A receiver that is closed once the instance, or its container, does not run (any more).
+    async fn over(
+        &self,
+        object: &Object<Instance>,
+        container: Option<&str>,
+        follow: bool,
+    ) -> Result<mpsc::Receiver<()>, Error> {
         let (tx, rx) = mpsc::channel(1);
+        let container = container.map(str::to_owned);
+        let is_over = move |o: &Object<Instance>| is_over(o, container.as_deref());
         if !follow || is_over(object) {
             return Ok(rx);
         }
@@ -230,10 +262,39 @@ impl Streams {
     }
 }
 
-/// Whether it does not run and is not about to.
-fn is_over(o: &Object<Instance>) -> bool {
+/// One sample, of the whole or of one of several containers.
+async fn sample(runtime: &dyn Runtime, uid: &str, container: Option<&str>) -> Result<Stats, RuntimeError> {
+    match container {
+        None => runtime.stats(uid).await,
+        Some(c) => match runtime.of(uid, c, Request::Stats).await? {
+            Reply::Stats { stats } => Ok(*stats),
+            _ => Ok(Stats::default()),
+        },
+    }
+}
+
+/// The container as the shim knows it: one that is alone has no name there. An error where the instance has none of that name.
+fn addressed<'a>(o: &Object<Instance>, container: Option<&'a str>) -> Result<Option<&'a str>, Error> {
+    let Some(name) = container else { return Ok(None) };
+    if o.spec.container(name).is_some() {
+        return Ok(o.spec.is_pod().then_some(name));
+    }
+    let all: Vec<&str> = o.spec.all_containers().map(|c| c.name.as_str()).collect();
+    Err(Error::Refused {
+        code: ErrorCode::Invalid,
+        message: format!(
+            "instance {} has no container {name:?}: it has {}",
+            o.name(),
+            all.join(", ")
+        ),
+    })
+}
+
+/// Whether it, or this one of its containers, does not run and is not about to.
+fn is_over(o: &Object<Instance>, container: Option<&str>) -> bool {
     let s = o.status_or_default();
-    s.phase.is_ended() || (s.phase == Phase::Created && o.spec.power == Power::Stopped)
+    let ended = |c: &str| matches!(s.container(c).map(|c| &c.state), Some(ContainerState::Terminated(_)));
+    container.is_some_and(ended) || s.phase.is_ended() || (s.phase == Phase::Created && o.spec.power == Power::Stopped)
 }
 
 /// Whether a shim holds it (`Ok`), or none will (`Err`); `None` where that is not yet known.

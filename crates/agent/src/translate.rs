@@ -149,7 +149,7 @@ fn selinux(parts: &[String]) -> Option<(String, String)> {
 /// What a spec wishes of the host that this host cannot do, in sentences for people.
 pub fn left_out(object: &Object<Instance>) -> Vec<String> {
     let mut out = Vec::new();
-    for c in &object.spec.containers {
+    for c in object.spec.all_containers() {
         let s = &c.security;
         if !matches!(s.apparmor.as_str(), "" | "unconfined") && !labels::has_apparmor() {
             out.push(format!(

@@ -36,7 +36,7 @@ pub async fn running(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Objec
     let generation = o.metadata.generation;
     let seen = with_pull(
         cx,
-        &o.spec.image,
+        o.spec.main_image(),
         instance(cx, o, |seen| match seen {
             None => Some(None),
             Some(s) => {

@@ -18,6 +18,8 @@ use crate::{ByteStream, Client, Error, ErrorKind, Resource};
 /// Which lines of an instance's log are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogParams {
+    /// Which of several containers; the main one where unset.
+    pub container: Option<String>,
     /// Go on with what is written from now.
     pub follow: bool,
     /// Only so many of the last lines.
@@ -120,6 +122,7 @@ impl Client {
             ("tail", params.tail.map(|n| n.to_string())),
             ("since", params.since.clone()),
             ("until", params.until.clone()),
+            ("container", params.container.clone()),
         ];
         q.extend(texts.into_iter().filter_map(|(k, v)| v.map(|v| (k, v))));
         let path = format!("{}{}", instance_path(namespace, name, "log"), encode_query(&q));
@@ -136,9 +139,11 @@ impl Client {
         Ok(self.bytes(request(Method::GET, &path)?).await?.json_lines())
     }
 
-    /// Sends a signal to an instance's main process.
-    pub async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Error> {
-        let query = encode_query(&[("signal", signal.to_string())]);
+    /// Sends a signal to an instance's main process, or that of one of its containers.
+    pub async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), Error> {
+        let mut query = vec![("signal", signal.to_string())];
+        query.extend(container.map(|c| ("container", c.to_owned())));
+        let query = encode_query(&query);
         let path = format!("{}{query}", instance_path(namespace, name, "signal"));
         self.call(request(Method::POST, &path)?).await.map(drop)
     }

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`workload`]: the [`biga_wire::workload::Workload`] that a shim holds
+//! - [`pod`]: several of them, which share namespaces
 //! - [`cgroup`]: limits, freezing, counting, killing, on both versions of control groups
 //! - [`setup`]: what the forked child does before the entrypoint
 //! - [`rootfs`], [`mounts`], [`devices`]: the file system it sees
@@ -28,6 +29,7 @@ pub mod devices;
 pub mod labels;
 pub mod mounts;
 pub mod namespaces;
+pub mod pod;
 pub mod rootfs;
 pub mod seccomp;
 pub mod setup;
@@ -43,4 +45,5 @@ mod stream;
 
 pub use cgroup::sweep;
 pub use error::{Context, Error};
+pub use pod::PodWorkload;
 pub use workload::ContainerWorkload;

@@ -114,7 +114,7 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error>
 }
 
 /// A file system in memory; options as mount(8) writes them.
-fn memory(size: Option<u64>, mode: u32, options: &[String], label: Option<&str>) -> Result<OwnedFd, Error> {
+pub(crate) fn memory(size: Option<u64>, mode: u32, options: &[String], label: Option<&str>) -> Result<OwnedFd, Error> {
     let mode = format!("{:o}", mode & 0o7777);
     let size = size.map(|s| s.to_string());
     let mut set = vec![("mode", Some(mode.as_str()))];

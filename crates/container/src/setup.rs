@@ -28,6 +28,7 @@ use crate::control::{self, Message};
 use crate::devices::Nodes;
 use crate::error::{Context, Error};
 use crate::labels::Labels;
+use crate::pod::Joined;
 use crate::seccomp::Filter;
 use crate::userns::{self, Owner};
 use crate::{init, mounts, namespaces, rootfs, user};
@@ -92,6 +93,8 @@ pub struct First<'a> {
     pub owner: Option<Owner>,
     /// Run without waiting to be told.
     pub start: bool,
+    /// Its part in what a pod shares.
+    pub(crate) pod: Option<&'a Joined>,
 }
 
 /// Sets a container up in this child and runs its entrypoint.
@@ -159,10 +162,18 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         namespaces::enter(netns, LinkNameSpaceType::Network, "network")?;
     }
     namespaces::join_others(container)?;
-    let shared = namespaces::shared_memory(container)?;
+    let (shared, of_pod) = match first.pod.map(Joined::memory).transpose()? {
+        Some(memory) => (Some((memory.shm, None)), memory.tmpfs),
+        None => (namespaces::shared_memory(container)?, Default::default()),
+    };
     let ids = first.owner.as_ref().map(|o| o.user.as_fd());
     // While mounts still hang together with the host's, for those that shall keep that.
-    let sources = mounts::sources(container, &mut first.blocks, ids)?;
+    let mut sources = mounts::sources(container, &mut first.blocks, ids)?;
+    for (place, tree) in of_pod {
+        if let Some(source) = sources.get_mut(place) {
+            *source = Some(tree);
+        }
+    }
     rustix::mount::mount_change("/", PRIVATE).step(|| "make mounts private".into())?;
     let own_files = mounts::own_files(container, first.run_dir)?;
     let nodes = Nodes::find(container)?;
@@ -277,9 +288,18 @@ fn join(
     Ok((terminal, confinement))
 }
 
-/// What both begin with: fresh signals, death with the shim, the control groups; and what only the host's root may do, where
-/// the program will be in a user namespace.
+/// What both begin with; and what only the host's root may do, where the program will be in a user namespace.
 fn begin(entrances: &[PathBuf], program: &Program, mapped: bool) -> Result<(), Error> {
+    begin_any(entrances)?;
+    if mapped {
+        confine::raise_hard_limits(&program.rlimits);
+        program.oom_score_adj.map_or(Ok(()), confine::set_oom_score)?;
+    }
+    Ok(())
+}
+
+/// Fresh signals, death with the shim, the control groups.
+pub(crate) fn begin_any(entrances: &[PathBuf]) -> Result<(), Error> {
     signal::reset_all();
     rustix::process::umask(Mode::empty());
     die_with_shim()?;
@@ -287,10 +307,6 @@ fn begin(entrances: &[PathBuf], program: &Program, mapped: bool) -> Result<(), E
         let what = || format!("enter control group {}", path.display());
         let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
         rustix::io::write(file, b"0").step(what)?;
-    }
-    if mapped {
-        confine::raise_hard_limits(&program.rlimits);
-        program.oom_score_adj.map_or(Ok(()), confine::set_oom_score)?;
     }
     Ok(())
 }
@@ -459,7 +475,7 @@ pub fn loopback_up() -> rustix::io::Result<()> {
     rustix::net::send(&socket, &message, SendFlags::empty()).map(drop)
 }
 
-fn names(container: &Container) -> Result<(), Error> {
+pub(crate) fn names(container: &Container) -> Result<(), Error> {
     if !container.namespaces.uts.is_own() {
         return Ok(());
     }

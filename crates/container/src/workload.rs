@@ -20,6 +20,7 @@ use crate::cgroup::{self, Group};
 use crate::control::{self, Message};
 use crate::error::{Context, Error};
 use crate::labels::Labels;
+use crate::pod::Joined;
 use crate::seccomp::{self, Filter};
 use crate::setup::{self, First, Further, Program, Streams};
 use crate::stream::{self, Ends, Stream};
@@ -52,6 +53,8 @@ pub struct ContainerWorkload {
     oom: Option<OwnedFd>,
     oom_seen: u64,
     oom_checks: u32,
+    /// Its part in what its pod shares.
+    pod: Option<Joined>,
 }
 
 /// A child that did not execute its program yet.
@@ -91,7 +94,15 @@ impl ContainerWorkload {
             oom: None,
             oom_seen: 0,
             oom_checks: 0,
+            pod: None,
         })
+    }
+
+    /// As [`ContainerWorkload::new`], for a container of a pod.
+    pub(crate) fn in_pod(config: ShimConfig, container: Container, pod: Joined) -> Result<ContainerWorkload, Error> {
+        let mut new = ContainerWorkload::new(config, container)?;
+        new.pod = Some(pod);
+        Ok(new)
     }
 
     fn program(&self) -> Result<Program, Error> {
@@ -162,6 +173,9 @@ impl ContainerWorkload {
     fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
         let (streams, pipes) = streams(&program, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
+        if let Some(pod) = &self.pod {
+            pod.choose_pids()?;
+        }
         self.joined |= namespaces::share_process_ids(&self.container)?;
         // With ids of its own, the process that is born here is only on the way to the container.
         let flags = match &owner {
@@ -174,10 +188,11 @@ impl ContainerWorkload {
             container: &self.container,
             run_dir: &self.config.run_dir,
             state_dir: &self.config.state_dir,
-            entrances: entrances(group, directory.is_some()),
+            entrances: self.entrances(group, directory.is_some()),
             blocks: mounts::blocks(&self.container)?,
             owner,
             start: self.config.start,
+            pod: self.pod.as_ref(),
         };
         match process::fork(flags, directory.as_ref().map(AsFd::as_fd))
             .step(|| "make the container's first process".into())?
@@ -221,7 +236,8 @@ impl ContainerWorkload {
             return Err(Error::Field("the state", "the container does not run".into()));
         };
         let init = main.child.pidfd.as_fd();
-        if !self.joined {
+        // The shim of a pod made other children meanwhile.
+        if !self.joined || self.pod.is_some() {
             // From now on every child is born into the container's process ids; this process itself stays outside.
             rustix::thread::move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)
                 .step(|| "join the container's process ids".into())?;
@@ -232,7 +248,7 @@ impl ContainerWorkload {
             true => group.directory_with(main.child.pid),
             false => group.directory(),
         };
-        let entrances = entrances(group, directory.is_some());
+        let entrances = self.entrances(group, directory.is_some());
         let further = Further {
             program,
             container: &self.container,
@@ -255,6 +271,17 @@ impl ContainerWorkload {
         let pid = stream.child.pid;
         self.streams.insert(id, stream);
         Ok(pid)
+    }
+
+    fn entrances(&self, group: &Group, forked_into: bool) -> Vec<PathBuf> {
+        if forked_into {
+            return Vec::new();
+        }
+        let own = group.entrances();
+        let above = self.pod.iter().flat_map(|p| &p.entrances);
+        // Where the container has a group of its own, that is below the pod's.
+        let alone = above.filter(|(controller, _)| !group.has(controller));
+        alone.map(|(_, path)| path.clone()).chain(own).collect()
     }
 
     fn group(&mut self) -> Result<&mut Group, Fault> {
@@ -368,10 +395,6 @@ fn filter(container: &Container, caps: Caps) -> Result<Option<Filter>, Error> {
         Some(profile) => seccomp::profile::compile(profile, caps).map(Some),
         None => Ok(Some(seccomp::default_filter(caps))),
     }
-}
-
-fn entrances(group: &Group, forked_into: bool) -> Vec<PathBuf> {
-    if forked_into { Vec::new() } else { group.entrances() }
 }
 
 /// Makes the pipes of a process without a terminal: its ends, and the shim's.

@@ -21,6 +21,7 @@ pub mod reference;
 pub mod signal;
 
 pub use kind::{Column, ColumnType, FieldError, Kind};
+pub use kinds::container_status::{ContainerRestart, ContainerState, ContainerStatus, Running, Terminated, Waiting};
 pub use kinds::event::{Event, EventSpec, EventStatus, EventType, ObjectRef};
 pub use kinds::image::{Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, PullPolicy};
 pub use kinds::instance::*;

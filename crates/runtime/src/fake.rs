@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use biga_model::Isolation;
-use biga_wire::config::{Limits, ShimConfig};
-use biga_wire::shim::{ErrorCode, Event, Exit, Reply, Request, State, Stats, Status};
+use biga_wire::config::{Limits, ShimConfig, Workload};
+use biga_wire::shim::{ContainerStatus, ErrorCode, Event, Exit, Reply, Request, State, Stats, Status};
 use biga_wire::{Decoder, Frame, FrameKind};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,20 @@ impl Fake {
     /// Ends an instance as if its process had ended.
     pub fn exit(&self, uid: &str, code: i32) {
         self.change(uid, |s| end(s, code, None));
+    }
+
+    /// Ends a container of a pod as if its process had ended.
+    pub fn exit_of(&self, uid: &str, container: &str, code: i32) {
+        self.change(uid, |s| {
+            if let Some(c) = s.containers.iter_mut().find(|c| c.name == container) {
+                end_container(c, code, None);
+            }
+        });
+    }
+
+    /// The instance is gone without a word, as if its shim had been killed.
+    pub fn lose(&self, uid: &str) {
+        self.shared.lock().instances.remove(uid);
     }
 
     /// All calls so far, as `create web`, `stop 9f0c`.
@@ -124,6 +138,18 @@ fn end(s: &mut Status, code: i32, signal: Option<i32>) {
     });
 }
 
+fn end_container(c: &mut ContainerStatus, code: i32, signal: Option<i32>) {
+    c.state = State::Exited;
+    c.pid = None;
+    c.last_started_ns = c.started_ns;
+    c.exit = Some(Exit {
+        code,
+        signal,
+        at_ns: now_ns(),
+        ..Exit::default()
+    });
+}
+
 #[async_trait]
 impl Runtime for Fake {
     fn isolation(&self) -> Isolation {
@@ -135,8 +161,17 @@ impl Runtime for Fake {
         {
             let mut s = self.shared.lock();
             s.next_pid += 1;
+            let containers = match &config.workload {
+                Workload::Pod(pod) => pod.containers.iter().map(|c| c.name.clone()).collect(),
+                _ => Vec::new(),
+            };
+            let named = |name| ContainerStatus {
+                name,
+                ..ContainerStatus::default()
+            };
             let status = Status {
                 pid: Some(100_000 + s.next_pid),
+                containers: containers.into_iter().map(named).collect(),
                 ..Status::default()
             };
             let held = Held {
@@ -222,6 +257,47 @@ impl Runtime for Fake {
         let is_exec = matches!(request, Request::Exec { .. });
         tokio::spawn(echo(ours, exit, is_exec));
         Ok(theirs)
+    }
+
+    async fn of(&self, uid: &str, container: &str, request: Request) -> Result<Reply, Error> {
+        let call = match &request {
+            Request::Start => "start",
+            Request::Stop { .. } => "stop",
+            _ => "of",
+        };
+        self.enter(call, &format!("{uid}/{container}"))?;
+        let status = self.require(uid, |s| {
+            let Some(c) = s.containers.iter_mut().find(|c| c.name == container) else {
+                return;
+            };
+            match request {
+                Request::Start => {
+                    c.state = State::Running;
+                    c.started_ns = Some(now_ns());
+                    c.starts += 1;
+                }
+                Request::Stop { signal, .. } | Request::Signal { signal } if c.state == State::Running => {
+                    end_container(c, 128 + signal, Some(signal));
+                }
+                _ => {}
+            }
+        })?;
+        Ok(Reply::Status { status })
+    }
+
+    async fn finish(&self, uid: &str, exit: &Exit) -> Result<(), Error> {
+        self.enter("finish", uid)?;
+        self.require(uid, |s| {
+            for c in s.containers.iter_mut().filter(|c| c.state == State::Running) {
+                end_container(c, 137, Some(9));
+            }
+            end(s, exit.code, exit.signal);
+            s.exit = Some(Exit {
+                at_ns: now_ns(),
+                ..exit.clone()
+            });
+        })
+        .map(drop)
     }
 
     async fn adopt(&self, uid: &str) -> Result<(Status, Events), Error> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use biga_model::Isolation;
 use biga_wire::config::{Limits, ShimConfig};
-use biga_wire::shim::{Event, Request, Stats, Status};
+use biga_wire::shim::{Event, Exit, Reply, Request, Stats, Status};
 
 pub mod fake;
 pub mod shim_client;
@@ -50,6 +50,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Opens a stream (`Attach`, `Exec`, `Console`): the request was sent and its reply not yet read.
     async fn open(&self, uid: &str, request: &Request) -> Result<tokio::net::UnixStream, Error>;
+
+    /// Asks about one container of a pod: starts, stops, signals, changes limits, samples. The answer is never [`Reply::Error`].
+    async fn of(&self, uid: &str, container: &str, request: Request) -> Result<Reply, Error>;
+
+    /// Ends a pod whose containers have ended, or are to end now: the instance ended like this.
+    async fn finish(&self, uid: &str, exit: &Exit) -> Result<(), Error>;
 
     /// Its state and its events from now on; [`Error::Gone`] where no shim holds it (any more).
     async fn adopt(&self, uid: &str) -> Result<(Status, Events), Error>;

@@ -243,6 +243,14 @@ impl Runtime for ShimRuntime {
         Ok(c.stream)
     }
 
+    async fn of(&self, uid: &str, container: &str, request: Request) -> Result<Reply, Error> {
+        self.call(uid, &request.of(Some(container))).await
+    }
+
+    async fn finish(&self, uid: &str, exit: &Exit) -> Result<(), Error> {
+        self.call_ok(uid, &Request::Finish { exit: exit.clone() }).await
+    }
+
     async fn adopt(&self, uid: &str) -> Result<(Status, Events), Error> {
         let mut c = self.connect(uid).await?;
         // The answer is the state from which the events go on: no change falls between the two.

@@ -26,6 +26,8 @@ pub type Upload = BoxStream<'static, std::io::Result<Bytes>>;
 /// Which part of an instance's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogQuery {
+    /// Which of several containers; the main one where unset.
+    pub container: Option<String>,
     /// Go on with what is written from now, until the instance ends or the client leaves.
     pub follow: bool,
     /// Only so many of the last lines.
@@ -132,22 +134,24 @@ impl Reporter {
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Opens a stream into an instance: waits (a while) for it to have a shim, connects, and sends `first`, one of
-    /// `Exec`, `Attach`, `Console`. The shim's reply is not read: it goes to the client.
+    /// `Exec`, `Attach`, `Console`, or one of these about a container. The shim's reply is not read: it goes to the client.
     async fn open(&self, namespace: &str, name: &str, first: shim::Request) -> Result<BoxedIo, ApiError>;
 
     /// An instance's log.
     async fn logs(&self, namespace: &str, name: &str, query: LogQuery) -> Result<ByteStream, ApiError>;
 
-    /// Samples of what an instance uses: one, or with `stream` one a second until it ends or the client leaves.
+    /// Samples of what an instance, or one of its containers, uses: one, or with `stream` one a second until it ends or the client
+    /// leaves.
     async fn stats(
         &self,
         namespace: &str,
         name: &str,
+        container: Option<&str>,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<shim::Stats, ApiError>>, ApiError>;
 
-    /// Sends a signal to an instance's main process.
-    async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), ApiError>;
+    /// Sends a signal to an instance's main process, or that of one of its containers.
+    async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), ApiError>;
 
     /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd).
     async fn image_load(&self, archive: Upload, report: Reporter) -> Result<ImageResult, ApiError>;

@@ -48,7 +48,7 @@ impl Verb {
     fn takes(self, request: &shim::Request) -> bool {
         use shim::Request::*;
         matches!(
-            (self, request),
+            (self, request.inner()),
             (Verb::Exec, Exec { .. }) | (Verb::Attach, Attach { .. }) | (Verb::Console, Console)
         )
     }
@@ -210,6 +210,7 @@ fn log_query(q: &Query) -> Result<LogQuery, ApiError> {
     // Each stream is wanted unless it is said not to be.
     let wanted = |name: &str| if q.has(name) { q.flag(name) } else { Ok(true) };
     Ok(LogQuery {
+        container: q.get("container").map(str::to_owned),
         follow: q.flag("follow")?,
         tail: q.number("tail")?,
         since: time("since")?,
@@ -234,9 +235,10 @@ pub(crate) async fn stats(
     Path((ns, name)): InstancePath,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
-    let follow = Query::parse(raw.as_deref().unwrap_or_default())?.flag("stream")?;
+    let q = Query::parse(raw.as_deref().unwrap_or_default())?;
+    let follow = q.flag("stream")?;
     check_instance(&s, &ns, &name).await?;
-    let samples = s.backend.stats(&ns, &name, follow).await?;
+    let samples = s.backend.stats(&ns, &name, q.get("container"), follow).await?;
     let lines = samples.map(|sample| sample.map(|s| long::encode(&s)));
     Ok(long::json_lines(Body::from_stream(lines)))
 }
@@ -250,7 +252,7 @@ pub(crate) async fn signal(
     let signal = q.number::<i32>("signal")?.filter(|n| (1..=64).contains(n));
     let signal = signal.ok_or_else(|| ApiError::bad_request("the query needs signal=, a number of 1 to 64"))?;
     check_instance(&s, &ns, &name).await?;
-    s.backend.signal(&ns, &name, signal).await?;
+    s.backend.signal(&ns, &name, q.get("container"), signal).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -263,6 +265,7 @@ mod tests {
         let q = |s: &str| log_query(&Query::parse(s).unwrap());
         let d = q("").unwrap();
         assert!(d.stdout && d.stderr && !d.follow && d.format == LogFormat::Text);
+        assert_eq!(q("container=web").unwrap().container.as_deref(), Some("web"));
         let d = q("follow=true&tail=3&stderr=false&since=2026-01-01T00:00:00Z&format=frames").unwrap();
         assert!(d.follow && d.stdout && !d.stderr && d.tail == Some(3) && d.since.is_some());
         for bad in ["tail=x", "since=yesterday", "format=xml", "follow=maybe"] {

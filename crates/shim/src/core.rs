@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use biga_container::cgroup::Group;
 use biga_wire::config::{Limits, ShimConfig};
-use biga_wire::shim::{ErrorCode, Event, Exit, Reply, State, Stats, Status};
-use biga_wire::workload::{FIRST_EXEC, Fault, Host, Interest, MAIN, Output, StreamId};
+use biga_wire::shim::{Event, Exit, Reply, State, Stats, Status};
+use biga_wire::workload::{
+    FIRST_CONTAINER, FIRST_EXEC, Fault, Host, Interest, MAIN, Output, StreamId, container_index,
+};
 use biga_wire::{Frame, FrameKind};
 
 use crate::client::{Client, LIMIT, Role};
 use crate::files::{now_ns, write_whole};
 use crate::log::Log;
+use crate::pod::{Pod, failed_start};
 use crate::poll::{Poll, Source, Timer};
 
 /// How long the shim stays after the end when nobody is connected.
@@ -43,6 +46,8 @@ pub struct Core {
     pub input_ready: BTreeSet<StreamId>,
     /// Streams that got room for output.
     pub output_ready: BTreeSet<StreamId>,
+    /// Of a pod: its containers.
+    pub pod: Option<Pod>,
     /// Execs that run, and those that are being started.
     execs: BTreeSet<StreamId>,
     next_exec: StreamId,
@@ -57,10 +62,15 @@ pub struct Core {
 impl Core {
     /// An instance that was not made yet.
     pub fn new(config: &ShimConfig) -> io::Result<Core> {
+        let (pod, containers) = Pod::new(config).map_or((None, Vec::new()), |(p, c)| (Some(p), c));
         Ok(Core {
             poll: Poll::new()?,
             clients: BTreeMap::new(),
-            status: Status::default(),
+            status: Status {
+                containers,
+                ..Status::default()
+            },
+            pod,
             start_result: None,
             input_ready: BTreeSet::new(),
             output_ready: BTreeSet::new(),
@@ -129,7 +139,10 @@ impl Core {
     pub fn new_exec(&mut self) -> Option<StreamId> {
         for _ in 0..StreamId::MAX {
             let id = self.next_exec;
-            self.next_exec = self.next_exec.checked_add(1).unwrap_or(FIRST_EXEC);
+            self.next_exec = match id + 1 {
+                FIRST_CONTAINER => FIRST_EXEC,
+                next => next,
+            };
             if self.execs.insert(id) {
                 return Some(id);
             }
@@ -158,8 +171,16 @@ impl Core {
                 return self.ended(exit);
             }
         }
-        if self.status.state == State::Exited {
-            let exit = self.status.exit.clone().unwrap_or_default();
+        let over = match self
+            .status
+            .containers
+            .get(container_index(stream).unwrap_or(usize::MAX))
+        {
+            // How it ended before stays in its state while it runs again.
+            Some(c) => c.exit.as_ref().filter(|_| c.state == State::Exited),
+            None => self.status.exit.as_ref(),
+        };
+        if let Some(exit) = over.cloned() {
             c.push(&Frame::json(FrameKind::Exit, &exit));
             c.close_after_flush();
         }
@@ -219,15 +240,7 @@ impl Core {
             }
             Err(fault) => {
                 self.start_result = Some(Err(fault.clone()));
-                self.ended(Exit {
-                    code: match fault.code {
-                        ErrorCode::NotFound => 127,
-                        ErrorCode::NotExecutable => 126,
-                        _ => 128,
-                    },
-                    error: Some(fault.message.clone()),
-                    ..Exit::default()
-                });
+                self.ended(failed_start(&fault));
                 Reply::Error {
                     code: fault.code,
                     message: fault.message,
@@ -266,7 +279,7 @@ impl Core {
     }
 
     /// The instance ended: written down first, then told.
-    fn ended(&mut self, exit: Exit) {
+    pub(crate) fn ended(&mut self, exit: Exit) {
         self.log.finish();
         self.status.exit = Some(exit.clone());
         self.status.pid = None;
@@ -281,7 +294,7 @@ impl Core {
         self.consider_leaving();
     }
 
-    fn end_streams(&mut self, stream: StreamId, exit: &Exit) {
+    pub(crate) fn end_streams(&mut self, stream: StreamId, exit: &Exit) {
         let frame = Frame::json(FrameKind::Exit, exit);
         for number in self.shows(stream) {
             if let Some(c) = self.clients.get_mut(&number) {
@@ -319,6 +332,8 @@ impl Host for Core {
     fn started(&mut self, stream: StreamId, result: Result<u32, Fault>) {
         if stream == MAIN {
             self.main_started(result);
+        } else if container_index(stream).is_some() {
+            self.container_started(stream, result);
         } else {
             self.exec_started(stream, result);
         }
@@ -347,6 +362,8 @@ impl Host for Core {
             if let Some(hold) = &mut self.hold {
                 hold.frames.push((kind, bytes.to_vec()));
             }
+        } else if let Some(pod) = &mut self.pod {
+            pod.log(stream, output, bytes);
         }
         for number in self.shows(stream) {
             if let Some(c) = self.clients.get_mut(&number) {
@@ -369,6 +386,8 @@ impl Host for Core {
                 Some(hold) => hold.exit = Some(exit),
                 None => self.ended(exit),
             }
+        } else if container_index(stream).is_some() {
+            self.container_ended(stream, exit);
         } else {
             self.end_streams(stream, &exit);
             self.execs.remove(&stream);

@@ -12,11 +12,13 @@
 //!
 //! - [`server`]: the loop and what each request does
 //! - [`core`]: clients, streams, timers and state, which a workload speaks to
+//! - [`pod`]: the containers of an instance that has several
 //! - [`client`], [`poll`], [`log`]: the parts of that
 
 pub mod client;
 pub mod core;
 pub mod log;
+pub mod pod;
 pub mod poll;
 pub mod server;
 
@@ -24,7 +26,7 @@ mod files;
 
 use std::path::Path;
 
-use biga_container::ContainerWorkload;
+use biga_container::{ContainerWorkload, PodWorkload};
 use biga_wire::config::{self, ShimConfig};
 use biga_wire::workload::{Fault, Workload};
 
@@ -50,6 +52,7 @@ pub fn run(config_path: &Path) -> Result<(), Fault> {
 fn workload(config: &ShimConfig) -> Result<Box<dyn Workload>, Fault> {
     Ok(match &config.workload {
         config::Workload::Container(c) => Box::new(ContainerWorkload::new(config.clone(), (**c).clone())?),
+        config::Workload::Pod(p) => Box::new(PodWorkload::new(config.clone(), (**p).clone())?),
         config::Workload::Microvm(m) => Box::new(biga_vm::microvm::MicrovmWorkload::new(config, m)),
         config::Workload::Machine(m) => Box::new(biga_vm::machine::MachineWorkload::new(config, m)),
     })

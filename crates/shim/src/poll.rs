@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use biga_wire::workload::Interest;
+use biga_wire::workload::{Interest, StreamId};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
@@ -46,6 +46,8 @@ impl Source {
 pub enum Timer {
     /// The grace of a stop is over.
     Grace,
+    /// The grace of one container of a pod is over, by its entrypoint's stream.
+    GraceOf(StreamId),
     /// Nobody came to attach.
     Hold,
     /// Nobody came after the end.

@@ -1,5 +1,7 @@
 //! The loop, and what each request does.
 
+mod pod;
+
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -7,14 +9,15 @@ use std::time::Duration;
 
 use biga_wire::config::{self, ShimConfig};
 use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request, State};
-use biga_wire::workload::{Fault, MAIN, StreamId, Workload};
+use biga_wire::workload::{Fault, MAIN, StreamId, Workload, container_index};
 use biga_wire::{Frame, FrameKind};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::client::{Client, Role};
 use crate::core::Core;
-use crate::files::{now_ns, write_whole};
+use crate::files::write_whole;
+use crate::pod::Pod;
 use crate::poll::{Happened, Source, Timer};
 
 /// How long a client may take to read what is queued for it when the shim is told to go.
@@ -132,6 +135,9 @@ impl Server {
     }
 
     fn start(&mut self) {
+        if self.is_pod() {
+            return self.pod_up();
+        }
         if let Err(fault) = self.workload.start(&mut self.core) {
             use biga_wire::workload::Host;
             self.core.started(MAIN, Err(fault));
@@ -165,6 +171,7 @@ impl Server {
             }
             Happened::Timer(Timer::Workload(token)) => self.workload.timer(token, &mut self.core),
             Happened::Timer(Timer::Grace) => self.kill(),
+            Happened::Timer(Timer::GraceOf(stream)) => self.kill_of(stream),
             Happened::Timer(Timer::Hold) => self.core.end_hold(),
             Happened::Timer(Timer::Linger) => self.leave(),
         }
@@ -340,7 +347,7 @@ impl Server {
 
     /// A client said that its input is over. Another client may still have some for the entrypoint, unless it was to end with the first.
     fn end_input(&mut self, stream: StreamId, exec: bool) {
-        if exec || stream == MAIN {
+        if exec || stream == MAIN || container_index(stream).is_some() {
             self.workload.close_input(stream, &mut self.core);
         }
     }
@@ -353,18 +360,27 @@ impl Server {
             stdin: true,
             exec,
         } = client.role
-            && (exec || (stream == MAIN && self.stdin_once()))
+            && (exec || self.stdin_once(stream))
         {
             self.workload.close_input(stream, &mut self.core);
         }
     }
 
-    fn stdin_once(&self) -> bool {
+    /// Whether the input of this stream's entrypoint ends with its first client.
+    fn stdin_once(&self, stream: StreamId) -> bool {
         match &self.config.workload {
-            config::Workload::Container(c) => c.process.stdin_once,
-            config::Workload::Microvm(m) => m.process.stdin_once,
+            config::Workload::Container(c) => stream == MAIN && c.process.stdin_once,
+            config::Workload::Microvm(m) => stream == MAIN && m.process.stdin_once,
+            config::Workload::Pod(p) => container_index(stream)
+                .and_then(|i| p.containers.get(i))
+                .is_some_and(|c| c.container.process.stdin_once),
             config::Workload::Machine(_) => false,
         }
+    }
+
+    /// The entrypoint that is meant where no container is named.
+    fn main_stream(&self) -> StreamId {
+        self.core.pod.as_ref().and_then(Pod::main).unwrap_or(MAIN)
     }
 
     fn request(&mut self, number: u32, request: Request) {
@@ -378,7 +394,9 @@ impl Server {
             Request::Update { limits } => self.workload.update(&limits, &mut self.core).map(|()| Some(Reply::Ok)),
             Request::Stats => self.stats(),
             Request::Exec { exec } => self.exec(number, &exec),
-            Request::Attach { stdin } => self.attach(number, MAIN, stdin),
+            Request::Of { container, request } => self.request_of(number, &container, *request),
+            Request::Finish { exit } => self.finish(exit),
+            Request::Attach { stdin } => self.attach(number, self.main_stream(), stdin),
             Request::Console => match self.workload.console() {
                 Some(stream) => self.attach(number, stream, true),
                 None => Err(Fault::unsupported("a container has no console: attach to it")),
@@ -439,7 +457,8 @@ impl Server {
     }
 
     fn signal(&mut self, signal: i32) -> Result<Option<Reply>, Fault> {
-        self.workload.signal(MAIN, signal, &mut self.core)?;
+        let stream = self.main_stream();
+        self.workload.signal(stream, signal, &mut self.core)?;
         // A frozen process dies only when thawed.
         if signal == SIGKILL {
             self.thaw()?;
@@ -461,7 +480,7 @@ impl Server {
         }
         self.running()?;
         let first = if grace_ms == 0 { SIGKILL } else { signal };
-        self.signal(first)?;
+        self.signal_whole(first)?;
         self.thaw()?;
         self.core
             .poll
@@ -469,8 +488,16 @@ impl Server {
         Ok(Some(Reply::Ok))
     }
 
+    /// Sends a signal to the main process, or those of all containers.
+    fn signal_whole(&mut self, signal: i32) -> Result<(), Fault> {
+        match self.is_pod() {
+            true => self.signal_all(signal),
+            false => self.signal(signal).map(drop),
+        }
+    }
+
     fn kill(&mut self) {
-        if self.running().is_ok() && self.signal(SIGKILL).is_err() {
+        if self.running().is_ok() && self.signal_whole(SIGKILL).is_err() {
             // Refused only in passing (QEMU busy): again.
             self.core.poll.timer(Timer::Grace, Some(Duration::from_secs(1)));
         }
@@ -494,18 +521,23 @@ impl Server {
     }
 
     fn stats(&mut self) -> Result<Option<Reply>, Fault> {
-        let mut stats = self.workload.stats(&mut self.core)?;
-        if stats.at_ns == 0 {
-            stats.at_ns = now_ns();
-        }
-        Ok(Some(Reply::Stats { stats: Box::new(stats) }))
+        Ok(Some(pod::stats_reply(self.workload.stats(&mut self.core)?)))
     }
 
     fn exec(&mut self, number: u32, spec: &ExecSpec) -> Result<Option<Reply>, Fault> {
+        let main = self.core.pod.as_ref().and_then(Pod::main);
+        self.exec_of(number, main, spec)
+    }
+
+    /// Runs another process: in a container of a pod, or in the instance.
+    fn exec_of(&mut self, number: u32, container: Option<StreamId>, spec: &ExecSpec) -> Result<Option<Reply>, Fault> {
         match self.core.status.state {
             State::Running => {}
             State::Paused => return Err(Fault::state(format!("{} is paused: resume it first", self.config.name))),
             _ => self.running()?,
+        }
+        if let Some(container) = container {
+            self.container_runs(container)?;
         }
         let stream = self
             .core
@@ -518,7 +550,11 @@ impl Server {
                 exec: true,
             };
         }
-        if let Err(fault) = self.workload.exec(stream, spec, &mut self.core) {
+        let begun = match (container, self.workload.containers()) {
+            (Some(container), Some(pod)) => pod.exec(container, stream, spec, &mut self.core),
+            _ => self.workload.exec(stream, spec, &mut self.core),
+        };
+        if let Err(fault) = begun {
             use biga_wire::workload::Host;
             self.core.started(stream, Err(fault));
         }
@@ -526,6 +562,9 @@ impl Server {
     }
 
     fn attach(&mut self, number: u32, stream: StreamId, stdin: bool) -> Result<Option<Reply>, Fault> {
+        if self.core.container(stream).is_some_and(|c| c.state == State::Created) {
+            self.container_runs(stream)?;
+        }
         self.core.attach(number, stream, stdin);
         Ok(None)
     }

@@ -4,7 +4,7 @@
 //! that path as its one argument.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,75 @@ pub enum Workload {
     Microvm(Box<Microvm>),
     /// A machine.
     Machine(Box<Machine>),
+    /// Several containers that share the instance's network, host name and IPC.
+    Pod(Box<Pod>),
+}
+
+/// Several containers that share an instance's namespaces. Limits of the whole are the instance's ([`ShimConfig::limits`]); each
+/// container has a group of its own below the instance's.
+///
+/// The shim makes what is shared and starts no container: whoever holds the instance tells it to start and stop each
+/// ([`crate::shim::Request::Of`]), in the order and as often as it wants.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pod {
+    /// The containers; their `netns`, `host_network`, `domainname` and `sysctls` are not looked at. `hostname`, `hosts` and
+    /// `resolv_conf` of each become its files.
+    pub containers: Vec<PodContainer>,
+    /// Name of the container that requests mean which name none.
+    pub main: String,
+    /// One namespace of process ids for all, whose process 1 is an init of ours.
+    pub share_pids: bool,
+    /// Path of a network namespace to join; a new, empty one where unset and not `host_network`.
+    pub netns: Option<PathBuf>,
+    /// Stay in the host's network namespace.
+    pub host_network: bool,
+    /// Host name inside.
+    pub hostname: String,
+    /// NIS domain name inside.
+    pub domainname: Option<String>,
+    /// Bytes of `/dev/shm`, which all see.
+    pub shm_size: u64,
+    /// Kernel parameters.
+    pub sysctls: BTreeMap<String, String>,
+    /// File systems in memory that several can mount ([`PodContainer::shared`]), by name; one path segment each.
+    pub tmpfs: BTreeMap<String, SharedTmpfs>,
+}
+
+/// One container of a [`Pod`]. Its directories are `containers/NAME` below the instance's; they exist.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodContainer {
+    /// Unique in the instance; one path segment.
+    pub name: String,
+    /// Where its output is kept.
+    pub log: Log,
+    /// Limits of its own.
+    pub limits: Limits,
+    /// Which of the container's mounts, by their place, are file systems of [`Pod::tmpfs`], by their name there.
+    pub shared: BTreeMap<usize, String>,
+    /// The container.
+    pub container: Container,
+}
+
+impl PodContainer {
+    /// Its directory below the instance's run or state directory.
+    pub fn dir(instance: &Path, name: &str) -> PathBuf {
+        instance.join("containers").join(name)
+    }
+}
+
+/// A file system in memory that all containers of a pod can mount.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedTmpfs {
+    /// Bytes at most.
+    pub size: Option<u64>,
+    /// Mode of the root.
+    pub mode: u32,
+    /// More options, as those of [`MountSource::Tmpfs`].
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// Limits; `None` means none.

@@ -56,6 +56,41 @@ pub enum Request {
     Pids,
     /// Kill what runs, undo what was made, exit. Answered by [`Reply::Ok`] when all is undone.
     Delete,
+    /// The request is about one container of a pod: `Start` (the first time, or again after it ended), `Stop`, `Signal`, `Exec`,
+    /// `Attach`, `Stats`, `Pids`, `Update`. Answered as the request alone. Requests that name no container mean the whole pod;
+    /// `Signal`, `Exec` and `Attach` its main container.
+    Of {
+        /// Its name.
+        container: String,
+        /// What about it.
+        request: Box<Request>,
+    },
+    /// A pod is over: what still runs in it is killed, and this is how the instance ended. Answered by [`Reply::Ok`].
+    Finish {
+        /// How.
+        exit: Exit,
+    },
+}
+
+impl Request {
+    /// This request about the container `name` of a pod; about the instance where there is no name.
+    pub fn of(self, name: Option<&str>) -> Request {
+        match name {
+            Some(container) => Request::Of {
+                container: container.into(),
+                request: Box::new(self),
+            },
+            None => self,
+        }
+    }
+
+    /// The request without the container it is about.
+    pub fn inner(&self) -> &Request {
+        match self {
+            Request::Of { request, .. } => request,
+            plain => plain,
+        }
+    }
 }
 
 /// Answer to a [`Request`].
@@ -129,6 +164,34 @@ pub struct Status {
     /// `kvm` or `tcg` for machines.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub accelerator: String,
+    /// Of a pod: its containers, in the order of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// State of one container of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// Its name.
+    pub name: String,
+    /// `Created` before its first start, `Running`, or `Exited`.
+    pub state: State,
+    /// Its entrypoint on the host, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// When its entrypoint was last executed; nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ns: Option<u64>,
+    /// How it last ended, also while it runs again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// When the run before that end began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_started_ns: Option<u64>,
+    /// How often it was started, in vain or not.
+    #[serde(default)]
+    pub starts: u32,
 }
 
 /// States of a shim.

@@ -14,7 +14,7 @@
 //!
 //! Streams: every process with input and output is a stream. [`MAIN`] is the entrypoint (the serial console of a
 //! machine, which has no entrypoint), [`CONSOLE`] the kernel console of a microvm, and the shim numbers
-//! execs from [`FIRST_EXEC`]. For each stream the workload calls [`Host::started`] once, then [`Host::output`]
+//! execs from [`FIRST_EXEC`]. The entrypoints of a pod's containers are numbered from [`FIRST_CONTAINER`], and a pod has no [`MAIN`]. For each stream the workload calls [`Host::started`] once, then [`Host::output`]
 //! any number of times, and [`Host::exited`] once and last. [`CONSOLE`] has only output and input.
 
 use std::io;
@@ -33,6 +33,21 @@ pub const MAIN: StreamId = 0;
 pub const CONSOLE: StreamId = 1;
 /// Execs are numbered from here, by the shim; a number is used again only after [`Host::exited`].
 pub const FIRST_EXEC: StreamId = 2;
+
+/// The entrypoints of a pod's containers are numbered from here, in the order of the configuration; execs stay below.
+pub const FIRST_CONTAINER: StreamId = 0xff00;
+/// So many containers a pod can have.
+pub const MAX_CONTAINERS: usize = 0x100;
+
+/// The stream of the entrypoint of a pod's container, by its place in the configuration.
+pub fn container_stream(index: usize) -> Option<StreamId> {
+    (index < MAX_CONTAINERS).then(|| FIRST_CONTAINER + index as StreamId)
+}
+
+/// The place in the configuration of the container whose entrypoint this stream is.
+pub fn container_index(stream: StreamId) -> Option<usize> {
+    stream.checked_sub(FIRST_CONTAINER).map(usize::from)
+}
 
 /// Why a workload said no; becomes [`crate::shim::Reply::Error`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -209,4 +224,38 @@ pub trait Workload {
     /// Kills what runs and undoes what was made; may wait a few seconds for the kernel. Also called after [`MAIN`]
     /// exited, to give everything back; calling it twice is harmless.
     fn delete(&mut self, host: &mut dyn Host) -> Result<(), Fault>;
+
+    /// What a workload of several containers can do beyond this; `None` where there is one program.
+    fn containers(&mut self) -> Option<&mut dyn Containers> {
+        None
+    }
+}
+
+/// A workload of several containers, each known by the stream of its entrypoint (see [`FIRST_CONTAINER`]).
+///
+/// [`Workload::create`] makes what they share, and [`Workload::start`] is not called. [`Workload::pause`], [`Workload::resume`],
+/// [`Workload::update`], [`Workload::stats`] and [`Workload::pids`] are about all of them together. [`Host::exited`] of an entrypoint comes
+/// when nothing of its container is left.
+pub trait Containers {
+    /// Makes a container and runs its entrypoint, for the first time or after it ended; the result comes by [`Host::started`], in
+    /// this call or later. An `Err` here means the same as one given there: nothing is left of it.
+    fn start(&mut self, container: StreamId, host: &mut dyn Host) -> Result<(), Fault>;
+
+    /// As [`Workload::exec`], in a container that runs.
+    fn exec(
+        &mut self,
+        container: StreamId,
+        stream: StreamId,
+        spec: &ExecSpec,
+        host: &mut dyn Host,
+    ) -> Result<(), Fault>;
+
+    /// Changes the limits of a container that runs.
+    fn update(&mut self, container: StreamId, limits: &Limits, host: &mut dyn Host) -> Result<(), Fault>;
+
+    /// A sample of a container that runs. `at_ns` 0 is filled in by the shim.
+    fn stats(&mut self, container: StreamId, host: &mut dyn Host) -> Result<Stats, Fault>;
+
+    /// Ids of a container's processes on the host.
+    fn pids(&mut self, container: StreamId, host: &mut dyn Host) -> Result<Vec<u32>, Fault>;
 }

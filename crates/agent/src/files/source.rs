@@ -180,7 +180,7 @@ impl Files {
             });
             let root = Root::Stopped {
                 container,
-                run_dir: engine.layout.run_dir(&uid),
+                run_dir: prepare::of_main(engine.layout.run_dir(&uid), &object),
             };
             return Ok(Some(self.found(object, record, root, hold, layers)));
         }
@@ -200,7 +200,7 @@ impl Files {
         layers: InUse,
     ) -> Source {
         Source {
-            state_dir: self.engine.layout.state_dir(object.uid()),
+            state_dir: prepare::of_main(self.engine.layout.state_dir(object.uid()), &object),
             ids: match &root {
                 // On disk, and so in a mount of our own, all ids are the instance's.
                 Root::Stopped { .. } => None,

@@ -1,6 +1,7 @@
 //! Instances: one task owns each.
 //!
 //! - [`plan`]: what to do next, as a pure function
+//! - [`pod`]: what to do next with the containers of one that has several
 //! - [`task`]: the task: looks, plans, does one step, looks again
 //! - [`manager`]: gives every instance placed on this node its task
 //! - [`merge`]: what the image wishes and what the spec wishes, made one
@@ -8,6 +9,7 @@
 pub mod manager;
 pub mod merge;
 pub mod plan;
+pub mod pod;
 pub mod task;
 
 use std::sync::Arc;
@@ -34,6 +36,16 @@ pub trait Host: Send + Sync + 'static {
 
     /// How it last ended, if its shim wrote that down.
     fn last_exit(&self, uid: &str) -> Option<biga_wire::shim::Exit>;
+
+    /// How one of its containers last ended, if its shim wrote that down.
+    fn last_exit_of(&self, _uid: &str, _container: &str) -> Option<biga_wire::shim::Exit> {
+        None
+    }
+
+    /// Before a start of one of several containers: takes away what its last run wrote outside volumes.
+    async fn fresh_root(&self, _uid: &str, _container: &str) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// The signal that stops it politely.
     fn stop_signal(&self, object: &Object<Instance>, status: &InstanceStatus) -> i32;

@@ -4,11 +4,14 @@
 //! newest object) and what is seen (its status and the shim's events), asks [`plan`](super::plan::plan) for one step, and
 //! carries it out. Nothing else moves the instance.
 
+mod pod;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biga_model::{
-    AGENT_FINALIZER, Condition, GuestInfo, Instance, InstanceStatus, Isolation, Object, Phase, Power, Timestamp,
+    AGENT_FINALIZER, Condition, GuestInfo, Instance, InstanceStatus, Isolation, Object, Phase, Power, RestartPolicy,
+    Timestamp,
 };
 use biga_runtime::{Error as RuntimeError, Events, Runtime};
 use biga_store::Store;
@@ -17,6 +20,7 @@ use biga_wire::config::Limits;
 use biga_wire::shim::{ErrorCode, Event, Exit, State, Status};
 use tokio::sync::watch;
 
+use self::pod::{Containers, Next};
 use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
 use super::{Failure, Host, limits};
 
@@ -25,6 +29,9 @@ pub type Newest = watch::Receiver<Option<Arc<Object<Instance>>>>;
 
 /// How long preparing may take before people are shown that it goes on.
 const SHOW_PREPARING_AFTER: Duration = Duration::from_millis(150);
+
+/// Reason in the status of several containers whose shim was killed: they are started again as one, if the policy says so.
+const LOST: &str = "Lost";
 
 /// One instance's task.
 pub struct Task {
@@ -50,6 +57,8 @@ struct Held {
     started: Instant,
     stop: Option<StopReason>,
     stop_by: Option<Instant>,
+    /// Where there are several containers.
+    containers: Option<Containers>,
 }
 
 /// What woke the task.
@@ -93,8 +102,10 @@ impl Task {
             match plan(&self.wanted(&object), &self.seen()) {
                 Step::Rest => {
                     self.observe_rest(&object).await;
-                    let deadline = self.held.as_ref().and_then(|h| h.stop_by);
-                    self.wait(deadline).await;
+                    if let Next::Wait(until) = self.follow_containers(&object).await {
+                        let deadline = self.overdue_at(&object);
+                        self.wait(deadline.into_iter().chain(until).min()).await;
+                    }
                 }
                 Step::Backoff(ms) => self.wait(Some(Instant::now() + Duration::from_millis(ms))).await,
                 Step::Prepare => self.fetch(&object).await,
@@ -121,10 +132,20 @@ impl Task {
             power: o.spec.power,
             generation: o.metadata.generation,
             restart_request: o.spec.restart_request,
-            restart_policy: o.spec.restart_policy.clone(),
+            restart_policy: self.restart_policy(o),
             auto_remove: o.spec.auto_remove,
             deleting: o.is_deleting(),
         }
+    }
+
+    /// The policy for the instance as a whole. Several containers are started again one by one; all together only where
+    /// they could not be made or were lost.
+    fn restart_policy(&self, o: &Object<Instance>) -> RestartPolicy {
+        let orderly = self.status.phase == Phase::Exited && self.status.reason != LOST;
+        if o.spec.is_pod() && orderly {
+            return RestartPolicy::default();
+        }
+        o.spec.restart_policy.clone()
     }
 
     fn seen(&self) -> Seen {
@@ -153,7 +174,7 @@ impl Task {
         let runtime = self.host.runtime(object.spec.isolation);
         match runtime.adopt(&self.uid).await {
             Ok((status, events)) => {
-                self.hold(runtime, events, limits(object));
+                self.hold(runtime, events, limits(object), containers(&status, object));
                 self.host
                     .event(object, false, "Adopted", "the daemon found it running and took it over");
                 self.take_status(&status, object).await;
@@ -166,7 +187,7 @@ impl Task {
         }
     }
 
-    fn hold(&mut self, runtime: Arc<dyn Runtime>, events: Events, limits: Limits) {
+    fn hold(&mut self, runtime: Arc<dyn Runtime>, events: Events, limits: Limits, containers: Option<Containers>) {
         let started = Instant::now();
         self.held = Some(Held {
             runtime,
@@ -175,6 +196,7 @@ impl Task {
             started,
             stop: None,
             stop_by: None,
+            containers,
         });
     }
 
@@ -234,12 +256,14 @@ impl Task {
 
     /// Takes over what the shim says of the run.
     async fn take_status(&mut self, s: &Status, object: &Object<Instance>) {
+        let up = self.take_containers(s, object);
         if let Some(exit) = &s.exit {
             return self.ended(exit, object).await;
         }
         if self.status.phase != Phase::Stopping {
             self.status.phase = match s.state {
                 State::Created => Phase::Starting,
+                State::Running if !up => Phase::Starting,
                 State::Running => Phase::Running,
                 State::Paused => Phase::Paused,
                 State::Exited => Phase::Exited,
@@ -298,7 +322,7 @@ impl Task {
         let runtime = self.host.runtime(object.spec.isolation);
         match self.start(&runtime, &config).await {
             Ok((status, events)) => {
-                self.hold(runtime, events, config.limits.clone());
+                self.hold(runtime, events, config.limits.clone(), containers(&status, object));
                 self.status.phase = Phase::Starting;
                 self.take_status(&status, object).await;
                 self.host.event(object, false, "Started", "it runs");
@@ -359,6 +383,11 @@ impl Task {
         };
         held.stop = Some(reason);
         held.stop_by = Some(Instant::now() + grace);
+        if self.stop_all_containers(grace) {
+            self.status.phase = Phase::Stopping;
+            return self.write().await;
+        }
+        let Some(held) = &mut self.held else { return };
         let result = held.runtime.stop(&self.uid, signal, grace.as_millis() as u64).await;
         self.status.phase = Phase::Stopping;
         match result {
@@ -377,6 +406,10 @@ impl Task {
             let signal = self.host.stop_signal(object, &self.status);
             let left = grace(object);
             held.stop_by = Some(Instant::now() + left);
+            if self.stop_all_containers(left) {
+                return;
+            }
+            let Some(held) = &mut self.held else { return };
             if left.is_zero() {
                 let _ = held.runtime.signal(&self.uid, 9).await;
             } else {
@@ -386,13 +419,18 @@ impl Task {
     }
 
     async fn overdue(&mut self, object: &Object<Instance>) {
+        let due = self.overdue_at(object).is_some_and(|at| at <= Instant::now());
+        if self.status.phase != Phase::Stopping || !due {
+            return;
+        }
+        let killed = self.kill_containers().await;
         let Some(held) = &mut self.held else { return };
-        if self.status.phase == Phase::Stopping {
+        if !killed {
             // The shim kills at the end of the grace by itself; this is for one that could not be told.
             let _ = held.runtime.signal(&self.uid, 9).await;
-            held.stop_by = Some(Instant::now() + Duration::from_secs(10));
-            tracing::debug!(instance = %object.name(), "grace is over, killed");
         }
+        held.stop_by = Some(Instant::now() + Duration::from_secs(10));
+        tracing::debug!(instance = %object.name(), "grace is over, killed");
     }
 
     async fn freeze(&mut self, object: &Object<Instance>, freeze: bool) {
@@ -456,6 +494,7 @@ impl Task {
         if stable {
             self.restarts_in_row = 0;
         }
+        self.containers_ended(object);
         let s = &mut self.status;
         s.phase = Phase::Exited;
         s.pid = None;
@@ -463,7 +502,11 @@ impl Task {
         s.oom_killed = exit.oom;
         s.finished_at = timestamp(exit.at_ns).or_else(|| Some(now()));
         s.stopped_by_user = stop == Some(StopReason::Wanted) || (stop.is_none() && object.spec.power == Power::Stopped);
-        s.reason = if exit.oom { "OOMKilled".into() } else { String::new() };
+        s.reason = match exit.oom {
+            true => "OOMKilled".into(),
+            false if object.spec.is_pod() && exit.error == lost().error => LOST.into(),
+            false => String::new(),
+        };
         s.message = exit.error.clone().unwrap_or_default();
         s.observed_generation = object.metadata.generation;
         self.ended_at = Some(Instant::now());
@@ -567,7 +610,7 @@ impl Task {
         if let Some(o) = self.object() {
             self.status.node = o.spec.node_name.clone().unwrap_or_default();
         }
-        let ready = self.status.phase == Phase::Running;
+        let ready = self.status.phase == Phase::Running && self.containers_ready();
         let reason = self.status.phase.as_str();
         let message = self.status.message.clone();
         Condition::set(&mut self.status.conditions, "Ready", ready, reason, &message, now());
@@ -580,6 +623,11 @@ impl Task {
             tracing::debug!(instance = %self.name, "status not written: {e}");
         }
     }
+}
+
+/// What is to be remembered of several containers.
+fn containers(status: &Status, object: &Object<Instance>) -> Option<Containers> {
+    object.spec.is_pod().then(|| Containers::new(status))
 }
 
 /// How long this instance may take to end.

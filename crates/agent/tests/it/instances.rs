@@ -13,7 +13,7 @@ use biga_runtime::Runtime;
 use biga_runtime::fake::Fake;
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, ObjectEvent, Objects, SpecWriter};
-use biga_wire::config::{Log, ShimConfig, Workload};
+use biga_wire::config::{Log, Pod, PodContainer, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
@@ -25,7 +25,7 @@ pub struct FakeHost {
     pub runtime: Fake,
     fail_prepare: Mutex<Option<Failure>>,
     removed: Mutex<Vec<String>>,
-    events: Mutex<Vec<String>>,
+    pub events: Mutex<Vec<String>>,
     last_exit: Mutex<Option<Exit>>,
 }
 
@@ -51,7 +51,10 @@ impl Host for FakeHost {
             wait_attach_ms: 0,
             cgroup: "fake".into(),
             limits: limits(o),
-            workload: Workload::Container(Box::default()),
+            workload: match o.spec.is_pod() {
+                true => Workload::Pod(Box::new(pod(o))),
+                false => Workload::Container(Box::default()),
+            },
         })
     }
 
@@ -78,6 +81,18 @@ impl Host for FakeHost {
     }
 }
 
+/// Containers of which only the names matter.
+fn pod(o: &Object<Instance>) -> Pod {
+    let named = |c: &biga_model::ContainerSpec| PodContainer {
+        name: c.name.clone(),
+        ..PodContainer::default()
+    };
+    Pod {
+        containers: o.spec.all_containers().map(named).collect(),
+        ..Pod::default()
+    }
+}
+
 /// A node in one process.
 pub struct Stack {
     store: Arc<dyn Store>,
@@ -88,7 +103,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    fn new() -> Stack {
+    pub fn new() -> Stack {
         let store: Arc<dyn Store> = biga_store::memory::MemoryStore::new().unwrap();
         Stack::over(store, Fake::new(Isolation::Container))
     }
@@ -111,7 +126,7 @@ impl Stack {
         }
     }
 
-    async fn create(&self, name: &str, spec: InstanceSpec) -> String {
+    pub async fn create(&self, name: &str, spec: InstanceSpec) -> String {
         let spec = InstanceSpec {
             image: "busybox".into(),
             node_name: Some(NODE.into()),
@@ -147,11 +162,11 @@ impl Stack {
         .await;
     }
 
-    async fn status(&self, name: &str) -> InstanceStatus {
+    pub async fn status(&self, name: &str) -> InstanceStatus {
         self.objects.get("default", name).await.unwrap().status_or_default()
     }
 
-    async fn modify(&self, name: &str, change: impl Fn(&mut InstanceSpec) + Send + Sync) {
+    pub async fn modify(&self, name: &str, change: impl Fn(&mut InstanceSpec) + Send + Sync) {
         self.specs
             .modify("default", name, |o| change(&mut o.spec))
             .await

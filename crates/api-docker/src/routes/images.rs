@@ -214,11 +214,12 @@ async fn in_use(api: &DockerApi, found: &FoundImage, named: Option<&Object<Image
     let id = short(&found.id);
     for c in api.instances().list(Some(api.ns())).await?.items {
         let s = c.status_or_default();
-        let names = found
-            .objects
-            .iter()
-            .any(|o| familiar(&o.spec.reference) == familiar(&c.spec.image));
-        if s.image_id != found.id && !(s.image_id.is_empty() && names) {
+        let is_named = |image: &str| {
+            let mut objects = found.objects.iter();
+            objects.any(|o| familiar(&o.spec.reference) == familiar(image))
+        };
+        let names = c.spec.all_containers().any(|k| is_named(c.spec.image_of(k))) || is_named(c.spec.main_image());
+        if !s.image_ids().any(|id| id == found.id) && !(s.image_id.is_empty() && names) {
             continue;
         }
         let container = short(&docker_id(c.uid()));

@@ -27,7 +27,7 @@ impl Message {
     /// About a container, now.
     pub fn container(o: &Object<Instance>, action: impl Into<String>, more: &[(&str, String)]) -> Message {
         let mut attributes = labels::read(&o.metadata);
-        attributes.insert("image".into(), super::familiar(&o.spec.image));
+        attributes.insert("image".into(), super::familiar(o.spec.main_image()));
         attributes.insert("name".into(), o.name().into());
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
         Message {

@@ -188,7 +188,7 @@ fn config(
         "StdinOnce": c.stdin_once,
         "Env": env,
         "Cmd": list(cmd),
-        "Image": match sent.image.is_empty() { true => familiar(&o.spec.image), false => sent.image.clone() },
+        "Image": match sent.image.is_empty() { true => familiar(o.spec.main_image()), false => sent.image.clone() },
         "Volumes": match sent.volumes.is_empty() { true => own("Volumes"), false => json!(sent.volumes) },
         "WorkingDir": c.working_dir.clone().unwrap_or_else(|| own_text("WorkingDir")),
         "Entrypoint": list(entrypoint),
@@ -428,6 +428,11 @@ pub fn mounts(o: &Object<Instance>, sent: &CreateBody, beside: &Beside) -> Vec<V
                         .iter()
                         .find(|b| b.split(':').nth(1) == Some(m.mount_path.as_str()));
                     doc["Mode"] = given.and_then(|b| b.split(':').nth(2)).unwrap_or("").into();
+                }
+                // A directory that goes with the instance; where it is on the host is nobody's matter.
+                (None, None) if v.empty_dir.is_some() => {
+                    doc["Type"] = "bind".into();
+                    doc["Source"] = "".into();
                 }
                 (None, None) => {
                     doc["Type"] = "tmpfs".into();

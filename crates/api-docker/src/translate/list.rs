@@ -22,7 +22,7 @@ pub fn entry(o: &Object<Instance>, beside: &Beside, now: Timestamp) -> Value {
     json!({
         "Id": docker_id(o.uid()),
         "Names": [format!("/{}", o.name())],
-        "Image": match sent.image.is_empty() { true => familiar(&o.spec.image), false => sent.image.clone() },
+        "Image": match sent.image.is_empty() { true => familiar(o.spec.main_image()), false => sent.image.clone() },
         "ImageID": s.image_id,
         "Command": words.join(" "),
         "Created": o.metadata.creation_timestamp.map_or(0, |t| t.as_second()),

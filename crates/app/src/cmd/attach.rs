@@ -16,6 +16,9 @@ pub struct AttachArgs {
     /// Do not send our signals to the process
     #[arg(long)]
     no_sig_proxy: bool,
+    /// Of several containers this one; the main one where left out
+    #[arg(short = 'c', long, value_name = "CONTAINER")]
+    container: Option<String>,
     /// The instance
     #[arg(value_name = "NAME")]
     name: String,
@@ -35,13 +38,16 @@ pub async fn attach(cx: &Context, args: AttachArgs) -> anyhow::Result<Code> {
     if o.spec.isolation == Isolation::Vm {
         return foreground::console(cx, &o).await;
     }
-    let main = o.spec.containers.first();
+    let main = match &args.container {
+        Some(name) => o.spec.container(name),
+        None => o.spec.containers.first(),
+    };
     let options = Options {
         stdin: !args.no_stdin && main.is_some_and(|c| c.stdin),
         tty: main.is_some_and(|c| c.tty),
         proxy_signals: !args.no_sig_proxy,
     };
-    foreground::attach(cx, &o, options).await
+    foreground::attach(cx, &o, args.container.as_deref(), options).await
 }
 
 /// Connects to the console.

@@ -38,6 +38,9 @@ pub struct ExecArgs {
     /// With all the host's capabilities
     #[arg(long)]
     privileged: bool,
+    /// In this one of several containers; in the main one where left out
+    #[arg(short = 'c', long, value_name = "CONTAINER")]
+    container: Option<String>,
     /// The instance
     #[arg(value_name = "NAME")]
     name: String,
@@ -89,7 +92,7 @@ pub async fn exec(cx: &Context, args: ExecArgs) -> anyhow::Result<Code> {
         privileged: args.privileged,
         window: args.tty.then(window).flatten(),
     };
-    let ask = Request::Exec { exec: Box::new(spec) };
+    let ask = Request::Exec { exec: Box::new(spec) }.of(args.container.as_deref());
     let stream = cx.client.open_stream(&cx.namespace, o.name(), "exec", &ask).await?;
     if args.detach {
         return Ok(Code::OK);

@@ -19,9 +19,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOOK_AFTER: Duration = Duration::from_millis(250);
 
 /// Attaches to an instance that starts (or runs) and stays until it ends or the user leaves.
-pub async fn attach(cx: &Context, o: &Object<Instance>, options: Options) -> anyhow::Result<Code> {
-    let way = Way::of(o, options.stdin);
-    let first = wait::with_pull(cx, &o.spec.image, open(cx, o, &way)).await?;
+/// `container` names one of several.
+pub async fn attach(
+    cx: &Context,
+    o: &Object<Instance>,
+    container: Option<&str>,
+    options: Options,
+) -> anyhow::Result<Code> {
+    let way = Way::of(o, container, options.stdin);
+    let first = wait::with_pull(cx, o.spec.main_image(), open(cx, o, &way)).await?;
     let mut stream = match first {
         Opened::Stream(s) => s,
         Opened::Ended(code) => return Ok(code),
@@ -57,13 +63,13 @@ pub struct Way {
 
 impl Way {
     /// A machine has a console, everything else standard streams.
-    fn of(o: &Object<Instance>, stdin: bool) -> Way {
+    fn of(o: &Object<Instance>, container: Option<&str>, stdin: bool) -> Way {
         if o.spec.isolation == Isolation::Vm {
             return Way::console();
         }
         Way {
             verb: "attach",
-            ask: Request::Attach { stdin },
+            ask: Request::Attach { stdin }.of(container),
         }
     }
 

@@ -11,13 +11,16 @@ pub struct KillArgs {
     /// Signal to send
     #[arg(short = 's', long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::number)]
     signal: i32,
+    /// To the main process of this one of several containers
+    #[arg(short = 'c', long, value_name = "CONTAINER")]
+    container: Option<String>,
     #[command(flatten)]
     names: Names,
 }
 
 /// Sends a signal to the main process.
 pub async fn kill(cx: &Context, args: KillArgs) -> anyhow::Result<Code> {
-    let signal = args.signal;
+    let (signal, container) = (args.signal, args.container.as_deref());
     each(&args.names.names, |name| async move {
         let o = cx.instance(&name).await?;
         let phase = o.status_or_default().phase;
@@ -28,7 +31,7 @@ pub async fn kill(cx: &Context, args: KillArgs) -> anyhow::Result<Code> {
                 format!("instance {} does not run: it is {is}", o.name()),
             ));
         }
-        cx.client.signal(&cx.namespace, o.name(), signal).await?;
+        cx.client.signal(&cx.namespace, o.name(), container, signal).await?;
         Ok(o.name().to_string())
     })
     .await

@@ -34,6 +34,9 @@ pub struct LogsArgs {
     /// Only standard error
     #[arg(long)]
     stderr: bool,
+    /// Of several containers this one; the main one where left out
+    #[arg(short = 'c', long, value_name = "CONTAINER")]
+    container: Option<String>,
     /// The instance
     #[arg(value_name = "NAME")]
     name: String,
@@ -57,6 +60,7 @@ pub async fn logs(cx: &Context, args: LogsArgs) -> anyhow::Result<Code> {
         ),
     };
     let params = LogParams {
+        container: args.container,
         follow: args.follow,
         tail,
         since: at(&args.since)?,

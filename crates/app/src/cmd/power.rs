@@ -61,7 +61,7 @@ pub async fn start(cx: &Context, args: StartArgs) -> anyhow::Result<Code> {
         tty: if machine { crate::term::stdin_is_terminal() } else { tty },
         proxy_signals: !machine,
     };
-    foreground::attach(cx, &o, options).await
+    foreground::attach(cx, &o, None, options).await
 }
 
 /// Writes that it should run. One that ended by itself is wanted running already, so it is asked to begin again.

@@ -108,7 +108,7 @@ impl Filter {
             Filter::Name(n) => o.name().contains(n.as_str()),
             Filter::Status(s) => status.phase.as_str().to_lowercase() == *s,
             Filter::Isolation(i) => o.spec.isolation.as_str() == i,
-            Filter::Image(i) => familiar(&o.spec.image) == *i,
+            Filter::Image(i) => familiar(o.spec.main_image()) == *i,
             Filter::Label(k, v) => match (o.metadata.labels.get(k), v) {
                 (Some(has), Some(want)) => has == want,
                 (has, None) => has.is_some(),

@@ -89,7 +89,7 @@ pub async fn run(cx: &Context, args: RunArgs) -> anyhow::Result<Code> {
             tty: if machine { crate::term::stdin_is_terminal() } else { tty },
             proxy_signals: !args.no_sig_proxy && !machine,
         };
-        foreground::attach(cx, &o, options).await
+        foreground::attach(cx, &o, None, options).await
     };
     let result = tokio::select! {
         biased;

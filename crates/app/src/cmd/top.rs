@@ -13,6 +13,9 @@ use crate::session::{End, Options, Session};
 /// Arguments of `top`.
 #[derive(Debug, clap::Args)]
 pub struct TopArgs {
+    /// Of several containers this one; the main one where left out
+    #[arg(short = 'c', long, value_name = "CONTAINER")]
+    container: Option<String>,
     /// The instance
     #[arg(value_name = "NAME")]
     name: String,
@@ -25,7 +28,12 @@ pub async fn top(cx: &Context, args: TopArgs) -> anyhow::Result<Code> {
     if !status.phase.is_live() {
         return Err(fail(Code::CONFLICT, format!("instance {} does not run", o.name())));
     }
-    if let (Isolation::Container, Some(pid)) = (o.spec.isolation, status.pid)
+    let container = args.container.as_deref();
+    let pid = match container {
+        Some(name) if o.spec.is_pod() => status.container(name).and_then(|c| c.pid),
+        _ => status.pid,
+    };
+    if let (Isolation::Container, Some(pid)) = (o.spec.isolation, pid)
         && let Some(table) = same_namespace(Path::new("/proc"), pid)
     {
         table.print()?;
@@ -35,7 +43,7 @@ pub async fn top(cx: &Context, args: TopArgs) -> anyhow::Result<Code> {
         args: vec!["ps".into()],
         ..ExecSpec::default()
     };
-    let ask = Request::Exec { exec: Box::new(spec) };
+    let ask = Request::Exec { exec: Box::new(spec) }.of(container);
     let stream = cx
         .client
         .open_stream(&cx.namespace, o.name(), "exec", &ask)

@@ -40,6 +40,7 @@ impl Backend for Native {
 
     async fn logs(&self, namespace: &str, name: &str, query: LogQuery) -> Result<ByteStream, ApiError> {
         let query = node::LogQuery {
+            container: query.container,
             follow: query.follow,
             tail: query.tail,
             since: query.since,
@@ -57,14 +58,15 @@ impl Backend for Native {
         &self,
         namespace: &str,
         name: &str,
+        container: Option<&str>,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<shim::Stats, ApiError>>, ApiError> {
-        let samples = self.0.stats(namespace, name, stream).await?;
+        let samples = self.0.stats(namespace, name, container, stream).await?;
         Ok(samples.map(|s| s.map_err(ApiError::from)).boxed())
     }
 
-    async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), ApiError> {
-        Ok(self.0.signal(namespace, name, signal).await?)
+    async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), ApiError> {
+        Ok(self.0.signal(namespace, name, container, signal).await?)
     }
 
     async fn image_load(&self, archive: Upload, _report: Reporter) -> Result<ImageResult, ApiError> {

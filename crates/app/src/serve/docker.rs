@@ -107,6 +107,7 @@ impl Backend for Docker {
 
     async fn logs(&self, namespace: &str, name: &str, query: LogQuery) -> Result<ByteStream, Fault> {
         let query = node::LogQuery {
+            container: None,
             follow: query.follow,
             tail: query.tail,
             since: query.since,
@@ -126,12 +127,12 @@ impl Backend for Docker {
         name: &str,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<shim::Stats, Fault>>, Fault> {
-        let samples = self.0.stats(namespace, name, stream).await?;
+        let samples = self.0.stats(namespace, name, None, stream).await?;
         Ok(samples.map(|s| s.map_err(Fault::from)).boxed())
     }
 
     async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Fault> {
-        Ok(self.0.signal(namespace, name, signal).await?)
+        Ok(self.0.signal(namespace, name, None, signal).await?)
     }
 
     async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Fault> {

@@ -111,6 +111,8 @@ impl From<StreamError> for Fault {
 
 /// Which part of a log, and how it is written.
 pub struct LogQuery {
+    /// Which of several containers; the main one where unset.
+    pub container: Option<String>,
     /// Go on with what is written from now.
     pub follow: bool,
     /// Only so many of the last lines.
@@ -208,7 +210,8 @@ impl Node {
             no_stdout: !query.stdout,
             no_stderr: !query.stderr,
         };
-        let lines = self.streams.logs(namespace, name, wanted).await?;
+        let container = query.container.as_deref();
+        let lines = self.streams.logs(namespace, name, container, wanted).await?;
         let lines = futures_util::stream::unfold(lines, |mut rx| async move { rx.recv().await.map(|l| (l, rx)) });
         let mut fresh = [true; 2];
         let bytes = lines.map(move |batch| match batch {
@@ -218,21 +221,22 @@ impl Node {
         Ok(bytes.boxed())
     }
 
-    /// Samples of what an instance uses.
+    /// Samples of what an instance, or one of its containers, uses.
     pub async fn stats(
         &self,
         namespace: &str,
         name: &str,
+        container: Option<&str>,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<shim::Stats, Fault>>, Fault> {
-        let samples = self.streams.stats(namespace, name, stream).await?;
+        let samples = self.streams.stats(namespace, name, container, stream).await?;
         let samples = futures_util::stream::unfold(samples, |mut rx| async move { rx.recv().await.map(|s| (s, rx)) });
         Ok(samples.map(|s| s.map_err(Fault::from)).boxed())
     }
 
-    /// Sends a signal to an instance's main process.
-    pub async fn signal(&self, namespace: &str, name: &str, signal: i32) -> Result<(), Fault> {
-        Ok(self.streams.signal(namespace, name, signal).await?)
+    /// Sends a signal to an instance's main process, or that of one of its containers.
+    pub async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), Fault> {
+        Ok(self.streams.signal(namespace, name, container, signal).await?)
     }
 
     /// Ids of an instance's processes, as this host sees them.

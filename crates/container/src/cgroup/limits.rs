@@ -26,12 +26,17 @@ impl Group {
 
     /// Changes limits while processes run.
     pub fn update(&mut self, limits: &Limits) -> Result<(), Error> {
+        let pids = self.pids().step(|| "list the processes of the control group".into())?;
+        self.update_with(limits, &pids)
+    }
+
+    /// As [`Group::update`], where `pids` are the processes of the group and of those below it.
+    pub fn update_with(&mut self, limits: &Limits, pids: &[u32]) -> Result<(), Error> {
         if self.version == Version::V1 {
             let before = self.controllers.len();
             self.need_for(limits)?;
-            let pids = self.pids().step(|| "list the processes of the control group".into())?;
             for controller in self.controllers[before..].iter().copied() {
-                v1::move_all(&self.dir(controller), &pids);
+                v1::move_all(&self.dir(controller), pids);
             }
         }
         self.apply(limits)

@@ -189,6 +189,18 @@ impl Group {
         }
     }
 
+    /// Whether it has a directory of this version 1 controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.contains(&controller)
+    }
+
+    /// As [`Group::entrances`] of version 1, each with the name of its controller; none on version 2, where a group with groups below
+    /// takes no processes.
+    pub fn named_entrances(&self) -> Vec<(String, PathBuf)> {
+        let of = |c: &&str| (c.to_string(), self.dir(c).join("cgroup.procs"));
+        self.controllers.iter().map(of).collect()
+    }
+
     /// On version 2 its directory, for forking straight into it.
     pub fn directory(&self) -> Option<OwnedFd> {
         if self.version == Version::V1 {
@@ -475,6 +487,8 @@ fn roots() -> io::Result<Vec<PathBuf>> {
 fn take_away(roots: &[PathBuf], prefix: &str, name: &str) -> io::Result<()> {
     let at = |r: &PathBuf| r.join(prefix).join(name);
     let dirs: Vec<PathBuf> = roots.iter().map(at).filter(|d| d.exists()).collect();
+    // A frozen group may hold its processes in groups below.
+    thaw_all(&dirs);
     kill_all(&dirs);
     dirs.iter().try_for_each(|d| remove_tree(d))
 }

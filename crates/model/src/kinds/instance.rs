@@ -9,7 +9,7 @@ use super::runtime::{MountPropagation, NamespaceSpec, Resources};
 use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
 use crate::object::{Condition, Object, Timestamp};
-use crate::{Memory, Phase, PullPolicy};
+use crate::{ContainerRestart, ContainerStatus, Memory, Phase, PullPolicy};
 
 /// Marker of the kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +106,7 @@ pub struct InstanceSpec {
     /// What stands between it and the host.
     #[serde(default)]
     pub isolation: Isolation,
-    /// The image: an OCI image for `container` and `microvm`, a disk image for `vm`.
+    /// The image: an OCI image for `container` and `microvm`, a disk image for `vm`. Containers may name images of their own.
     #[serde(default)]
     pub image: String,
     /// When to ask the registry.
@@ -118,9 +118,17 @@ pub struct InstanceSpec {
     /// Raise by one to restart; compared with `status.observedRestart`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart_request: u64,
-    /// The containers; exactly one for a Docker-like instance, none for a `vm`.
+    /// The containers; exactly one for a Docker-like instance, none for a `vm`. Several share the instance's network, host
+    /// name and IPC; that needs isolation `container`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerSpec>,
+    /// Containers that run before those of `containers`, one after the other, each to its successful end. One with
+    /// `restartPolicy: Always` is a sidecar: it is started in its turn and goes on until all others have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_containers: Vec<ContainerSpec>,
+    /// One namespace of process ids for all containers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub share_process_namespace: bool,
     /// What a machine has beyond the common fields; only with `vm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineSpec>,
@@ -216,6 +224,18 @@ pub struct ContainerSpec {
     /// Unique in the instance; `main` where left out.
     #[serde(default)]
     pub name: String,
+    /// Its image; the instance's where left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// When to ask the registry for it; as the instance says where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<PullPolicy>,
+    /// Only of an init container: makes it a sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<ContainerRestart>,
+    /// Limits of its own below the instance's; only in an instance of several containers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: Resources,
     /// Replaces the image's entrypoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
@@ -243,7 +263,8 @@ pub struct ContainerSpec {
     /// Close standard input after the first attached client left.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin_once: bool,
-    /// Hold its output until the first client attached (at most ten seconds), so that `run` loses nothing.
+    /// Hold its output until the first client attached (at most ten seconds), so that `run` loses nothing. Not done where
+    /// there are several containers: what they write stands in their logs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub wait_attach: bool,
     /// Where the instance's volumes appear.
@@ -413,10 +434,18 @@ pub struct InstanceVolume {
     /// A directory or file of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_path: Option<String>,
-    /// Memory.
+    /// Memory. Containers of one instance that mount it see the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tmpfs: Option<TmpfsSource>,
+    /// A directory of the node that is empty at first and goes with the instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_dir: Option<EmptyDirSource>,
 }
+
+/// A directory that goes with the instance. There is nothing to choose.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EmptyDirSource {}
 
 /// A file system in memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -609,6 +638,12 @@ pub struct InstanceStatus {
     /// What the guest agent of a machine says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestInfo>,
+    /// Of an instance of several containers: its init containers, in the spec's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+    /// Of an instance of several containers: the others, in the spec's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub container_statuses: Vec<ContainerStatus>,
     /// `Ready` and others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -12,6 +12,10 @@ pub(super) const COLUMNS: &[Column] = &[
     column("Status", "Where it is in its life, and for how long."),
     column("Address", "Its first address."),
     column("Ports", "Ports of the host that lead into it."),
+    wide(
+        "Ready",
+        "How many of its containers do what they are there for, of how many.",
+    ),
     wide("Command", "What it runs."),
     wide("PID", "Process id on the host."),
     wide("Restarts", "How often the restart policy started it again."),
@@ -49,12 +53,14 @@ pub(super) fn cells(o: &Object<Instance>, now: Timestamp) -> Vec<Value> {
             .collect();
         words.join(" ")
     });
+    let (ready, all) = o.ready();
     vec![
         json!(o.spec.isolation.as_str()),
-        json!(o.spec.image),
+        json!(o.spec.main_image()),
         json!(status_text(o, now)),
         json!(address),
         json!(ports.join(", ")),
+        json!(format!("{ready}/{all}")),
         json!(command.unwrap_or_default()),
         json!(s.pid.map(|p| p.to_string()).unwrap_or_default()),
         json!(s.restart_count.to_string()),
@@ -79,6 +85,10 @@ pub fn status_text(o: &Object<Instance>, now: Timestamp) -> String {
                 s.exit_code.unwrap_or(0),
                 age(s.finished_at, now)
             )
+        }
+        Phase::Starting if !o.spec.init_containers.is_empty() => {
+            let done = s.init_container_statuses.iter().filter(|c| c.ready).count();
+            format!("Starting (init {done}/{})", o.spec.init_containers.len())
         }
         Phase::Failed if !s.reason.is_empty() => format!("Failed: {}", s.reason),
         p => p.to_string(),

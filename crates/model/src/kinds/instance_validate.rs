@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::kind::{FieldError, is_resource_name};
 use crate::object::Object;
-use crate::{ContainerSpec, Instance, InstanceSpec, Isolation, NetworkMode, Reference};
+use crate::{ContainerSpec, Instance, InstanceSpec, Isolation, NetworkMode, Reference, Resources};
 
 pub(super) fn set_defaults(o: &mut Object<Instance>) {
     let spec = &mut o.spec;
@@ -24,6 +24,9 @@ pub(super) fn set_defaults(o: &mut Object<Instance>) {
         c.tty |= c.system;
     }
 }
+
+/// So many containers an instance can have, init containers with them.
+const MAX_CONTAINERS: usize = 128;
 
 pub(super) fn validate(o: &Object<Instance>, old: Option<&Object<Instance>>) -> Vec<FieldError> {
     let mut e = Errors(Vec::new());
@@ -50,7 +53,10 @@ impl Errors {
 
 fn image(spec: &InstanceSpec, e: &mut Errors) {
     if spec.image.is_empty() {
-        e.add("spec.image", "is required: the image to run, as in busybox:latest");
+        let own = |c: &ContainerSpec| !c.image.is_empty();
+        if spec.isolation == Isolation::Vm || !spec.all_containers().all(own) {
+            e.add("spec.image", "is required: the image to run, as in busybox:latest");
+        }
     } else if let Err(why) = spec.image.parse::<Reference>()
         && !is_image_id(&spec.image)
     {
@@ -72,6 +78,9 @@ fn containers(spec: &InstanceSpec, e: &mut Errors) {
                 "must be empty with isolation vm: a machine runs what is on its disk",
             );
         }
+        if !spec.init_containers.is_empty() {
+            e.add("spec.initContainers", "must be empty with isolation vm");
+        }
         return;
     }
     if spec.machine.is_some() {
@@ -80,23 +89,86 @@ fn containers(spec: &InstanceSpec, e: &mut Errors) {
             format!("is only for isolation vm, not {}", spec.isolation),
         );
     }
-    if spec.containers.len() > 1 {
-        e.add(
-            "spec.containers",
-            "more than one container in an instance is not supported yet",
-        );
-    }
-    let mut names = BTreeSet::new();
     let volumes: BTreeSet<&str> = spec.volumes.iter().map(|v| v.name.as_str()).collect();
+    for (i, c) in spec.init_containers.iter().enumerate() {
+        container(c, &format!("spec.initContainers[{i}]"), &volumes, spec.isolation, e);
+    }
     for (i, c) in spec.containers.iter().enumerate() {
-        let at = format!("spec.containers[{i}]");
+        container(c, &format!("spec.containers[{i}]"), &volumes, spec.isolation, e);
+    }
+    pod(spec, e);
+}
+
+/// What concerns instances of several containers, and what only they may have.
+fn pod(spec: &InstanceSpec, e: &mut Errors) {
+    let init = spec.init_containers.iter().map(|c| (true, c)).enumerate();
+    let main = spec.containers.iter().map(|c| (false, c)).enumerate();
+    let mut names = BTreeSet::new();
+    for (i, (is_init, c)) in init.chain(main) {
+        let at = format!("spec.{}[{i}]", if is_init { "initContainers" } else { "containers" });
         if !is_resource_name(&c.name) {
             e.add(format!("{at}.name"), format!("{:?} is no valid name", c.name));
         }
         if !names.insert(&c.name) {
             e.add(format!("{at}.name"), format!("{:?} is there twice", c.name));
         }
-        container(c, &at, &volumes, spec.isolation, e);
+        if !c.image.is_empty() && c.image.parse::<Reference>().is_err() && !is_image_id(&c.image) {
+            e.add(
+                format!("{at}.image"),
+                format!("{:?} is no reference of an image", c.image),
+            );
+        }
+        if c.restart_policy.is_some() && !is_init {
+            e.add(
+                format!("{at}.restartPolicy"),
+                "is only for init containers, which it makes sidecars: spec.restartPolicy holds for the others",
+            );
+        }
+        resources(&c.resources, &format!("{at}.resources"), e);
+        if !spec.is_pod() && c.resources != Default::default() {
+            e.add(
+                format!("{at}.resources"),
+                "is for instances of several containers: give the limits of this one in spec.resources",
+            );
+        }
+    }
+    if spec.share_process_namespace && !spec.is_pod() {
+        e.add("spec.shareProcessNamespace", "needs several containers");
+    }
+    if !spec.is_pod() {
+        return;
+    }
+    if spec.namespaces != Default::default() {
+        e.add(
+            "spec.namespaces",
+            "are for an instance of one container: several share the instance's own",
+        );
+    }
+    if spec.all_containers().any(|c| c.system) {
+        e.add(
+            "spec.containers",
+            "an init system (system: true) needs an instance of its own",
+        );
+    }
+    if spec.isolation != Isolation::Container {
+        let message = format!(
+            "a {} runs one container: several need isolation container",
+            spec.isolation
+        );
+        e.add(
+            if spec.containers.len() > 1 {
+                "spec.containers"
+            } else {
+                "spec.initContainers"
+            },
+            message,
+        );
+    }
+    if names.len() > MAX_CONTAINERS {
+        e.add(
+            "spec.containers",
+            format!("at most {MAX_CONTAINERS} with the init containers"),
+        );
     }
 }
 
@@ -276,9 +348,14 @@ fn volumes(spec: &InstanceSpec, e: &mut Errors) {
         if !seen.insert(&v.name) {
             e.add(format!("{at}.name"), format!("{:?} is there twice", v.name));
         }
-        let sources = [v.volume.is_some(), v.host_path.is_some(), v.tmpfs.is_some()];
+        let sources = [
+            v.volume.is_some(),
+            v.host_path.is_some(),
+            v.tmpfs.is_some(),
+            v.empty_dir.is_some(),
+        ];
         if sources.iter().filter(|s| **s).count() != 1 {
-            e.add(&at, "give exactly one of volume, hostPath, tmpfs");
+            e.add(&at, "give exactly one of volume, hostPath, tmpfs, emptyDir");
         }
         if v.volume.as_deref().is_some_and(|n| !is_resource_name(n)) {
             e.add(format!("{at}.volume"), "is no valid name of a Volume");
@@ -292,31 +369,34 @@ fn volumes(spec: &InstanceSpec, e: &mut Errors) {
     }
 }
 
-fn rest(spec: &InstanceSpec, e: &mut Errors) {
-    let r = &spec.resources;
+fn resources(r: &Resources, at: &str, e: &mut Errors) {
     if r.memory.is_some_and(|m| m.bytes() < 6 << 20) {
-        e.add("spec.resources.memory", "must be at least 6Mi");
+        e.add(format!("{at}.memory"), "must be at least 6Mi");
     }
     if let (Some(m), Some(s)) = (r.memory, r.memory_swap)
         && s < m
     {
         e.add(
-            "spec.resources.memorySwap",
+            format!("{at}.memorySwap"),
             "is memory and swap together: not less than memory",
         );
     }
     if r.memory_swap.is_some() && r.memory.is_none() {
-        e.add("spec.resources.memorySwap", "needs spec.resources.memory");
+        e.add(format!("{at}.memorySwap"), format!("needs {at}.memory"));
     }
     if r.cpu_shares.is_some_and(|s| !(2..=262_144).contains(&s)) {
-        e.add("spec.resources.cpuShares", "is 2 to 262144");
+        e.add(format!("{at}.cpuShares"), "is 2 to 262144");
     }
     if r.oom_score_adj.is_some_and(|s| !(-1000..=1000).contains(&s)) {
-        e.add("spec.resources.oomScoreAdj", "is -1000 to 1000");
+        e.add(format!("{at}.oomScoreAdj"), "is -1000 to 1000");
     }
     if r.pids_limit == Some(0) {
-        e.add("spec.resources.pidsLimit", "is at least 1; leave it out for no limit");
+        e.add(format!("{at}.pidsLimit"), "is at least 1; leave it out for no limit");
     }
+}
+
+fn rest(spec: &InstanceSpec, e: &mut Errors) {
+    resources(&spec.resources, "spec.resources", e);
     if let Some(h) = &spec.hostname
         && (h.is_empty()
             || h.len() > 64
@@ -361,12 +441,23 @@ fn sysctls(spec: &InstanceSpec, e: &mut Errors) {
     }
 }
 
+/// Names of the containers in their order, and which are sidecars; all alike where there is one.
+fn shape(spec: &InstanceSpec) -> Vec<(&str, bool)> {
+    let all = spec.all_containers().map(|c| (c.name.as_str(), c.is_sidecar()));
+    if spec.is_pod() { all.collect() } else { Vec::new() }
+}
+
 fn changes(o: &Object<Instance>, old: &Object<Instance>, e: &mut Errors) {
     let vm = |i: Isolation| i == Isolation::Vm;
     if vm(o.spec.isolation) != vm(old.spec.isolation) {
         e.add(
             "spec.isolation",
             "an OCI image and a machine's disk are different things: only container and microvm can be exchanged",
+        );
+    } else if shape(&o.spec) != shape(&old.spec) && old.status_or_default().phase.is_live() {
+        e.add(
+            "spec.containers",
+            "containers can be added, removed, renamed and moved only while the instance is stopped",
         );
     } else if o.spec.isolation != old.spec.isolation && old.status_or_default().phase.is_live() {
         e.add("spec.isolation", "can be changed only while the instance is stopped");
@@ -418,6 +509,103 @@ mod tests {
             "spec.resources.memory",
         ] {
             assert!(paths.contains(&p), "{p} is not in {paths:?}");
+        }
+    }
+
+    #[test]
+    fn several_containers_are_fine() {
+        let pod = serde_json::json!({
+            "initContainers": [{"name": "setup", "image": "busybox"}, {"name": "log", "image": "b", "restartPolicy": "Always"}],
+            "containers": [
+                {"name": "web", "image": "nginx", "volumeMounts": [{"name": "d", "mountPath": "/d"}], "resources": {"memory": "32Mi"}},
+                {"name": "app", "image": "app"},
+            ],
+            "volumes": [{"name": "d", "emptyDir": {}}],
+            "shareProcessNamespace": true,
+        });
+        assert_eq!(spec(pod), Vec::<String>::new());
+        let one = serde_json::json!({"containers": [{"image": "nginx"}]});
+        assert_eq!(spec(one), Vec::<String>::new(), "one container may name the image, too");
+    }
+
+    #[test]
+    fn what_several_containers_cannot_be() {
+        let wrong = |json: serde_json::Value, path: &str| {
+            let errors = spec(json);
+            assert!(
+                errors.iter().any(|e| e.starts_with(&format!("{path}: "))),
+                "{path}: {errors:?}"
+            );
+        };
+        let two = |isolation: &str| serde_json::json!({"image": "b", "isolation": isolation, "containers": [{"name": "a"}, {"name": "b"}]});
+        assert_eq!(spec(two("container")), Vec::<String>::new());
+        wrong(two("microvm"), "spec.containers");
+        wrong(two("vm"), "spec.containers");
+        wrong(
+            serde_json::json!({"image": "b", "isolation": "microvm", "initContainers": [{"name": "i"}]}),
+            "spec.initContainers",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "initContainers": [{"name": "a"}], "containers": [{"name": "a"}]}),
+            "spec.containers[0].name",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "containers": [{"name": "a"}, {}]}),
+            "spec.containers[1].name",
+        );
+        wrong(
+            serde_json::json!({"containers": [{"name": "a", "image": "b"}, {"name": "c"}]}),
+            "spec.image",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "containers": [{"image": "A B"}]}),
+            "spec.containers[0].image",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "containers": [{"restartPolicy": "Always"}]}),
+            "spec.containers[0].restartPolicy",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "containers": [{"resources": {"memory": "32Mi"}}]}),
+            "spec.containers[0].resources",
+        );
+        wrong(
+            serde_json::json!({"image": "b", "containers": [{"name": "a", "resources": {"memory": "1"}}, {"name": "b"}]}),
+            "spec.containers[0].resources.memory",
+        );
+        let mut host = two("container");
+        host["namespaces"] = serde_json::json!({"pid": "host"});
+        wrong(host, "spec.namespaces");
+        let mut system = two("container");
+        system["containers"][1]["system"] = true.into();
+        wrong(system, "spec.containers");
+        wrong(
+            serde_json::json!({"image": "b", "shareProcessNamespace": true}),
+            "spec.shareProcessNamespace",
+        );
+    }
+
+    #[test]
+    fn what_runs_keeps_its_containers() {
+        let object = |names: &[&str]| {
+            let all: Vec<_> = names
+                .iter()
+                .map(|n| serde_json::json!({"name": n, "image": "b"}))
+                .collect();
+            Object::<Instance>::new(
+                "x",
+                serde_json::from_value(serde_json::json!({"containers": all})).unwrap(),
+            )
+        };
+        let mut old = object(&["a", "b"]);
+        assert!(Instance::validate(&object(&["b", "a"]), Some(&old)).is_empty());
+        old.status = Some(InstanceStatus {
+            phase: Phase::Running,
+            ..Default::default()
+        });
+        assert!(Instance::validate(&object(&["a", "b"]), Some(&old)).is_empty());
+        for names in [&["a"][..], &["b", "a"], &["a", "c"]] {
+            assert_eq!(Instance::validate(&object(names), Some(&old)).len(), 1, "{names:?}");
         }
     }
 

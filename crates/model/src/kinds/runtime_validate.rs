@@ -21,8 +21,15 @@ pub(super) fn validate(spec: &InstanceSpec, e: &mut Errors) {
     if spec.isolation != Isolation::Container {
         only_containers(spec, e);
     }
+    for (i, c) in spec.init_containers.iter().enumerate() {
+        let at = format!("spec.initContainers[{i}]");
+        container(spec, c, &at, e);
+        limits(&c.resources, &format!("{at}.resources"), e);
+    }
     for (i, c) in spec.containers.iter().enumerate() {
-        container(spec, c, &format!("spec.containers[{i}]"), e);
+        let at = format!("spec.containers[{i}]");
+        container(spec, c, &at, e);
+        limits(&c.resources, &format!("{at}.resources"), e);
     }
     for (i, v) in spec.volumes.iter().enumerate() {
         let odd = |o: &&String| o.is_empty() || o.contains([',', '\0']);
@@ -77,7 +84,7 @@ fn private_ids(spec: &InstanceSpec, n: &NamespaceSpec, e: &mut Errors) {
             "private needs namespaces of its own: those of the host and of other instances are not its users'",
         );
     }
-    if spec.containers.iter().any(|c| c.security.privileged) {
+    if spec.all_containers().any(|c| c.security.privileged) {
         e.add(
             "spec.namespaces.user",
             "private and privileged exclude each other: privileged means the host's own rights",

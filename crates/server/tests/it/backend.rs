@@ -76,6 +76,7 @@ impl Backend for FakeBackend {
         &self,
         _ns: &str,
         _name: &str,
+        _container: Option<&str>,
         stream: bool,
     ) -> Result<BoxStream<'static, Result<Stats, ApiError>>, ApiError> {
         let n = if stream { 3 } else { 1 };
@@ -88,7 +89,7 @@ impl Backend for FakeBackend {
         .boxed())
     }
 
-    async fn signal(&self, _ns: &str, _name: &str, signal: i32) -> Result<(), ApiError> {
+    async fn signal(&self, _ns: &str, _name: &str, _container: Option<&str>, signal: i32) -> Result<(), ApiError> {
         match signal {
             9 => Ok(()),
             _ => Err(ApiError::new(ErrorKind::Conflict, "it is not running")),

@@ -6,6 +6,7 @@ mod isolation;
 mod life;
 mod limits;
 mod mounts;
+mod pods;
 mod shared;
 mod streams;
 mod support;

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use biga_wire::config::{self, Container, Layer, Limits, Log, Process, ShimConfig};
-use biga_wire::shim::{Event, ExecSpec, Exit, Reply, Request, State, Status};
+use biga_wire::config::{self, Container, Layer, Limits, Log, Pod, PodContainer, Process, ShimConfig};
+use biga_wire::shim::{ContainerStatus, Event, ExecSpec, Exit, Reply, Request, State, Status};
 use biga_wire::{Frame, FrameKind};
 
 /// How long anything may take.
@@ -123,6 +123,91 @@ impl Rig {
         }
     }
 
+    /// A pod of containers, each with a name and a shell script, that were not started.
+    pub fn pod(containers: &[(&str, &str)]) -> Rig {
+        let mut rig = Rig::new(&["true"]);
+        let config::Workload::Container(first) = rig.config.workload.clone() else {
+            unreachable!("the rig holds a container");
+        };
+        let of = |(name, script): &(&str, &str)| {
+            for dir in ["run", "state"] {
+                std::fs::create_dir_all(PodContainer::dir(&rig.dir.join(dir), name)).unwrap();
+            }
+            let mut container = (*first).clone();
+            container.process.args = ["sh", "-c", script].map(str::to_owned).into();
+            PodContainer {
+                name: (*name).to_owned(),
+                log: Log {
+                    path: Some(rig.dir.join(format!("log-{name}"))),
+                    ..Log::default()
+                },
+                container,
+                ..PodContainer::default()
+            }
+        };
+        let pod = Pod {
+            containers: containers.iter().map(of).collect(),
+            main: containers[0].0.to_owned(),
+            hostname: "podbox".into(),
+            ..Pod::default()
+        };
+        rig.config.log = Log::default();
+        rig.config.workload = config::Workload::Pod(Box::new(pod));
+        rig
+    }
+
+    /// Changes the pod before it is made.
+    pub fn with_pod(mut self, change: impl FnOnce(&mut Pod)) -> Rig {
+        match &mut self.config.workload {
+            config::Workload::Pod(p) => change(p),
+            _ => unreachable!("the rig holds no pod"),
+        }
+        self
+    }
+
+    /// Starts a container of the pod.
+    pub fn start(&self, container: &str) {
+        match self.ask(Request::Start.of(Some(container))) {
+            Reply::Status { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// State of a container of the pod.
+    pub fn container(&self, name: &str) -> ContainerStatus {
+        let all = self.status().containers;
+        all.into_iter().find(|c| c.name == name).unwrap()
+    }
+
+    /// Waits for the end of a container of the pod.
+    pub fn wait_for(&self, name: &str) -> Exit {
+        until(&format!("the end of {name}"), || {
+            let c = self.container(name);
+            c.exit.filter(|_| c.state == State::Exited)
+        })
+    }
+
+    /// Runs a command in a container of the pod: exit and standard output.
+    pub fn exec_in(&self, container: &str, args: &[&str]) -> (Exit, String) {
+        let mut c = self.connect();
+        let exec = Request::Exec {
+            exec: Box::new(spec(args)),
+        };
+        match c.ask(&exec.of(Some(container))) {
+            Reply::Exec { .. } => {
+                let (exit, out, err) = c.collect();
+                assert_eq!(err, "", "{args:?}");
+                (exit, out)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Text of the log of a container of the pod.
+    pub fn log_of(&self, name: &str) -> String {
+        log_text(&self.dir.join(format!("log-{name}")))
+    }
+
     /// A container that runs a shell script.
     pub fn sh(script: &str) -> Rig {
         Rig::new(&["sh", "-c", script])
@@ -231,17 +316,7 @@ impl Rig {
 
     /// Text of the log, without stamps and marks.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-        let mut out = String::new();
-        for line in text.lines() {
-            let mut parts = line.splitn(4, ' ');
-            let (_, _, mark, text) = (parts.next(), parts.next(), parts.next().unwrap(), parts.next().unwrap());
-            out.push_str(text);
-            if mark == "F" {
-                out.push('\n');
-            }
-        }
-        out
+        log_text(&self.dir.join("log"))
     }
 
     /// Runs to the end: exit and output.
@@ -303,6 +378,21 @@ impl Drop for Rig {
             let _ = std::fs::remove_dir(root.path().join(&self.prefix));
         }
     }
+}
+
+/// Text of a log, without stamps and marks.
+fn log_text(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(4, ' ');
+        let (_, _, mark, text) = (parts.next(), parts.next(), parts.next().unwrap(), parts.next().unwrap());
+        out.push_str(text);
+        if mark == "F" {
+            out.push('\n');
+        }
+    }
+    out
 }
 
 /// A command to be run by exec.

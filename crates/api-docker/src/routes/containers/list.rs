@@ -124,7 +124,7 @@ fn of_image(ancestors: &Option<Vec<String>>, o: &Object<Instance>) -> bool {
     let id = o.status_or_default().image_id;
     ancestors.as_ref().is_none_or(|l| {
         l.iter()
-            .any(|a| *a == id || *a == familiar(&o.spec.image) || *a == o.spec.image)
+            .any(|a| *a == id || *a == familiar(o.spec.main_image()) || *a == o.spec.main_image())
     })
 }
 

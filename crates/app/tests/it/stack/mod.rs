@@ -9,6 +9,7 @@ mod life;
 mod machines;
 mod microvms;
 mod networks;
+mod pods;
 mod sharing;
 
 use biga_testkit::Daemon;
