@@ -22,13 +22,14 @@ pub mod signal;
 
 pub use kind::{Column, ColumnType, FieldError, Kind};
 pub use kinds::event::{Event, EventSpec, EventStatus, EventType, ObjectRef};
+pub use kinds::health::{Health, HealthCheck, HealthResult, HealthStatus};
 pub use kinds::image::{Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, PullPolicy};
 pub use kinds::instance::*;
 pub use kinds::network::{Network, NetworkSpec, NetworkStatus};
 pub use kinds::node::{Ability, AbilityState, Node, NodeSpec, NodeStatus};
 pub use kinds::runtime::*;
 pub use kinds::security::SecuritySpec;
-pub use kinds::volume::{Volume, VolumeMode, VolumeSpec, VolumeStatus};
+pub use kinds::volume::{LocalMount, Volume, VolumeMode, VolumeSpec, VolumeStatus};
 pub use object::{Condition, Object, ObjectMeta, OwnerReference, Timestamp};
 pub use phase::Phase;
 pub use quantity::{Cpus, Memory};

@@ -1,6 +1,7 @@
 //! One file a kind. See `CONTRIBUTING.md`, "Adding a kind".
 
 pub mod event;
+pub mod health;
 pub mod image;
 pub mod instance;
 mod instance_table;
