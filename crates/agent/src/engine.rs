@@ -18,6 +18,7 @@ use crate::files::runs::Runs;
 use crate::hypervisor::Hypervisors;
 use crate::idmaps::IdMaps;
 use crate::images::Images;
+use crate::instance::health::{self, Check};
 use crate::instance::{Failure, Host};
 use crate::networks::Networks;
 use crate::volumes::Volumes;
@@ -315,6 +316,16 @@ impl Host for Engine {
             .or_else(image)
             .and_then(|s| parse_signal(&s).ok())
             .unwrap_or(usual)
+    }
+
+    async fn follow_networks(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<(), Failure> {
+        self.networks.follow_spec(object, status).await
+    }
+
+    fn health_check(&self, object: &Object<Instance>, status: &InstanceStatus) -> Option<Check> {
+        let spec = object.spec.containers.first()?.health_check.as_ref();
+        let config = self.image_of(status).ok().map(|r| r.config).unwrap_or_default();
+        health::check(spec, config.healthcheck.as_ref(), &config.shell)
     }
 
     fn runtime(&self, isolation: Isolation) -> Arc<dyn Runtime> {

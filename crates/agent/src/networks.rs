@@ -1,7 +1,7 @@
 //! Networks on this node: makes what `Network` objects ask for, and connects instances to it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::{
-    AGENT_FINALIZER, Condition, Instance, InstanceStatus, Network, NetworkAttachment, NetworkEndpoint, NetworkSpec,
-    NetworkStatus, Object, Phase, Timestamp,
+    AGENT_FINALIZER, Condition, Instance, InstanceStatus, Network, NetworkAttachment, NetworkEndpoint, NetworkLink,
+    NetworkSpec, NetworkStatus, Object, Phase, Timestamp,
 };
-use biga_net::{Endpoint, Net};
+use biga_net::{Endpoint, Net, Own};
 use biga_store::Store;
 use biga_store::typed::{Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
 use futures_util::StreamExt;
@@ -42,6 +42,13 @@ pub struct Connection {
     pub gateway: Ipv4Addr,
     /// More names for DNS.
     pub aliases: Vec<String>,
+    /// Names that only this instance has for others.
+    pub links: Vec<NetworkLink>,
+}
+
+/// Whether one of them is a network that somebody made, where Docker's clients expect a name server at its address.
+pub fn any_made(connections: &[Connection]) -> bool {
+    connections.iter().any(|c| c.network != DEFAULT_NETWORK)
 }
 
 fn failure(reason: &'static str, e: impl std::fmt::Display) -> Failure {
@@ -225,27 +232,35 @@ impl Networks {
         object: &Object<Instance>,
         status: &InstanceStatus,
     ) -> Result<Vec<Connection>, Failure> {
-        let default = [NetworkAttachment {
-            network: DEFAULT_NETWORK.into(),
-            ..NetworkAttachment::default()
-        }];
-        let wanted = if object.spec.networks.is_empty() {
-            &default[..]
-        } else {
-            &object.spec.networks
-        };
+        let wanted = self.attachments(object);
         let mut all = Vec::with_capacity(wanted.len());
         for (i, a) in wanted.iter().enumerate() {
-            all.push(self.connection(object, status, i, a).await?);
+            all.push(self.connection(object, status, &format!("eth{i}"), a).await?);
         }
         Ok(all)
     }
 
-    async fn connection(
+    /// The networks an instance joins.
+    pub(crate) fn attachments(&self, object: &Object<Instance>) -> Vec<NetworkAttachment> {
+        if !object.spec.networks.is_empty() {
+            return object.spec.networks.clone();
+        }
+        vec![NetworkAttachment {
+            network: DEFAULT_NETWORK.into(),
+            ..NetworkAttachment::default()
+        }]
+    }
+
+    /// The objects of networks.
+    pub(crate) fn objects(&self) -> &Objects<Network> {
+        &self.objects
+    }
+
+    pub(crate) async fn connection(
         &self,
         object: &Object<Instance>,
         status: &InstanceStatus,
-        index: usize,
+        interface: &str,
         a: &NetworkAttachment,
     ) -> Result<Connection, Failure> {
         let missing = || {
@@ -284,9 +299,15 @@ impl Networks {
             None => None,
         };
         let uid = &object.metadata.uid;
+        if let (Some(wished), Some(had)) = (address, remembered.and_then(address_of))
+            && wished != had
+        {
+            // It was given another address since it last ran.
+            self.net.leave(&network.metadata.uid, uid);
+        }
         let mut endpoint = self
             .net
-            .endpoint(&network.metadata.uid, uid, &format!("eth{index}"), address, mac)
+            .endpoint(&network.metadata.uid, uid, interface, address, mac)
             .map_err(|e| Failure::new("AddressFailed", format!("no address on network {}: {e}", a.network)))?;
         endpoint.hostname = Some(object.metadata.name.clone());
         let gateway = up.gateway.parse().map_err(|e| failure("NetworkFailed", e))?;
@@ -295,6 +316,7 @@ impl Networks {
             network: a.network.clone(),
             gateway,
             aliases: a.aliases.clone(),
+            links: a.links.clone(),
         })
     }
 
@@ -307,15 +329,7 @@ impl Networks {
     ) -> Result<(), Failure> {
         let uid = &object.metadata.uid;
         status.networks = connections.iter().map(endpoint_status).collect();
-        for c in connections {
-            let mut names = vec![object.metadata.name.clone()];
-            names.extend(object.spec.hostname.clone());
-            names.extend(c.aliases.iter().cloned());
-            names.dedup();
-            self.net
-                .add_names(&c.endpoint.network_uid, uid, &names, c.endpoint.address)
-                .map_err(|e| failure("NetworkFailed", e))?;
-        }
+        self.name(object, connections)?;
         status.ports = Vec::new();
         if let (Some(first), false) = (connections.first(), object.spec.ports.is_empty()) {
             status.ports = self
@@ -325,6 +339,45 @@ impl Networks {
                 .map_err(|e| failure("PortFailed", e))?;
         }
         Ok(())
+    }
+
+    /// Tells the name servers of it.
+    pub(crate) fn name(&self, object: &Object<Instance>, connections: &[Connection]) -> Result<(), Failure> {
+        let uid = &object.metadata.uid;
+        let mut own = Own::default();
+        for c in connections {
+            let mut names = vec![object.metadata.name.clone()];
+            names.extend(object.spec.hostname.clone());
+            names.extend(c.aliases.iter().cloned());
+            names.dedup();
+            self.net
+                .add_names(&c.endpoint.network_uid, uid, &names, c.endpoint.address)
+                .map_err(|e| failure("NetworkFailed", e))?;
+            let links = c
+                .links
+                .iter()
+                .map(|l| (l.alias.to_ascii_lowercase(), l.instance.clone()));
+            own.links.extend(links);
+        }
+        if any_made(connections) {
+            // Its own resolvers are asked by the name server, which knows the others' names as well.
+            let servers = object.spec.dns.servers.iter().filter_map(|s| s.parse().ok());
+            own.upstreams = servers.map(|ip| SocketAddr::new(ip, 53)).collect();
+        }
+        self.net.set_own(uid, own);
+        Ok(())
+    }
+
+    /// Has a container find the name server of its first network where Docker has its own.
+    pub(crate) async fn redirect(&self, uid: &str, connections: &[Connection]) -> Result<(), Failure> {
+        match connections.first().filter(|_| any_made(connections)) {
+            Some(c) => self
+                .net
+                .redirect_dns(uid, c.gateway)
+                .await
+                .map_err(|e| failure("NetworkFailed", e)),
+            None => Ok(()),
+        }
     }
 
     /// As [`Networks::announce`] for a run that goes on: the ports stay those of its status.
@@ -352,10 +405,13 @@ impl Networks {
         made: Option<OwnedFd>,
     ) -> Result<PathBuf, Failure> {
         let ends: Vec<Endpoint> = connections.iter().map(|c| c.endpoint.clone()).collect();
-        self.net
+        let path = self
+            .net
             .attach_container_in(uid, &ends, &BTreeMap::new(), made)
             .await
-            .map_err(|e| failure("NetworkFailed", e))
+            .map_err(|e| failure("NetworkFailed", e))?;
+        self.redirect(uid, connections).await?;
+        Ok(path)
     }
 
     /// Another instance, which runs as a container, and its first process: to share what it has.
@@ -408,7 +464,7 @@ fn address_of(e: &NetworkEndpoint) -> Option<Ipv4Addr> {
     e.address.split('/').next()?.parse().ok()
 }
 
-fn endpoint_status(c: &Connection) -> NetworkEndpoint {
+pub(crate) fn endpoint_status(c: &Connection) -> NetworkEndpoint {
     NetworkEndpoint {
         network: c.network.clone(),
         interface: c.endpoint.interface.clone(),

@@ -19,7 +19,7 @@ use biga_wire::config::{
 
 use crate::engine::{Engine, private_dir};
 use crate::instance::{Failure, limits, merge};
-use crate::networks::Connection;
+use crate::networks::{Connection, any_made};
 use crate::translate;
 use crate::volumes::format_if_blank;
 
@@ -90,10 +90,7 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
     let mut status = object.status_or_default();
     let uid = object.uid();
     engine.runs.begin(uid).await;
-    let connections = match object.spec.network_mode {
-        NetworkMode::Bridge => engine.networks.connections(object, &status).await?,
-        NetworkMode::None | NetworkMode::Host => Vec::new(),
-    };
+    let connections = engine.networks.held_connections(object, &status).await?;
     match object.spec.isolation {
         Isolation::Container => {
             // A daemon that was killed while it held it for a moment.
@@ -106,7 +103,7 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
                 let adopted = engine.mounts.adopt(&record.layers, uid);
                 adopted.map_err(|e| Failure::new("LayerFailed", e.to_string()))?;
             }
-            if object.spec.network_mode == NetworkMode::Bridge {
+            if !connections.is_empty() {
                 engine.networks.namespace(uid, &connections).await?;
             }
         }
@@ -414,7 +411,7 @@ impl Run<'_> {
         let uefi = self.engine.hypervisors.firmware(&machine, &dir)?;
         let mut disks = Vec::new();
         for v in &s.volumes {
-            match self.volume(v).await? {
+            match self.volume(v).await?.0 {
                 MountSource::Block { path } => disks.push(path),
                 _ => {
                     let message = format!(
@@ -473,11 +470,14 @@ impl Run<'_> {
     /// Name servers and search domains.
     fn dns(&self) -> (Vec<String>, Vec<String>) {
         let d = &self.object.spec.dns;
-        let own = || self.connections.iter().map(|c| c.gateway.to_string()).collect();
-        (
-            if d.servers.is_empty() { own() } else { d.servers.clone() },
-            d.search.clone(),
-        )
+        let made = any_made(&self.connections);
+        let servers = match self.object.spec.isolation {
+            _ if !made && !d.servers.is_empty() => d.servers.clone(),
+            Isolation::Container if made => vec![biga_net::RESOLVER.to_string()],
+            // Each of them knows the names of all of the instance's networks.
+            _ => self.connections.iter().map(|c| c.gateway.to_string()).collect(),
+        };
+        (servers, d.search.clone())
     }
 
     fn resolv_conf(&self) -> String {
@@ -520,7 +520,7 @@ impl Run<'_> {
             let named = self.object.spec.volumes.iter().find(|v| v.name == m.name);
             let volume =
                 named.ok_or_else(|| Failure::new("VolumeFailed", format!("no volume {} in the spec", m.name)))?;
-            let mut source = self.volume(volume).await?;
+            let (mut source, ours) = self.volume(volume).await?;
             match (&mut source, &m.sub_path) {
                 (MountSource::Bind { sub_path, .. }, Some(p)) => *sub_path = Some(p.clone()),
                 (_, Some(_)) => {
@@ -532,7 +532,7 @@ impl Run<'_> {
             if let MountSource::Block { path } = &source {
                 format_if_blank(path).await?;
             }
-            let copy_up = volume.volume.is_some() && m.sub_path.is_none() && !m.no_copy;
+            let copy_up = ours && m.sub_path.is_none() && !m.no_copy;
             all.push(Mount {
                 source,
                 target: m.mount_path.clone(),
@@ -544,14 +544,16 @@ impl Run<'_> {
         Ok(all)
     }
 
-    async fn volume(&self, v: &InstanceVolume) -> Result<MountSource, Failure> {
+    /// What is mounted, and whether it is a volume of the node's own, which is filled from the image while it is empty.
+    async fn volume(&self, v: &InstanceVolume) -> Result<(MountSource, bool), Failure> {
         if let Some(name) = &v.volume {
             let ns = self.object.metadata.namespace.as_deref().unwrap_or_default();
-            let (mode, path) = self.engine.volumes.resolve(ns, name).await?;
-            return Ok(match mode {
+            let (mode, path, mounted) = self.engine.volumes.open(ns, name).await?;
+            let source = match mode {
                 VolumeMode::Directory => MountSource::Bind { path, sub_path: None },
                 VolumeMode::Block => MountSource::Block { path },
-            });
+            };
+            return Ok((source, !mounted));
         }
         if let Some(path) = &v.host_path {
             // As Docker's -v: a directory that is not there is made.
@@ -559,15 +561,16 @@ impl Run<'_> {
                 .map(drop)
                 .or_else(|_| std::fs::create_dir_all(path))
                 .map_err(|e| Failure::new("VolumeFailed", format!("cannot make {path}: {e}")))?;
-            return Ok(MountSource::Bind {
+            let source = MountSource::Bind {
                 path: PathBuf::from(path),
                 sub_path: None,
-            });
+            };
+            return Ok((source, false));
         }
         if v.empty_dir.is_some() {
-            return self.empty_dir(&v.name);
+            return Ok((self.empty_dir(&v.name)?, false));
         }
-        translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())
+        Ok((translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())?, false))
     }
 }
 

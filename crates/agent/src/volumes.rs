@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 
 use crate::events::Recorder;
 use crate::instance::Failure;
+use crate::local_mounts;
 
 /// The volumes of this node. A cheap handle.
 #[derive(Clone)]
@@ -146,7 +147,9 @@ impl Volumes {
                 return false;
             }
         }
-        if let Err(e) = remove_tree(&self.root.join(&m.uid)) {
+        let dir = self.root.join(&m.uid);
+        // What is mounted there is not ours to delete.
+        if let Err(e) = local_mounts::unmount(&dir.join("_data")).and_then(|()| remove_tree(&dir)) {
             self.events
                 .record(o, true, "VolumeFailed", &format!("its files cannot be removed: {e}"));
             return false;
@@ -165,6 +168,18 @@ impl Volumes {
         let all = self.instances.list(Some(namespace)).await?;
         let uses = |o: &Object<Instance>| o.spec.volumes.iter().any(|v| v.volume.as_deref() == Some(volume));
         Ok(all.items.into_iter().find(uses).map(|o| o.metadata.name))
+    }
+
+    /// As [`Volumes::resolve`], for use now: what is to be mounted is mounted. The last value says whether something is.
+    pub async fn open(&self, namespace: &str, name: &str) -> Result<(VolumeMode, PathBuf, bool), Failure> {
+        let (mode, path) = self.resolve(namespace, name).await?;
+        let object = self.objects.find(namespace, name).await;
+        let object = object.map_err(|e| Failure::new("StoreFailed", e.to_string()))?;
+        let wanted = object.and_then(|o| o.spec.mount);
+        if let Some(m) = &wanted {
+            local_mounts::mount(m, &path).await?;
+        }
+        Ok((mode, path, wanted.is_some()))
     }
 
     /// The volume `name`, made where it does not exist: its mode and its path.
@@ -271,6 +286,7 @@ mod tests {
         o.spec = VolumeSpec {
             mode: VolumeMode::Block,
             size: Some(Memory::mib(2)),
+            ..VolumeSpec::default()
         };
         let file = make_files(dir.path(), &o).unwrap();
         std::fs::OpenOptions::new()

@@ -74,6 +74,8 @@ pub struct LogQuery {
     pub until: Option<biga_model::Timestamp>,
     /// Begin each line with its time (RFC 3339, nanoseconds) and a space.
     pub timestamps: bool,
+    /// Begin each line with what the log driver noted beside it, and a space.
+    pub details: bool,
     /// Standard output.
     pub stdout: bool,
     /// Standard error.
@@ -205,6 +207,11 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<ImageResult, Fault> {
         let message = format!("pulling {reference} with credentials is not supported by this node yet");
         Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
+    /// Bytes on disk below each of these paths of the node; 0 for what is not there.
+    async fn usage(&self, paths: Vec<String>) -> Vec<u64> {
+        vec![0; paths.len()]
     }
 
     /// Asks a registry whether it knows these credentials; answers an identity token, or an empty string.

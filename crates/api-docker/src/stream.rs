@@ -58,6 +58,19 @@ pub(crate) type ClientRead = Box<dyn AsyncRead + Send + Unpin>;
 /// What the client reads from us and writes to us.
 pub(crate) type ClientWrite = Box<dyn AsyncWrite + Send + Unpin>;
 
+/// How long docker-py gets to read the headers of an answer.
+const READS_HEADERS_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// docker-py (docker-compose 1 is made with it) reads headers through a buffer and then goes on without it: bytes that
+/// came together with the headers are lost to it. Docker's daemon takes this long to start anything.
+fn reads_ahead(headers: &http::HeaderMap) -> bool {
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
+    ["docker-sdk-python/", "docker-py/"].iter().any(|a| agent.contains(a))
+}
+
 /// Answers a request by a stream in both directions: the connection itself where the client asks for an upgrade, else
 /// the request's and the answer's bodies. `run` gets the stream in a task of its own.
 pub(crate) fn hijack<F, Fut>(request: Request, content_type: &'static str, run: F) -> Response
@@ -66,6 +79,7 @@ where
     Fut: Future<Output = ()> + Send,
 {
     let (mut parts, body) = request.into_parts();
+    let hasty = reads_ahead(&parts.headers);
     let wants = parts.headers.get(header::UPGRADE).is_some();
     let upgrade = parts.extensions.remove::<OnUpgrade>().filter(|_| wants);
     let mut response = Response::new(Body::empty());
@@ -82,6 +96,9 @@ where
     tokio::spawn(async move {
         match upgrade.await {
             Ok(io) => {
+                if hasty {
+                    tokio::time::sleep(READS_HEADERS_WITHIN).await;
+                }
                 let (r, w) = tokio::io::split(TokioIo::new(io));
                 run(Box::new(r), Box::new(w)).await;
             }

@@ -97,11 +97,23 @@ fn inside_new_namespace(
     let netns = fs::File::open(own).map_err(|e| Error::io("open", own, e))?;
     rustix::mount::mount_bind(own, path).map_err(|e| Error::io("hold a network namespace at", path, e))?;
     write_sysctls(sysctls)?;
-    match home.run(host_side(names, uid, ends, &netns)) {
+    add_ends(home, names, path, uid, ends, &netns)
+}
+
+/// Makes the interfaces of `ends`. Runs on a thread inside the namespace, which is `netns`.
+pub fn add_ends(
+    home: &mut Socket,
+    names: &Names,
+    path: &Path,
+    uid: &str,
+    ends: &[End<'_>],
+    netns: &fs::File,
+) -> Result<(), Error> {
+    match home.run(host_side(names, uid, ends, netns)) {
         // The last ones of this instance are still on their way out.
         Err(e) if errno(&e) == Some(Errno::EXIST) => {
-            drop_links(home, &(0..ends.len()).map(|i| names.veth(uid, i)).collect::<Vec<_>>())?;
-            home.run(host_side(names, uid, ends, &netns))?;
+            drop_links(home, &veths(names, uid, ends))?;
+            home.run(host_side(names, uid, ends, netns))?;
         }
         other => other?,
     }
@@ -110,27 +122,38 @@ fn inside_new_namespace(
     let index = |name: &str| links.iter().find(|l| l.name == name).map_or(0, |l| l.index);
     let indices: Vec<u32> = ends.iter().map(|e| index(&e.endpoint.interface)).collect();
     inner.run(inner_side(ends, &indices))?;
-    await_carrier(home, names, uid, ends.len())?;
+    await_carrier(home, &veths(names, uid, ends))?;
     inner.run(announcements(ends, &indices))
 }
 
 /// The kernel tells a bridge a moment later that a port of it is up, and drops what comes before. An announcement lost
 /// that way would be repeated after a second only, and hold up everything the instance sends until then.
-fn await_carrier(home: &mut Socket, names: &Names, uid: &str, ends: usize) -> Result<(), Error> {
+fn await_carrier(home: &mut Socket, veths: &[String]) -> Result<(), Error> {
     let deadline = Instant::now() + CARRIER_WITHIN;
-    for i in 0..ends {
-        let name = names.veth(uid, i);
-        while !home.carries(&name)? && Instant::now() < deadline {
+    for name in veths {
+        while !home.carries(name)? && Instant::now() < deadline {
             std::thread::sleep(CARRIER_PAUSE);
         }
     }
     Ok(())
 }
 
+/// Names of the host's ends. They are numbered as the interfaces inside are, so that one can come or go alone.
+pub fn veths(names: &Names, uid: &str, ends: &[End<'_>]) -> Vec<String> {
+    let each = ends.iter().enumerate();
+    each.map(|(i, e)| names.veth(uid, slot(&e.endpoint.interface).unwrap_or(i)))
+        .collect()
+}
+
+/// The number in `eth3`.
+fn slot(interface: &str) -> Option<usize> {
+    let digits = interface.strip_prefix("eth")?;
+    digits.parse().ok().filter(|n| *n < ids::MAX_ENDPOINTS)
+}
+
 fn host_side(names: &Names, uid: &str, ends: &[End<'_>], netns: &fs::File) -> Batch {
     let mut batch = Batch::new();
-    for (i, end) in ends.iter().enumerate() {
-        let name = names.veth(uid, i);
+    for (name, end) in veths(names, uid, ends).into_iter().zip(ends) {
         batch.add_veth(&Veth {
             name: &name,
             peer: &end.endpoint.interface,

@@ -42,6 +42,9 @@ pub enum Error {
         /// Name of the network.
         network: String,
     },
+    /// The container has no network namespace of ours.
+    #[error("nothing is attached at {}: restart the instance to change its networks", .0.display())]
+    NotAttached(std::path::PathBuf),
     /// All addresses are given away.
     #[error("subnet {subnet} has no free address")]
     NoAddress {

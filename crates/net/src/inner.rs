@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::attach::{self, End};
 use crate::dhcp::packet::Lease;
 use crate::dhcp::server::Leases;
+use crate::dns::directory::{Directory, Own};
 use crate::dns::upstream::Upstreams;
 use crate::dns::zone::Zone;
 use crate::ids::{Mac, Names};
@@ -22,7 +23,7 @@ use crate::netlink::Socket;
 use crate::network::{self, Network, Plan, Servers};
 use crate::nft::{Rules, Set, foreign};
 use crate::ports::Ports;
-use crate::{Config, Endpoint, Error, Subnet, Swept};
+use crate::{Config, Endpoint, Error, Subnet, Swept, rewire};
 
 pub struct Inner {
     config: Config,
@@ -39,6 +40,7 @@ pub struct Inner {
     /// Instances of which something may be in the kernel that is not in `attached`: known once a sweep has looked.
     leftovers: Mutex<Option<HashSet<String>>>,
     upstreams: Arc<Upstreams>,
+    directory: Arc<Directory>,
 }
 
 #[derive(Clone)]
@@ -61,6 +63,7 @@ impl Inner {
             attached: Mutex::default(),
             leftovers: Mutex::default(),
             upstreams: Arc::new(Upstreams::new(config.upstreams.clone())),
+            directory: Arc::default(),
             config,
         })
     }
@@ -111,7 +114,9 @@ impl Inner {
                 servers: Servers::default(),
             },
         };
-        let message = network::start_servers(&mut network, runtime, &self.upstreams);
+        network.pool.set_rules(plan.range, &plan.reserved);
+        self.directory.add(uid, network.zone.clone());
+        let message = network::start_servers(&mut network, runtime, &self.directory, &self.upstreams);
         networks.insert(uid.to_owned(), network);
         Ok(NetworkStatus {
             ready: true,
@@ -149,6 +154,7 @@ impl Inner {
     pub fn remove_network(&self, uid: &str) -> Result<Option<Servers>, Error> {
         let _making = self.making.lock();
         let gone = self.networks.write().remove(uid);
+        self.directory.remove(uid);
         let bridge = self.names.bridge(uid);
         let subnet = match &gone {
             Some(network) => Some(network.pool.subnet()),
@@ -227,7 +233,7 @@ impl Inner {
         attach::check(uid, endpoints)?;
         let ends = self.ends(endpoints)?;
         let path = attach::netns_path(&self.config.run_dir, uid);
-        let links: Vec<String> = (0..ends.len()).map(|i| self.names.veth(uid, i)).collect();
+        let links = attach::veths(&self.names, uid, &ends);
         let attached = Attached {
             links,
             endpoints: endpoints.to_vec(),
@@ -262,6 +268,47 @@ impl Inner {
         }
         self.attached.lock().insert(uid.to_owned(), wanted.clone());
         true
+    }
+
+    /// Brings the ends of a running container to `wanted`.
+    pub fn rewire(&self, uid: &str, wanted: &[Endpoint]) -> Result<(), Error> {
+        attach::check(uid, wanted)?;
+        let path = attach::netns_path(&self.config.run_dir, uid);
+        let known = self.attached.lock().get(uid).cloned();
+        let known = known.ok_or_else(|| Error::NotAttached(path.clone()))?;
+        let same = |a: &Endpoint, b: &Endpoint| {
+            (&a.network_uid, &a.interface, a.address, a.mac) == (&b.network_uid, &b.interface, b.address, b.mac)
+        };
+        let is_in = |e: &Endpoint, all: &[Endpoint]| all.iter().any(|o| same(e, o));
+        let gone = known.links.iter().zip(&known.endpoints);
+        let gone: Vec<&String> = gone.filter(|(_, e)| !is_in(e, wanted)).map(|(l, _)| l).collect();
+        let added: Vec<Endpoint> = wanted.iter().filter(|e| !is_in(e, &known.endpoints)).cloned().collect();
+        let (all, ends) = (self.ends(wanted)?, self.ends(&added)?);
+        attach::drop_links(&mut self.home.lock(), &gone)?;
+        let made = match added.is_empty() {
+            true => Ok(()),
+            false => rewire::plug(&mut self.home.lock(), &self.names, &path, uid, &ends),
+        };
+        if let Err(e) = made {
+            // What could not be made whole is taken away again; what was there before stays.
+            attach::drop_links(&mut self.home.lock(), &attach::veths(&self.names, uid, &ends))?;
+            let mut kept = known.clone();
+            kept.endpoints.retain(|o| is_in(o, wanted));
+            kept.links = attach::veths(&self.names, uid, &self.ends(&kept.endpoints)?);
+            self.attached.lock().insert(uid.to_owned(), kept);
+            return Err(e);
+        }
+        let attached = Attached {
+            links: attach::veths(&self.names, uid, &all),
+            endpoints: wanted.to_vec(),
+        };
+        self.attached.lock().insert(uid.to_owned(), attached);
+        rewire::reroute(&path, wanted)
+    }
+
+    pub fn redirect_dns(&self, uid: &str, server: Ipv4Addr) -> Result<(), Error> {
+        crate::ids::check_uid(uid)?;
+        rewire::redirect(&attach::netns_path(&self.config.run_dir, uid), server)
     }
 
     pub fn attach_machine(&self, uid: &str, endpoints: &[Endpoint]) -> Result<Vec<String>, Error> {
@@ -426,9 +473,21 @@ impl Inner {
         })
     }
 
+    pub fn set_own(&self, instance: &str, own: Own) {
+        self.directory.set_own(instance, own);
+    }
+
     pub fn remove_names(&self, instance: &str) {
+        self.directory.forget(instance);
         for network in self.networks.read().values() {
             network.zone.forget(instance);
+        }
+    }
+
+    pub fn leave(&self, network: &str, instance: &str) {
+        if let Some(network) = self.networks.write().get_mut(network) {
+            network.zone.forget(instance);
+            network.pool.release(instance);
         }
     }
 
@@ -440,6 +499,7 @@ impl Inner {
         let mut swept = Swept::default();
         self.attached.lock().retain(|uid, _| alive(uid));
         self.ports.lock().retain(alive);
+        self.directory.retain(alive);
         let mut bridges = HashSet::new();
         for network in self.networks.write().values_mut() {
             network.pool.retain(alive);

@@ -5,6 +5,9 @@ use std::net::Ipv4Addr;
 
 use crate::{Error, Subnet};
 
+/// Who holds the addresses that nobody gets.
+const RESERVED: &str = "";
+
 /// The addresses of one network.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -12,6 +15,8 @@ pub struct Pool {
     gateway: Ipv4Addr,
     holders: BTreeMap<u32, String>,
     addresses: HashMap<String, Ipv4Addr>,
+    /// Free addresses are taken from here; the whole subnet where unset.
+    range: Option<Subnet>,
     /// Where the search goes on: addresses come back late, so that those who remember an old holder forget it first.
     next: u32,
 }
@@ -24,7 +29,19 @@ impl Pool {
             gateway,
             holders: BTreeMap::new(),
             addresses: HashMap::new(),
+            range: None,
             next: u32::from(subnet.first_host()),
+        }
+    }
+
+    /// Gives free addresses only from `range`, and nobody those of `reserved`. What is given stays given.
+    pub fn set_rules(&mut self, range: Option<Subnet>, reserved: &[Ipv4Addr]) {
+        self.range = range;
+        self.holders.retain(|_, holder| holder != RESERVED);
+        for &address in reserved.iter().filter(|a| self.subnet.contains(**a)) {
+            self.holders
+                .entry(address.into())
+                .or_insert_with(|| RESERVED.to_owned());
         }
     }
 
@@ -77,7 +94,7 @@ impl Pool {
 
     /// Frees the addresses of all instances for which `keep` says no.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.holders.retain(|_, holder| keep(holder));
+        self.holders.retain(|_, holder| holder == RESERVED || keep(holder));
         self.addresses.retain(|holder, _| keep(holder));
     }
 
@@ -97,6 +114,7 @@ impl Pool {
             return bad("is reserved in");
         }
         match self.holders.get(&u32::from(address)) {
+            Some(holder) if holder == RESERVED => bad("is reserved in"),
             Some(holder) if holder != instance => Err(Error::AddressInUse {
                 address,
                 holder: holder.clone(),
@@ -111,8 +129,9 @@ impl Pool {
 
     /// The first free address from `next` on, around the end. Walks the taken ones only, not the whole range.
     fn free(&self) -> Option<Ipv4Addr> {
-        let first = u32::from(self.subnet.address()) + 1;
-        let last = u32::from(self.subnet.broadcast()) - 1;
+        let range = self.range.unwrap_or(self.subnet);
+        let first = (u32::from(self.subnet.address()) + 1).max(range.address().into());
+        let last = (u32::from(self.subnet.broadcast()) - 1).min(range.broadcast().into());
         let start = if (first..=last).contains(&self.next) {
             self.next
         } else {
@@ -196,6 +215,24 @@ mod tests {
         let a = p.allocate("a", None).unwrap();
         p.release("a");
         assert_ne!(p.allocate("b", None).unwrap(), a);
+    }
+
+    #[test]
+    fn ranges_and_reserved_addresses_are_kept_to() {
+        let subnet = Subnet::parse("10.1.2.0/24").unwrap();
+        let ip = |n| Ipv4Addr::new(10, 1, 2, n);
+        let mut p = Pool::new(subnet, ip(1));
+        p.set_rules(Some(Subnet::parse("10.1.2.128/30").unwrap()), &[ip(129), ip(20)]);
+        let given: HashSet<_> = (0..3).map(|i| p.allocate(&i.to_string(), None).unwrap()).collect();
+        assert_eq!(given, [ip(128), ip(130), ip(131)].into());
+        assert!(matches!(p.allocate("x", None), Err(Error::NoAddress { .. })));
+        // By choice, the rest of the subnet can be had; what is reserved cannot.
+        assert_eq!(p.allocate("x", Some(ip(9))).unwrap(), ip(9));
+        assert!(matches!(p.allocate("y", Some(ip(20))), Err(Error::BadAddress { .. })));
+        p.retain(|_| false);
+        assert!(p.allocate("y", Some(ip(20))).is_err());
+        p.set_rules(None, &[]);
+        assert_eq!(p.allocate("y", Some(ip(20))).unwrap(), ip(20));
     }
 
     proptest! {

@@ -40,10 +40,13 @@ mod netlink;
 mod network;
 mod nft;
 mod ports;
+mod rewire;
 mod subnet;
 
+pub use dns::directory::Own;
 pub use error::Error;
 pub use ids::{MAX_ENDPOINTS, Mac};
+pub use rewire::RESOLVER;
 pub use subnet::Subnet;
 
 /// How networks of this daemon look.
@@ -202,6 +205,29 @@ impl Net {
             inner.attach_container(&uid, &endpoints, &sysctls, made)
         })
         .await
+    }
+
+    /// Brings the interfaces of a running container to these endpoints: those it has stay as they are, by interface and
+    /// network. To be called only while it is attached.
+    pub async fn rewire_container(&self, instance_uid: &str, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let (uid, endpoints) = (instance_uid.to_owned(), endpoints.to_vec());
+        self.blocking(move |inner| inner.rewire(&uid, &endpoints)).await
+    }
+
+    /// Has an attached container find the name server at `server` also at [`RESOLVER`].
+    pub async fn redirect_dns(&self, instance_uid: &str, server: Ipv4Addr) -> Result<(), Error> {
+        let uid = instance_uid.to_owned();
+        self.blocking(move |inner| inner.redirect_dns(&uid, server)).await
+    }
+
+    /// Frees the instance's address on one network and forgets its names there.
+    pub fn leave(&self, network_uid: &str, instance_uid: &str) {
+        self.inner.leave(network_uid, instance_uid);
+    }
+
+    /// Names and resolvers that only this instance has. Replaces what it had; [`Net::remove_names`] forgets them.
+    pub fn set_own(&self, instance_uid: &str, own: Own) {
+        self.inner.set_own(instance_uid, own);
     }
 
     /// Makes (or adopts) one persistent tap for each endpoint, in its bridge, and returns their names in order. DHCP

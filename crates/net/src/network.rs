@@ -10,6 +10,7 @@ use biga_model::{NetworkSpec, NetworkStatus};
 use tokio::task::JoinHandle;
 
 use crate::dhcp::server::Leases;
+use crate::dns::directory::Directory;
 use crate::dns::upstream::Upstreams;
 use crate::dns::zone::Zone;
 use crate::ids::Mac;
@@ -82,6 +83,10 @@ pub struct Plan {
     pub internal: bool,
     /// Largest packet.
     pub mtu: Option<u32>,
+    /// Where free addresses are taken from.
+    pub range: Option<Subnet>,
+    /// Addresses nobody gets.
+    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// What others use already.
@@ -140,7 +145,29 @@ pub fn plan(
         let why = format!("is no host address in {subnet}");
         return Err(invalid("spec.gateway", &gateway.to_string(), why));
     }
+    let range = match &spec.ip_range {
+        Some(text) => {
+            let range = Subnet::read(text).map_err(|why| invalid("spec.ipRange", text, why))?;
+            if !subnet.contains(range.address()) || range.prefix() < subnet.prefix() {
+                return Err(invalid("spec.ipRange", text, format!("is not in {subnet}")));
+            }
+            Some(range)
+        }
+        None => None,
+    };
+    let mut reserved = Vec::new();
+    for text in spec.reserved.values() {
+        let address: Ipv4Addr = text
+            .parse()
+            .map_err(|_| invalid("spec.reserved", text, "is no IPv4 address".into()))?;
+        if !subnet.contains(address) {
+            return Err(invalid("spec.reserved", text, format!("is not in {subnet}")));
+        }
+        reserved.push(address);
+    }
     Ok(Plan {
+        range,
+        reserved,
         name: name.to_owned(),
         subnet,
         gateway,
@@ -261,13 +288,18 @@ pub fn erase_elements(elements: &mut Elements, bridge: &str, subnet: Option<Subn
 
 /// Starts the servers that do not run. A port taken by another program is no failure of the network: the text says
 /// what is missing then.
-pub fn start_servers(network: &mut Network, runtime: &tokio::runtime::Handle, upstreams: &Arc<Upstreams>) -> String {
+pub fn start_servers(
+    network: &mut Network,
+    runtime: &tokio::runtime::Handle,
+    directory: &Arc<Directory>,
+    upstreams: &Arc<Upstreams>,
+) -> String {
     let mut missing = Vec::new();
     let gateway = network.pool.gateway();
     if !Servers::running(&network.servers.dns) {
         match dns::server::bind(gateway) {
             Ok(bound) => {
-                let served = dns::server::serve(bound, network.zone.clone(), upstreams.clone());
+                let served = dns::server::serve(bound, network.zone.clone(), directory.clone(), upstreams.clone());
                 network.servers.dns = Some(runtime.spawn(log("DNS", network.bridge.clone(), served)));
             }
             Err(e) => missing.push(format!("no DNS: port 53 of {gateway} cannot be used ({e})")),

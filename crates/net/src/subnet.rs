@@ -26,6 +26,19 @@ impl Subnet {
         Ok(Subnet::containing(address, prefix))
     }
 
+    /// Reads any range, as `10.88.0.128/25`; no host bits set. The error is for people.
+    pub fn read(text: &str) -> Result<Subnet, String> {
+        let bad = || format!("{text:?} is no IPv4 range, as in 10.88.0.128/25");
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
+        let prefix = prefix.parse().ok().filter(|p| (1..=32).contains(p)).ok_or_else(bad)?;
+        let subnet = Subnet::containing(address, prefix);
+        if subnet.address() != address {
+            return Err(format!("{text:?} has host bits set: did you mean {subnet}?"));
+        }
+        Ok(subnet)
+    }
+
     /// Its first address, which names the subnet.
     pub fn address(self) -> Ipv4Addr {
         Ipv4Addr::from(self.base)

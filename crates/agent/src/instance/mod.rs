@@ -3,9 +3,11 @@
 //! - [`plan`]: what to do next, as a pure function
 //! - [`pod`]: what to do next with the containers of one that has several
 //! - [`task`]: the task: looks, plans, does one step, looks again
+//! - [`health`]: health checks and their probes
 //! - [`manager`]: gives every instance placed on this node its task
 //! - [`merge`]: what the image wishes and what the spec wishes, made one
 
+pub mod health;
 pub mod manager;
 pub mod merge;
 pub mod plan;
@@ -49,6 +51,16 @@ pub trait Host: Send + Sync + 'static {
 
     /// The signal that stops it politely.
     fn stop_signal(&self, object: &Object<Instance>, status: &InstanceStatus) -> i32;
+
+    /// Brings the networks of an instance to what its spec says, whether it runs or not, and notes them in `status`.
+    async fn follow_networks(&self, _object: &Object<Instance>, _status: &mut InstanceStatus) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The health check in force, of the spec and the image; `None` where there is none.
+    fn health_check(&self, _object: &Object<Instance>, _status: &InstanceStatus) -> Option<health::Check> {
+        None
+    }
 
     /// The runtime of an isolation.
     fn runtime(&self, isolation: Isolation) -> Arc<dyn Runtime>;

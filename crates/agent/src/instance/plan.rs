@@ -37,6 +37,8 @@ pub struct Seen {
     pub restart_count: u32,
     /// Whether the user stopped the last run.
     pub stopped_by_user: bool,
+    /// Whether it has to be restarted because its health check failed.
+    pub unhealthy: bool,
     /// Whether a shim holds it.
     pub held: bool,
     /// Milliseconds until the next restart is due; 0 when it is.
@@ -86,6 +88,8 @@ pub enum StopReason {
     Restart,
     /// To be removed.
     Removal,
+    /// Its health check failed, and it is restarted then.
+    Unhealthy,
 }
 
 /// First delay of the restart back-off, doubled with every restart.
@@ -122,6 +126,7 @@ pub fn plan(wanted: &Wanted, seen: &Seen) -> Step {
             _ => Step::Rest,
         },
         Phase::Running => match wanted.power {
+            Power::Running if seen.unhealthy => Step::Stop(StopReason::Unhealthy),
             Power::Running => Step::Rest,
             Power::Stopped => Step::Stop(StopReason::Wanted),
             Power::Paused => Step::Pause,
@@ -157,7 +162,7 @@ fn plan_ended(wanted: &Wanted, seen: &Seen, restart: bool) -> Step {
     if seen.stopped_by_user || (seen.phase == Phase::Failed && seen.observed_generation < wanted.generation) {
         return Step::Launch(LaunchReason::Wanted);
     }
-    if !policy_restarts(&wanted.restart_policy, seen) {
+    if !seen.unhealthy && !policy_restarts(&wanted.restart_policy, seen) {
         return if wanted.auto_remove { Step::Remove } else { Step::Rest };
     }
     match seen.restart_due_ms {
@@ -204,6 +209,7 @@ mod tests {
             exit_code: None,
             restart_count: 0,
             stopped_by_user: false,
+            unhealthy: false,
             held: phase.is_live(),
             restart_due_ms: 0,
         }
@@ -271,6 +277,25 @@ mod tests {
             Step::Remove,
             "no policy starts what was stopped"
         );
+    }
+
+    #[test]
+    fn an_unhealthy_one_is_restarted_whatever_its_policy() {
+        let sick = |phase| Seen {
+            unhealthy: true,
+            ..seen(phase)
+        };
+        let mut w = wanted(Power::Running);
+        w.auto_remove = true;
+        assert_eq!(plan(&w, &sick(Phase::Running)), Step::Stop(StopReason::Unhealthy));
+        let ended = Seen {
+            held: false,
+            ..sick(Phase::Exited)
+        };
+        assert_eq!(plan(&w, &ended), Step::Launch(LaunchReason::Policy));
+        w.power = Power::Stopped;
+        assert_eq!(plan(&w, &sick(Phase::Running)), Step::Stop(StopReason::Wanted));
+        assert_eq!(plan(&w, &ended), Step::Remove);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biga_model::{
-    AGENT_FINALIZER, Condition, GuestInfo, Instance, InstanceStatus, Isolation, Object, Phase, Power, RestartPolicy,
-    Timestamp,
+    AGENT_FINALIZER, Condition, GuestInfo, Health, HealthResult, HealthStatus, Instance, InstanceStatus, Isolation,
+    Object, Phase, Power, RestartPolicy, Timestamp,
 };
 use biga_runtime::{Error as RuntimeError, Events, Runtime};
 use biga_store::Store;
@@ -21,6 +21,7 @@ use biga_wire::shim::{ErrorCode, Event, Exit, State, Status};
 use tokio::sync::watch;
 
 use self::pod::{Containers, Next};
+use super::health::{self, Check, Prober};
 use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
 use super::{Failure, Host, limits};
 
@@ -47,7 +48,15 @@ pub struct Task {
     held: Option<Held>,
     ended_at: Option<Instant>,
     restarts_in_row: u32,
+    probes: Option<(Check, Prober)>,
+    /// The generation whose health check is followed; unset while nothing runs.
+    probed: Option<i64>,
+    /// Its health check failed and it is to be restarted.
+    unhealthy: bool,
 }
+
+/// Why a run ended that its health check ended.
+const UNHEALTHY: &str = "Unhealthy";
 
 /// A run held by a shim.
 struct Held {
@@ -66,6 +75,7 @@ enum Woken {
     Changed,
     Gone,
     Shim(Option<Event>),
+    Health(Box<HealthResult>),
     Time,
 }
 
@@ -84,6 +94,9 @@ impl Task {
             held: None,
             ended_at: None,
             restarts_in_row: 0,
+            probes: None,
+            probed: None,
+            unhealthy: false,
         }
     }
 
@@ -99,6 +112,8 @@ impl Task {
                 return;
             };
             self.follow_limits(&object).await;
+            self.follow_health(&object);
+            self.follow_networks(&object).await;
             match plan(&self.wanted(&object), &self.seen()) {
                 Step::Rest => {
                     self.observe_rest(&object).await;
@@ -158,6 +173,10 @@ impl Task {
             exit_code: self.status.exit_code,
             restart_count: self.status.restart_count,
             stopped_by_user: self.status.stopped_by_user,
+            unhealthy: match self.status.phase {
+                Phase::Exited => self.status.reason == UNHEALTHY,
+                _ => self.unhealthy,
+            },
             held: self.held.is_some(),
             restart_due_ms: due.saturating_sub(waited),
         }
@@ -215,9 +234,17 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        let probes = self.probes.as_mut().map(|(_, p)| p);
+        let health = async {
+            match probes {
+                Some(p) => p.next().await,
+                None => std::future::pending().await,
+            }
+        };
         let woken = tokio::select! {
             changed = self.newest.changed() => if changed.is_ok() { Woken::Changed } else { Woken::Gone },
             event = shim => Woken::Shim(event),
+            result = health => Woken::Health(Box::new(result)),
             () = timer => Woken::Time,
         };
         let Some(object) = self.object() else { return };
@@ -229,6 +256,7 @@ impl Task {
                 let exit = self.host.last_exit(&self.uid).unwrap_or_else(lost);
                 self.ended(&exit, &object).await;
             }
+            Woken::Health(result) => self.take_health(*result, &object).await,
             Woken::Time => self.overdue(&object).await,
         }
     }
@@ -280,6 +308,50 @@ impl Task {
         self.write().await;
     }
 
+    /// Probes while it runs, and only then.
+    fn follow_health(&mut self, object: &Object<Instance>) {
+        let Some(held) = self.held.as_ref().filter(|_| self.status.phase == Phase::Running) else {
+            (self.probes, self.probed) = (None, None);
+            return;
+        };
+        if self.probed.replace(object.metadata.generation) == Some(object.metadata.generation) {
+            return;
+        }
+        let Some(check) = self.host.health_check(object, &self.status) else {
+            self.probes = None;
+            return;
+        };
+        if self.probes.as_ref().is_some_and(|(c, _)| *c == check) {
+            return;
+        }
+        let health = self.status.health.get_or_insert_default();
+        let starting = health.status == Health::Starting;
+        let age = self.status.started_at.map(|s| now().duration_since(s));
+        let age = age.and_then(|a| Duration::try_from(a).ok()).unwrap_or_default();
+        let left = check.start_period.saturating_sub(age);
+        let prober = Prober::start(held.runtime.clone(), self.uid.clone(), check.clone(), starting, left);
+        self.probes = Some((check, prober));
+    }
+
+    async fn take_health(&mut self, result: HealthResult, object: &Object<Instance>) {
+        let Some((check, _)) = &self.probes else { return };
+        let started = self.status.started_at;
+        let health = self.status.health.get_or_insert_default();
+        let output = result.output.trim().to_string();
+        if health::take(health, check, result, started) {
+            let sick = health.status == Health::Unhealthy;
+            self.unhealthy = sick && check.restart;
+            let message = match sick {
+                true if output.is_empty() => "its health check failed".to_string(),
+                true => format!("its health check failed: {output}"),
+                false => "its health check succeeded".to_string(),
+            };
+            let reason = if sick { UNHEALTHY } else { "Healthy" };
+            self.host.event(object, sick, reason, &message);
+        }
+        self.write().await;
+    }
+
     async fn fetch(&mut self, object: &Object<Instance>) {
         self.status.phase = Phase::Preparing;
         self.status.observed_restart = object.spec.restart_request;
@@ -315,6 +387,8 @@ impl Task {
         (s.exit_code, s.oom_killed, s.finished_at, s.guest) = (None, false, None, None);
         (s.reason, s.message) = (String::new(), String::new());
         s.phase = Phase::Preparing;
+        s.health = None;
+        self.unhealthy = false;
         let config = match self.prepare(object).await {
             Ok(c) => c,
             Err(f) => return self.failed(&f, object).await,
@@ -324,6 +398,10 @@ impl Task {
             Ok((status, events)) => {
                 self.hold(runtime, events, config.limits.clone(), containers(&status, object));
                 self.status.phase = Phase::Starting;
+                self.status.health = self
+                    .host
+                    .health_check(object, &self.status)
+                    .map(|_| HealthStatus::default());
                 self.take_status(&status, object).await;
                 self.host.event(object, false, "Started", "it runs");
             }
@@ -484,6 +562,39 @@ impl Task {
         }
     }
 
+    /// Brings its networks to what is wanted.
+    async fn follow_networks(&mut self, object: &Object<Instance>) {
+        let generation = object.metadata.generation;
+        if self.status.observed_networks == generation || self.status.phase == Phase::Stopping {
+            return;
+        }
+        let mut status = self.status.clone();
+        let result = self.host.follow_networks(object, &mut status).await;
+        let changed = status.networks != self.status.networks;
+        self.status = status;
+        self.status.observed_networks = generation;
+        let known = self.status.conditions.iter().any(|c| c.type_ == "Networks");
+        match &result {
+            Err(f) => {
+                Condition::set(
+                    &mut self.status.conditions,
+                    "Networks",
+                    false,
+                    f.reason,
+                    &f.message,
+                    now(),
+                );
+                self.host.event(object, true, f.reason, &f.message);
+            }
+            Ok(()) if known => Condition::set(&mut self.status.conditions, "Networks", true, "Joined", "", now()),
+            Ok(()) => {}
+        }
+        // A new generation is written down when it is observed; what others may wait for is written now.
+        if changed || result.is_err() || self.status.observed_generation == generation {
+            self.write().await;
+        }
+    }
+
     /// A run is over.
     async fn ended(&mut self, exit: &Exit, object: &Object<Instance>) {
         let stop = self.held.as_ref().and_then(|h| h.stop);
@@ -502,10 +613,11 @@ impl Task {
         s.oom_killed = exit.oom;
         s.finished_at = timestamp(exit.at_ns).or_else(|| Some(now()));
         s.stopped_by_user = stop == Some(StopReason::Wanted) || (stop.is_none() && object.spec.power == Power::Stopped);
-        s.reason = match exit.oom {
-            true => "OOMKilled".into(),
-            false if object.spec.is_pod() && exit.error == lost().error => LOST.into(),
-            false => String::new(),
+        s.reason = match stop {
+            _ if exit.oom => "OOMKilled".into(),
+            Some(StopReason::Unhealthy) => UNHEALTHY.into(),
+            _ if object.spec.is_pod() && exit.error == lost().error => LOST.into(),
+            _ => String::new(),
         };
         s.message = exit.error.clone().unwrap_or_default();
         s.observed_generation = object.metadata.generation;

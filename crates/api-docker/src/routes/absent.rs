@@ -1,6 +1,7 @@
 //! What is not here: swarms and plugins, as a daemon that has none answers; builds, which are not done yet.
 
 use axum::Router;
+use axum::extract::Path;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use http::StatusCode;
@@ -12,6 +13,9 @@ use crate::state::DockerApi;
 pub(super) fn routes() -> Router<DockerApi> {
     let mut r = Router::new()
         .route("/plugins", get(no_plugins))
+        .route("/plugins/privileges", get(no_plugins_here))
+        .route("/plugins/pull", post(no_plugins_here))
+        .route("/plugins/create", post(no_plugins_here))
         .route("/plugins/{*rest}", any(no_plugin))
         .route("/swarm", get(no_swarm))
         .route("/swarm/leave", post(no_swarm))
@@ -43,8 +47,14 @@ async fn no_plugins() -> Response {
     super::ok(&json!([]))
 }
 
-async fn no_plugin() -> Error {
+async fn no_plugins_here() -> Error {
     Error::missing("Docker plugins")
+}
+
+async fn no_plugin(Path(rest): Path<String>) -> Error {
+    let verbs = ["/json", "/enable", "/disable", "/push", "/set", "/upgrade"];
+    let name = verbs.iter().find_map(|v| rest.strip_suffix(v)).unwrap_or(&rest);
+    Error::not_found(format!("plugin \"{name}\" not found"))
 }
 
 async fn no_build() -> Error {

@@ -45,7 +45,8 @@ async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         since.is_none_or(|t| m.time >= t) && until.is_none_or(|t| m.time <= t) && matches(&filters, m)
     };
     let line = |m: &Message| Bytes::from(m.to_json().to_string() + "\n");
-    let old: Vec<Bytes> = match since {
+    // An end without a beginning asks for what there was before it.
+    let old: Vec<Bytes> = match since.or(until) {
         Some(_) => kept.iter().filter(|m| fits(m)).map(|m| line(m)).collect(),
         None => Vec::new(),
     };

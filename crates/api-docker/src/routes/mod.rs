@@ -7,9 +7,11 @@ mod exec;
 mod image_pull;
 mod image_transfer;
 mod images;
+mod network_joins;
 mod networks;
 mod progress;
 mod system;
+mod usage;
 mod volumes;
 
 use axum::Router;
@@ -34,6 +36,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(containers::routes())
         .merge(exec::routes())
         .merge(images::routes())
+        .merge(network_joins::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(absent::routes())

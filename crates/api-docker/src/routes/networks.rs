@@ -16,9 +16,9 @@ use crate::extract::{self, Filters, Query};
 use crate::follow::follow;
 use crate::state::DockerApi;
 use crate::translate::ids::{docker_id, docker_network, network_name, predefined_id};
-use crate::translate::{create::attachment, labels, network};
+use crate::translate::{labels, network};
 use crate::types;
-use crate::types::network::{NetworkConnect, NetworkCreate};
+use crate::types::network::NetworkCreate;
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -26,8 +26,6 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/networks/create", post(create))
         .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect).delete(remove))
-        .route("/networks/{id}/connect", post(connect))
-        .route("/networks/{id}/disconnect", post(disconnect))
 }
 
 const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
@@ -41,7 +39,7 @@ async fn instances(api: &DockerApi) -> Result<Vec<Object<Instance>>> {
 }
 
 /// Whether a container is, or would be, on a network.
-fn on(c: &Object<Instance>, name: &str) -> bool {
+pub(super) fn on(c: &Object<Instance>, name: &str) -> bool {
     if c.spec.network_mode != NetworkMode::Bridge {
         return false;
     }
@@ -114,7 +112,7 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
             body.name
         )));
     }
-    let (o, warnings) = network::create(&body)?;
+    let o = network::create(&body)?;
     let wrong = Network::validate(&o, None);
     if !wrong.is_empty() {
         return Err(Error::invalid(&wrong));
@@ -129,7 +127,7 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
         other => other?,
     };
     ready(&api, &stored).await?;
-    let doc = json!({"Id": docker_id(stored.uid()), "Warning": warnings.join("; ")});
+    let doc = json!({"Id": docker_id(stored.uid()), "Warning": ""});
     Ok(super::json(StatusCode::CREATED, &doc))
 }
 
@@ -231,102 +229,4 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         }
     }
     Ok(ok(&json!({"NetworksDeleted": removed})))
-}
-
-/// The container of a connect call, and the network's name. Only while it does not run: the engine cannot do more yet.
-async fn joint(
-    api: &DockerApi,
-    id: &str,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Object<Instance>, String, NetworkConnect)> {
-    let value: Value = extract::json(headers, body).await?;
-    let body: NetworkConnect = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
-    let network = match id {
-        "host" | "none" => {
-            let message = format!("container cannot be connected to or disconnected from {id} network");
-            return Err(Error::new(StatusCode::FORBIDDEN, message));
-        }
-        _ => api.network(id).await?.name().to_string(),
-    };
-    let c = api.container(&body.container).await?;
-    if c.spec.network_mode != NetworkMode::Bridge {
-        return Err(Error::new(
-            StatusCode::FORBIDDEN,
-            "a container without networks, or on the host's, joins no other",
-        ));
-    }
-    if c.status_or_default().phase.is_live() {
-        return Err(Error::missing(
-            "connecting and disconnecting networks while a container runs",
-        ));
-    }
-    Ok((c, network, body))
-}
-
-async fn connect(
-    State(api): State<DockerApi>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
-    let (c, network, body) = joint(&api, &id, &headers, body).await?;
-    if on(&c, &network) {
-        let message = format!(
-            "endpoint with name {} already exists in network {}",
-            c.name(),
-            docker_network(&network)
-        );
-        return Err(Error::new(StatusCode::FORBIDDEN, message));
-    }
-    let new = attachment(network, &body.endpoint_config)?;
-    let mut wanted = c.clone();
-    join(&mut wanted, &new);
-    let wrong = Instance::validate(&wanted, Some(&c));
-    if !wrong.is_empty() {
-        return Err(Error::invalid(&wrong));
-    }
-    api.specs::<Instance>()
-        .modify(api.ns(), c.name(), |now| join(now, &new))
-        .await?;
-    Ok(empty(StatusCode::OK))
-}
-
-fn join(o: &mut Object<Instance>, new: &biga_model::NetworkAttachment) {
-    if o.spec.networks.is_empty() {
-        let network = network_name("bridge").to_string();
-        o.spec.networks.push(biga_model::NetworkAttachment {
-            network,
-            ..Default::default()
-        });
-    }
-    if !o.spec.networks.iter().any(|n| n.network == new.network) {
-        o.spec.networks.push(new.clone());
-    }
-}
-
-async fn disconnect(
-    State(api): State<DockerApi>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response> {
-    let (c, network, _) = joint(&api, &id, &headers, body).await?;
-    if !on(&c, &network) {
-        let message = format!(
-            "container {} is not connected to network {}",
-            docker_id(c.uid()),
-            docker_network(&network)
-        );
-        return Err(Error::new(StatusCode::FORBIDDEN, message));
-    }
-    if c.spec.networks.len() <= 1 {
-        return Err(Error::missing("leaving the last network of a container"));
-    }
-    api.specs::<Instance>()
-        .modify(api.ns(), c.name(), |now| {
-            now.spec.networks.retain(|n| n.network != network)
-        })
-        .await?;
-    Ok(empty(StatusCode::OK))
 }

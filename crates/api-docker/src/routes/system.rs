@@ -178,12 +178,15 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
     if wants("container") {
         let now = biga_model::Timestamp::now();
         let beside = Default::default();
+        let all: Vec<_> = instances.iter().collect();
+        let sizes = super::usage::containers(&api, &all).await?;
         let entries: Vec<Value> = instances
             .iter()
-            .map(|o| {
+            .zip(sizes)
+            .map(|(o, (rw, all))| {
                 let mut e = list::entry(o, &beside, now);
-                e["SizeRw"] = 0.into();
-                e["SizeRootFs"] = 0.into();
+                e["SizeRw"] = rw.into();
+                e["SizeRootFs"] = all.into();
                 e
             })
             .collect();
@@ -191,13 +194,14 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
     }
     if wants("volume") {
         let volumes = api.volumes().list(Some(api.ns())).await?.items;
+        let sizes = super::usage::volumes(&api, &volumes.iter().collect::<Vec<_>>()).await;
         let entries: Vec<Value> = volumes
             .iter()
-            .map(|v| {
+            .zip(sizes)
+            .map(|(v, size)| {
                 let used = instances.iter().filter(|o| super::volumes::uses(o, v.name())).count();
                 let mut e = volume::inspect(v);
-                // Docker's word for a size that was not measured.
-                e["UsageData"] = json!({"Size": -1, "RefCount": used});
+                e["UsageData"] = json!({"Size": size, "RefCount": used});
                 e
             })
             .collect();

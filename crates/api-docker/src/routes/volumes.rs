@@ -71,7 +71,7 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
     let value: Option<Value> = extract::json_or_none(&headers, body).await?;
     let value = value.unwrap_or_else(|| json!({}));
     let body: VolumeCreate = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
-    driver(&body.driver, &body.driver_opts)?;
+    let mount = driver(&body.driver, &body.driver_opts)?;
     if !body.cluster_volume_spec.values().all(crate::types::is_zero) {
         return Err(Error::missing("cluster volumes"));
     }
@@ -88,12 +88,23 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
             "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         )));
     }
-    let mut o = Object::<Volume>::new(name.clone(), VolumeSpec::default());
+    let spec = VolumeSpec {
+        mount: mount.clone(),
+        ..VolumeSpec::default()
+    };
+    let mut o = Object::<Volume>::new(name.clone(), spec);
     o.metadata.namespace = Some(api.ns().to_string());
     labels::write(&wanted, &mut o.metadata);
     let stored = match api.specs::<Volume>().create(o).await {
         // Making what is there is no failure, as with Docker.
-        Err(StoreError::AlreadyExists { .. }) => api.volume(&name).await?,
+        Err(StoreError::AlreadyExists { .. }) => {
+            let there = api.volume(&name).await?;
+            if mount.is_some() && there.spec.mount != mount {
+                let message = format!("create {name}: a volume with this name and other options exists already");
+                return Err(Error::conflict(message));
+            }
+            there
+        }
         other => other?,
     };
     let made = follow::<Volume, _>(&*api.inner.store, api.ns(), &name, stored.uid(), |seen| {
@@ -155,14 +166,15 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(&["all", "label", "label!"])?;
     let every = filters.flag("all")?.unwrap_or(false);
     let containers = instances(&api).await?;
-    let mut removed = Vec::new();
+    let (mut removed, mut freed) = (Vec::new(), 0);
     for o in api.volumes().list(Some(api.ns())).await?.items {
         let own = labels::read(&o.metadata);
         let fits = every || own.contains_key(ANONYMOUS);
         if fits && !o.is_deleting() && filters.labels(&own) && !containers.iter().any(|c| uses(c, o.name())) {
+            freed += super::usage::volumes(&api, &[&o]).await.iter().sum::<u64>();
             delete(&api, &o).await?;
             removed.push(o.name().to_string());
         }
     }
-    Ok(ok(&json!({"VolumesDeleted": removed, "SpaceReclaimed": 0})))
+    Ok(ok(&json!({"VolumesDeleted": removed, "SpaceReclaimed": freed})))
 }

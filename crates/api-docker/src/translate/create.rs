@@ -1,8 +1,9 @@
 //! Docker's create body → an instance. What the model cannot express is refused, or told in the warnings.
 
 use biga_model::{
-    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, Isolation, Kind, LogDriver, LogSpec, Memory,
-    NetworkAttachment, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec, Ulimit,
+    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, LogDriver, LogSpec,
+    Memory, NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen,
+    SecuritySpec, Ulimit, VolumeMount,
 };
 use serde_json::Value;
 
@@ -24,6 +25,10 @@ pub struct Around {
     pub image: Value,
     /// What `spec.image` shall say.
     pub image_reference: String,
+    /// Names of the containers of `HostConfig.Links`, and what they are called inside.
+    pub links: Vec<NetworkLink>,
+    /// Volumes of the containers of `HostConfig.VolumesFrom`, and where they appear.
+    pub volumes_from: Vec<(InstanceVolume, VolumeMount)>,
     /// Names for volumes that were given none; one is taken for each.
     pub volume_names: Vec<String>,
     /// Names of other containers, by the words that the body has for them.
@@ -48,8 +53,8 @@ pub struct Created {
     pub object: Object<Instance>,
     /// Volumes that go with it: they were given no name.
     pub anonymous: Vec<String>,
-    /// Labels for volumes that are made with it.
-    pub volume_labels: Vec<(String, std::collections::BTreeMap<String, String>)>,
+    /// Volumes that are made with it as somebody asked for them.
+    pub volumes: Vec<mounts::MadeVolume>,
     /// What was not done as asked.
     pub warnings: Vec<String>,
 }
@@ -77,7 +82,14 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     let mut container = container(body, &mut warnings)?;
     let made = mounts::volumes(body, around)?;
     container.volume_mounts = made.mounts;
-    let (network_mode, networks) = networks(body, around)?;
+    container.health_check = super::health::check(body)?;
+    let (network_mode, mut networks) = networks(body, around)?;
+    if network_mode == NetworkMode::Bridge && !around.links.is_empty() {
+        if networks.is_empty() {
+            networks.push(default_attachment());
+        }
+        networks[0].links.extend(around.links.iter().cloned());
+    }
     let mut spec = InstanceSpec {
         isolation,
         image: around.image_reference.clone(),
@@ -113,15 +125,12 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     }
     spec.stop.signal = some(&body.stop_signal);
     spec.stop.grace_period_seconds = body.stop_timeout.map(grace);
-    if body.healthcheck.is_none() && has_check(&around.image) {
-        warnings.push("the image's health check is not run: health checks are not supported yet".into());
-    }
     if network_mode != NetworkMode::Bridge && !spec.ports.is_empty() {
         spec.ports.clear();
-        let mode = if network_mode == NetworkMode::Host {
-            "host"
-        } else {
-            "none"
+        let mode = match network_mode {
+            NetworkMode::Host => "host",
+            _ if h.network_mode.starts_with("container:") => "container",
+            _ => "none",
         };
         warnings.push(format!("Published ports are discarded when using {mode} network mode"));
     }
@@ -135,17 +144,9 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     Ok(Created {
         object,
         anonymous: made.anonymous,
-        volume_labels: made.labels,
+        volumes: made.made,
         warnings,
     })
-}
-
-fn has_check(image: &Value) -> bool {
-    let first = image
-        .get("Healthcheck")
-        .and_then(|h| h.get("Test"))
-        .and_then(|t| t.get(0));
-    first.and_then(Value::as_str).is_some_and(|w| w != "NONE")
 }
 
 /// Docker's seconds: negative means to wait for ever.
@@ -160,11 +161,6 @@ fn some(s: &str) -> Option<String> {
 /// Refuses what cannot be done, and tells what is left out.
 fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
     let h = &body.host_config;
-    if let Some(check) = &body.healthcheck
-        && !matches!(check.test.first().map(String::as_str), None | Some("NONE"))
-    {
-        return Err(Error::missing("health checks (Healthcheck)"));
-    }
     let asked = |(k, v): &(&String, &Value)| !is_zero(v) && !IGNORED.contains(&k.as_str());
     if let Some((field, _)) = h.rest.iter().find(asked) {
         return Err(Error::missing(format!("HostConfig.{field}")));
@@ -367,7 +363,10 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
         _ if body.network_disabled => NetworkMode::None,
         "none" => NetworkMode::None,
         "host" => NetworkMode::Host,
-        m if m.starts_with("container:") => NetworkMode::None,
+        m if m.starts_with("container:") => {
+            shares(body)?;
+            NetworkMode::None
+        }
         _ => NetworkMode::Bridge,
     };
     let other = |k: &&String| !matches!(k.as_str(), "none" | "host" | "default");
@@ -398,20 +397,63 @@ fn networks(body: &CreateBody, around: &Around) -> Result<(NetworkMode, Vec<Netw
         a.mac = some(&body.mac_address);
     }
     // The default network alone, with nothing special, is what an instance has anyway.
-    let plain = [NetworkAttachment {
-        network: network_name("bridge").into(),
-        ..Default::default()
-    }];
-    if out == plain {
+    if out == [default_attachment()] {
         out.clear();
     }
     Ok((mode, out))
 }
 
+fn default_attachment() -> NetworkAttachment {
+    NetworkAttachment {
+        network: network_name("bridge").into(),
+        ..Default::default()
+    }
+}
+
+/// What cannot be together with the network of another container.
+fn shares(body: &CreateBody) -> Result<(), Error> {
+    let h = &body.host_config;
+    for (what, given) in [
+        ("hostname", !body.hostname.is_empty()),
+        ("links", !h.links.is_empty()),
+        ("dns", !h.dns.is_empty()),
+        ("custom host-to-IP mapping", !h.extra_hosts.is_empty()),
+        ("mac-address", !body.mac_address.is_empty()),
+        ("port publishing", !h.port_bindings.is_empty() || h.publish_all_ports),
+        ("port exposing", !body.exposed_ports.is_empty()),
+    ] {
+        if given {
+            return Err(Error::bad(format!(
+                "conflicting options: {what} and the container type network mode"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `name:alias`, or `name` alone; a name may begin with a slash.
+pub fn link(text: &str) -> Result<(String, String), Error> {
+    let bad = || Error::bad(format!("invalid link format {text:?}: want name:alias"));
+    let (name, alias) = text.split_once(':').unwrap_or((text, text));
+    let bare = |s: &str| {
+        s.trim_start_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    };
+    match (bare(name), bare(alias)) {
+        (n, a) if n.is_empty() || a.is_empty() => Err(bad()),
+        both => Ok(both),
+    }
+}
+
 /// How an instance joins a network.
 pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Result<NetworkAttachment, Error> {
-    if !e.links.is_empty() {
-        return Err(Error::missing("links"));
+    let mut links = Vec::new();
+    for text in &e.links {
+        let (instance, alias) = link(text)?;
+        links.push(NetworkLink { instance, alias });
     }
     if !e.ipam_config.ipv6.is_empty() || !e.ipam_config.link_local.is_empty() {
         return Err(Error::missing("IPv6 and link-local addresses"));
@@ -424,6 +466,7 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
         address: some(&e.ipam_config.ipv4),
         mac: some(&e.mac_address).map(|m| m.to_ascii_lowercase()),
         aliases: e.aliases.clone(),
+        links,
     })
 }
 

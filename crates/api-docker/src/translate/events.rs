@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use biga_model::{Image, Instance, Network, Object, Phase, Timestamp, Volume};
+use biga_model::{Health, Image, Instance, Network, Object, Phase, Timestamp, Volume};
 use serde_json::{Value, json};
 
 use super::ids::{docker_id, docker_network};
@@ -99,6 +99,21 @@ pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) 
         (Phase::Paused, Phase::Running) => out.push(Message::container(now, "unpause", &[])),
         _ => {}
     }
+    if !started && ran(before.phase) && ran(s.phase) {
+        out.extend(moves(now, &before.networks, &s.networks, "connect"));
+        out.extend(moves(now, &s.networks, &before.networks, "disconnect"));
+    }
+    if let Some(h) = &s.health
+        && s.phase.is_live()
+        && before.health.as_ref().map(|b| b.status).unwrap_or_default() != h.status
+        && h.status != Health::Starting
+    {
+        out.push(Message::container(
+            now,
+            format!("health_status: {}", h.status.as_str()),
+            &[],
+        ));
+    }
     let ended = s.phase == Phase::Exited && (ran(before.phase) || started);
     if ended {
         out.extend(death(now));
@@ -132,7 +147,22 @@ fn death(o: &Object<Instance>) -> Vec<Message> {
     out
 }
 
+/// Ends that are in `new` and not in `old`.
+fn moves(
+    o: &Object<Instance>,
+    old: &[biga_model::NetworkEndpoint],
+    new: &[biga_model::NetworkEndpoint],
+    action: &'static str,
+) -> Vec<Message> {
+    let fresh = |e: &&biga_model::NetworkEndpoint| !old.iter().any(|o| o.network == e.network);
+    ends(o, new.iter().filter(fresh).cloned().collect(), action)
+}
+
 fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
+    ends(o, o.status_or_default().networks, action)
+}
+
+fn ends(o: &Object<Instance>, ends: Vec<biga_model::NetworkEndpoint>, action: &'static str) -> Vec<Message> {
     let id = docker_id(o.uid());
     let message = |e: biga_model::NetworkEndpoint| {
         let name = docker_network(&e.network).to_string();
@@ -143,7 +173,7 @@ fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
         ];
         Message::new("network", action, name, &attributes)
     };
-    o.status_or_default().networks.into_iter().map(message).collect()
+    ends.into_iter().map(message).collect()
 }
 
 /// What happened to a network.
@@ -241,6 +271,27 @@ mod tests {
         assert_eq!(words(None, Some(&created)), ["create"]);
         assert_eq!(words(Some(&created), Some(&running)), ["start"]);
         assert_eq!(words(Some(&running), Some(&running)), Vec::<String>::new());
+        let with = |health| {
+            at(Phase::Running, |s| {
+                s.started_at = t(5);
+                s.health = Some(biga_model::HealthStatus {
+                    status: health,
+                    ..Default::default()
+                });
+            })
+        };
+        assert_eq!(
+            words(Some(&running), Some(&with(Health::Starting))),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            words(Some(&with(Health::Starting)), Some(&with(Health::Healthy))),
+            ["health_status: healthy"]
+        );
+        assert_eq!(
+            words(Some(&with(Health::Healthy)), Some(&with(Health::Unhealthy))),
+            ["health_status: unhealthy"]
+        );
         assert_eq!(words(Some(&running), Some(&paused)), ["pause"]);
         assert_eq!(words(Some(&paused), Some(&running)), ["unpause"]);
         assert_eq!(words(Some(&running), Some(&ended)), ["die", "stop"]);

@@ -98,7 +98,7 @@ pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
         .unwrap_or("linux");
     json!({
         "Id": docker_id(o.uid()),
-        "Created": time(o.metadata.creation_timestamp),
+        "Created": time(super::created(o)),
         "Path": path,
         "Args": args,
         "State": state(o, &s),
@@ -132,7 +132,7 @@ pub fn state(o: &Object<Instance>, s: &InstanceStatus) -> Value {
     } else {
         ""
     };
-    json!({
+    let mut doc = json!({
         "Status": word,
         "Running": running,
         "Paused": word == "paused",
@@ -144,7 +144,12 @@ pub fn state(o: &Object<Instance>, s: &InstanceStatus) -> Value {
         "Error": error,
         "StartedAt": time(s.started_at),
         "FinishedAt": time(s.finished_at.filter(|_| s.started_at.is_some())),
-    })
+    });
+    let health = super::health::state(o);
+    if !health.is_null() {
+        doc["Health"] = health;
+    }
+    doc
 }
 
 fn config(
@@ -195,6 +200,10 @@ fn config(
         "OnBuild": null,
         "Labels": labels::read(&o.metadata),
     });
+    let check = super::health::config(sent, own("Healthcheck"));
+    if !check.is_null() {
+        doc["Healthcheck"] = check;
+    }
     if !exposed.is_empty() {
         doc["ExposedPorts"] = json!(exposed);
     }
@@ -270,7 +279,7 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": spec.restart_policy.maximum_retry_count},
         "AutoRemove": spec.auto_remove,
         "VolumeDriver": "",
-        "VolumesFrom": null,
+        "VolumesFrom": list(&h.volumes_from),
         "ConsoleSize": [0, 0],
         "CapAdd": list(&c.security.cap_add),
         "CapDrop": list(&c.security.cap_drop),
@@ -282,7 +291,7 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "GroupAdd": list(&c.additional_groups),
         "IpcMode": sharing::mode(&n.ipc, &h.ipc_mode, "private"),
         "Cgroup": "",
-        "Links": null,
+        "Links": list(&host_links(o, h)),
         "OomScoreAdj": r.oom_score_adj.unwrap_or(0),
         "PidMode": sharing::mode(&n.pid, &h.pid_mode, ""),
         "Privileged": c.security.privileged,
@@ -344,6 +353,18 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
 fn per_device(r: &biga_model::Resources, key: &str, of: impl Fn(&biga_model::IoDevice) -> Option<u64>) -> Value {
     let one = |d: &biga_model::IoDevice| Some(json!({"Path": d.path, key: of(d)?}));
     r.io_devices.iter().filter_map(one).collect()
+}
+
+fn link_words(links: &[biga_model::NetworkLink]) -> Vec<String> {
+    links.iter().map(|l| format!("{}:{}", l.instance, l.alias)).collect()
+}
+
+/// As Docker shows links: the other's path, and the alias below one's own.
+fn host_links(o: &Object<Instance>, h: &crate::types::container::HostConfig) -> Vec<String> {
+    let words = h.links.iter().filter_map(|l| super::create::link(l).ok());
+    words
+        .map(|(name, alias)| format!("/{name}:/{}/{alias}", o.name()))
+        .collect()
 }
 
 fn network_mode(spec: &InstanceSpec, asked: &str) -> String {
@@ -493,6 +514,8 @@ pub fn networks(o: &Object<Instance>, s: &InstanceStatus, beside: &Beside) -> Ma
     let mut all = Map::new();
     let alone = match o.spec.network_mode {
         NetworkMode::Bridge => None,
+        // It has left its last network.
+        NetworkMode::None if left(o) => return all,
         NetworkMode::None => Some("none"),
         NetworkMode::Host => Some("host"),
     };
@@ -533,6 +556,15 @@ pub fn networks(o: &Object<Instance>, s: &InstanceStatus, beside: &Beside) -> Ma
     all
 }
 
+/// Whether it was made with networks and has none any more.
+pub fn left(o: &Object<Instance>) -> bool {
+    let body = sent(&o.metadata);
+    let none = o.spec.network_mode == NetworkMode::None && o.spec.namespaces.network.is_none();
+    none && !body.network_disabled
+        && body.host_config.network_mode != "none"
+        && o.metadata.annotations.contains_key(super::create::CREATED)
+}
+
 fn endpoint(
     network_id: &str,
     endpoint_id: &str,
@@ -549,9 +581,12 @@ fn endpoint(
     let aliases = wanted
         .filter(|w| !w.aliases.is_empty())
         .map_or(Value::Null, |w| json!(w.aliases));
+    let links = wanted
+        .filter(|w| !w.links.is_empty())
+        .map_or(Value::Null, |w| json!(link_words(&w.links)));
     json!({
         "IPAMConfig": ipam,
-        "Links": null,
+        "Links": links,
         "Aliases": aliases,
         "MacAddress": end.map_or("", |e| e.mac.as_str()),
         "DriverOpts": null,

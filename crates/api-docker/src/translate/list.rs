@@ -48,7 +48,7 @@ pub fn status_text(o: &Object<Instance>, now: Timestamp) -> String {
         |t: Option<Timestamp>| t.map_or_else(|| "Less than a second".into(), |t| ago(now.as_second() - t.as_second()));
     let code = s.exit_code.unwrap_or(0);
     match status_word(o) {
-        "running" => format!("Up {}", since(s.started_at)),
+        "running" => format!("Up {}{}", since(s.started_at), super::health::suffix(o)),
         "paused" => format!("Up {} (Paused)", since(s.started_at)),
         "restarting" => format!("Restarting ({code}) {} ago", since(s.finished_at)),
         "removing" => "Removal In Progress".into(),

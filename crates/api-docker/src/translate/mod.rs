@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod events;
+pub mod health;
 pub mod hostconfig;
 pub mod ids;
 pub mod image;
@@ -22,6 +23,15 @@ pub fn familiar(reference: &str) -> String {
     reference
         .parse::<biga_model::Reference>()
         .map_or_else(|_| reference.to_string(), |r| r.familiar())
+}
+
+/// The annotation with the moment at which Docker's client made a container: an object's own has whole seconds.
+pub const CREATED_AT: &str = "docker.biga.dev/created-at";
+
+/// When an instance was made, as precisely as it is known.
+pub fn created<K: biga_model::Kind>(o: &biga_model::Object<K>) -> Option<biga_model::Timestamp> {
+    let noted = o.metadata.annotations.get(CREATED_AT).and_then(|t| t.parse().ok());
+    noted.or(o.metadata.creation_timestamp)
 }
 
 /// A moment as Docker writes it; what never was is the zero of Go's clock.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use biga_model::{InstanceVolume, Memory, MountPropagation, TmpfsSource, VolumeMount};
+use biga_model::{InstanceVolume, LocalMount, Memory, MountPropagation, TmpfsSource, VolumeMount};
 
 use super::create::{Around, size};
 use crate::error::Error;
@@ -18,8 +18,19 @@ pub struct Made {
     pub mounts: Vec<VolumeMount>,
     /// Names of volumes that were given none.
     pub anonymous: Vec<String>,
-    /// Labels of volumes made with it.
-    pub labels: Vec<(String, BTreeMap<String, String>)>,
+    /// Volumes that are made with it as somebody asked for them.
+    pub made: Vec<MadeVolume>,
+}
+
+/// A volume that is made with a container.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MadeVolume {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted as it.
+    pub mount: Option<LocalMount>,
 }
 
 enum Source {
@@ -76,7 +87,9 @@ pub fn volumes(body: &CreateBody, around: &Around) -> Result<Made, Error> {
         let (tmpfs, read_only) = tmpfs_options(options, m.programs)?;
         m.add(Source::Tmpfs(tmpfs), target, How::new(read_only, None))?;
     }
-    for target in body.volumes.keys() {
+    m.borrow(&around.volumes_from);
+    let own = around.image.get("Volumes").and_then(serde_json::Value::as_object);
+    for target in body.volumes.keys().chain(own.into_iter().flat_map(|v| v.keys())) {
         // Old clients name here what they also bind.
         let taken = m.made.mounts.iter().any(|v| same_path(&v.mount_path, target));
         match target.contains(':') {
@@ -93,6 +106,22 @@ pub fn volumes(body: &CreateBody, around: &Around) -> Result<Made, Error> {
 }
 
 impl Maker<'_> {
+    /// Mounts of other containers, but for those paths that have a mount already.
+    fn borrow(&mut self, from: &[(InstanceVolume, VolumeMount)]) {
+        for (volume, mount) in from {
+            let taken = |m: &VolumeMount| same_path(&m.mount_path, &mount.mount_path);
+            if self.made.mounts.iter().any(taken) {
+                continue;
+            }
+            let name = format!("v{}", self.made.volumes.len());
+            self.made.volumes.push(InstanceVolume {
+                name: name.clone(),
+                ..volume.clone()
+            });
+            self.made.mounts.push(VolumeMount { name, ..mount.clone() });
+        }
+    }
+
     fn add(&mut self, source: Source, target: &str, how: How) -> Result<(), Error> {
         if !target.starts_with('/') || target.trim_end_matches('/').is_empty() {
             return Err(Error::bad(format!(
@@ -147,18 +176,29 @@ impl Maker<'_> {
             }
             "volume" => {
                 let o = &m.volume_options;
-                driver(&o.driver_config.name, &o.driver_config.options)?;
+                let mount = driver(&o.driver_config.name, &o.driver_config.options)?;
                 let how = How {
                     no_copy: o.no_copy,
                     ..How::new(m.read_only, (!o.subpath.is_empty()).then(|| o.subpath.clone()))
                 };
-                if m.source.is_empty() {
-                    return self.anonymous(&m.target, how);
+                let source = match m.source.as_str() {
+                    "" => {
+                        self.anonymous(&m.target, how)?;
+                        self.made.anonymous.last().cloned().unwrap_or_default()
+                    }
+                    name => {
+                        self.add(bind_source(name)?, &m.target, how)?;
+                        name.to_string()
+                    }
+                };
+                if !o.labels.is_empty() || mount.is_some() {
+                    self.made.made.push(MadeVolume {
+                        name: source,
+                        labels: o.labels.clone(),
+                        mount,
+                    });
                 }
-                if !o.labels.is_empty() {
-                    self.made.labels.push((m.source.clone(), o.labels.clone()));
-                }
-                self.add(Source::Volume(m.source.clone()), &m.target, how)
+                Ok(())
             }
             "tmpfs" => {
                 if !m.source.is_empty() {
@@ -218,17 +258,32 @@ fn same_path(a: &str, b: &str) -> bool {
     a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
-/// Refuses volume drivers that do not exist here.
-pub fn driver(name: &str, options: &BTreeMap<String, String>) -> Result<(), Error> {
+/// Reads the options of the local driver, and refuses drivers that do not exist here.
+pub fn driver(name: &str, options: &BTreeMap<String, String>) -> Result<Option<LocalMount>, Error> {
     if !matches!(name, "" | "local") {
         return Err(Error::not_found(format!(
             "error looking up volume plugin {name}: plugin \"{name}\" not found"
         )));
     }
-    match options.keys().next() {
-        Some(k) => Err(Error::missing(format!("option {k:?} of a local volume"))),
-        None => Ok(()),
+    if options.is_empty() {
+        return Ok(None);
     }
+    let mut m = LocalMount::default();
+    for (k, v) in options {
+        match k.as_str() {
+            "type" => m.fs_type.clone_from(v),
+            "device" => m.device.clone_from(v),
+            "o" => m.options.clone_from(v),
+            "size" => return Err(Error::missing("option \"size\" of a local volume (a quota)")),
+            _ => return Err(Error::bad(format!("invalid option: {k:?}"))),
+        }
+    }
+    for (k, v) in [("type", &m.fs_type), ("device", &m.device)] {
+        if v.is_empty() {
+            return Err(Error::bad(format!("missing required option: {k:?}")));
+        }
+    }
+    Ok(Some(m))
 }
 
 /// `source:target`, `source:target:options`.

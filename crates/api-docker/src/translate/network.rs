@@ -8,6 +8,9 @@ use super::{labels, time};
 use crate::error::Error;
 use crate::types::network::NetworkCreate;
 
+/// The annotation that keeps what a client sent and no field of ours holds.
+const CREATED: &str = "docker.biga.dev/create";
+
 /// The document of a network. `containers` are those that run on it.
 pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
     let s = o.status_or_default();
@@ -27,12 +30,24 @@ pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
             pool.insert(k.into(), v.into());
         }
     }
+    if let Some(range) = &o.spec.ip_range {
+        pool.insert("IPRange".into(), range.clone().into());
+    }
+    if !o.spec.reserved.is_empty() {
+        pool.insert("AuxiliaryAddresses".into(), json!(o.spec.reserved));
+    }
     let pools = if pool.is_empty() {
         Vec::new()
     } else {
         vec![Value::Object(pool)]
     };
-    let mut options = Map::new();
+    let sent = o
+        .metadata
+        .annotations
+        .get(CREATED)
+        .and_then(|t| serde_json::from_str::<Value>(t).ok());
+    let sent = sent.unwrap_or_default();
+    let mut options = sent["Options"].as_object().cloned().unwrap_or_default();
     if !s.bridge.is_empty() {
         options.insert("com.docker.network.bridge.name".into(), s.bridge.clone().into());
     }
@@ -42,6 +57,7 @@ pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
     let mut doc = skeleton(docker_network(o.name()), &docker_id(o.uid()), "bridge");
     doc["Created"] = time(o.metadata.creation_timestamp).into();
     doc["Internal"] = o.spec.internal.into();
+    doc["Attachable"] = (sent["Attachable"] == true).into();
     doc["IPAM"] = json!({"Driver": "default", "Options": {}, "Config": pools});
     doc["Options"] = Value::Object(options);
     doc["Labels"] = json!(labels::read(&o.metadata));
@@ -99,8 +115,7 @@ pub fn predefined(name: &str) -> Value {
 }
 
 /// Reads a create body.
-pub fn create(body: &NetworkCreate) -> Result<(Object<Network>, Vec<String>), Error> {
-    let mut warnings = Vec::new();
+pub fn create(body: &NetworkCreate) -> Result<Object<Network>, Error> {
     match body.driver.as_str() {
         "" | "bridge" => {}
         d @ ("overlay" | "macvlan" | "ipvlan" | "host" | "null") => {
@@ -121,9 +136,6 @@ pub fn create(body: &NetworkCreate) -> Result<(Object<Network>, Vec<String>), Er
     if body.enable_ipv6 || body.enable_ipv4 == Some(false) {
         return Err(Error::missing("IPv6 networks"));
     }
-    if body.attachable {
-        warnings.push("attachable means nothing outside a swarm".into());
-    }
     let mut spec = NetworkSpec {
         internal: body.internal,
         ..NetworkSpec::default()
@@ -143,7 +155,9 @@ pub fn create(body: &NetworkCreate) -> Result<(Object<Network>, Vec<String>), Er
     }
     let mut o = Object::<Network>::new(body.name.clone(), spec);
     labels::write(&body.labels, &mut o.metadata);
-    Ok((o, warnings))
+    let sent = json!({"Attachable": body.attachable, "Options": body.options});
+    o.metadata.annotations.insert(CREATED.into(), sent.to_string());
+    Ok(o)
 }
 
 fn ipam(body: &NetworkCreate, spec: &mut NetworkSpec) -> Result<(), Error> {
@@ -153,11 +167,9 @@ fn ipam(body: &NetworkCreate, spec: &mut NetworkSpec) -> Result<(), Error> {
     match &body.ipam.config[..] {
         [] => Ok(()),
         [one] => {
-            if !one.ip_range.is_empty() || !one.auxiliary_addresses.is_empty() {
-                return Err(Error::missing("an IP range or auxiliary addresses of a network"));
-            }
             let some = |s: &String| (!s.is_empty()).then(|| s.clone());
             (spec.subnet, spec.gateway) = (some(&one.subnet), some(&one.gateway));
+            (spec.ip_range, spec.reserved) = (some(&one.ip_range), one.auxiliary_addresses.clone());
             Ok(())
         }
         _ => Err(Error::missing("more than one subnet of a network")),

@@ -12,7 +12,14 @@ pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
 pub fn inspect(o: &Object<Volume>) -> Value {
     let s = o.status_or_default();
     let options = match o.spec.mode {
-        VolumeMode::Directory => Value::Null,
+        VolumeMode::Directory => match &o.spec.mount {
+            Some(m) => {
+                let all = [("type", &m.fs_type), ("device", &m.device), ("o", &m.options)];
+                let given = all.into_iter().filter(|(_, v)| !v.is_empty());
+                Value::Object(given.map(|(k, v)| (k.to_string(), v.clone().into())).collect())
+            }
+            None => Value::Null,
+        },
         VolumeMode::Block => json!({"type": "block", "size": o.spec.size.map_or(0, |m| m.bytes()).to_string()}),
     };
     json!({

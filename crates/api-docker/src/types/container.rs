@@ -68,6 +68,16 @@ pub struct CreateBody {
 pub struct Healthcheck {
     /// `NONE`, `CMD …` or `CMD-SHELL …`.
     pub test: Vec<String>,
+    /// Nanoseconds between probes; 0 is unset, as in all that follow.
+    pub interval: i64,
+    /// Nanoseconds a probe may take.
+    pub timeout: i64,
+    /// Nanoseconds in which failures do not count.
+    pub start_period: i64,
+    /// Nanoseconds between probes of that time.
+    pub start_interval: i64,
+    /// Failures in a row that count.
+    pub retries: i64,
     /// What else was sent.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -94,6 +104,8 @@ pub struct HostConfig {
     pub extra_hosts: Vec<String>,
     pub group_add: Vec<String>,
     pub ipc_mode: String,
+    pub links: Vec<String>,
+    pub volumes_from: Vec<String>,
     pub oom_score_adj: i32,
     pub privileged: bool,
     pub publish_all_ports: bool,

@@ -22,6 +22,8 @@ fn around() -> Around {
         image_reference: "busybox:latest".into(),
         volume_names: vec!["anonymous1".into(), "anonymous2".into()],
         others: Default::default(),
+        links: Vec::new(),
+        volumes_from: Vec::new(),
     }
 }
 
@@ -104,9 +106,9 @@ fn the_dial() {
 fn what_cannot_be_done_is_refused_by_name() {
     let h = |h: Value| json!({"Image": "b", "HostConfig": h});
     let bodies = [
-        json!({"Image": "b", "Healthcheck": {"Test": ["CMD", "true"]}}),
-        h(json!({"Links": ["a:b"]})),
-        h(json!({"VolumesFrom": ["a"]})),
+        json!({"Image": "b", "Healthcheck": {"Test": ["RUN", "true"]}}),
+        json!({"Image": "b", "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1000}}),
+        json!({"Image": "b", "Hostname": "h", "HostConfig": {"NetworkMode": "container:x"}}),
         h(json!({"NetworkMode": "container:x"})),
         h(json!({"NetworkMode": "absent"})),
         h(json!({"DeviceRequests": [{"Count": -1}]})),
@@ -195,13 +197,17 @@ fn sharing_and_finer_limits() {
 }
 
 #[test]
-fn an_image_s_health_check_is_told_to_be_left_out() {
-    let mut around = around();
-    around.image = json!({"Healthcheck": {"Test": ["CMD-SHELL", "true"]}});
-    let body = |b: Value| types::read::<CreateBody>(b).unwrap();
-    let warnings = |b: Value| instance(&body(b), &around).unwrap().warnings;
-    assert!(warnings(json!({"Image": "b"}))[0].contains("health check"));
-    assert!(warnings(json!({"Image": "b", "Healthcheck": {"Test": ["NONE"]}})).is_empty());
+fn health_checks_are_translated() {
+    let check = |b: Value| create(b).unwrap()["spec"]["containers"][0]["healthCheck"].clone();
+    assert_eq!(
+        check(json!({"Image": "b"})),
+        Value::Null,
+        "the image's is the node's affair"
+    );
+    let body = json!({"Image": "b", "Healthcheck": {"Test": ["NONE"]}});
+    assert_eq!(check(body), json!({"test": ["NONE"]}));
+    let body = json!({"Image": "b", "Labels": {"biga.dev/restart-unhealthy": "true"}, "Healthcheck": {"Interval": 1_500_000_000, "Retries": 4}});
+    assert_eq!(check(body), json!({"intervalMs": 1500, "retries": 4, "restart": true}));
 }
 
 #[test]

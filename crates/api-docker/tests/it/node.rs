@@ -291,7 +291,15 @@ impl Node {
             (Phase::Running | Phase::Paused, Power::Stopped) => self.exited(&o, 143).await,
             (Phase::Running, Power::Paused) => self.status(&o, |s| s.phase = Phase::Paused).await,
             (Phase::Paused, Power::Running) => self.status(&o, |s| s.phase = Phase::Running).await,
-            _ if s.observed_generation != o.metadata.generation => self.status(&o, |_| ()).await,
+            _ if s.observed_generation != o.metadata.generation => {
+                let (generation, now) = (o.metadata.generation, Timestamp::now());
+                self.status(&o, |s| {
+                    s.observed_networks = generation;
+                    let why = "this node joins nothing while it runs";
+                    biga_model::Condition::set(&mut s.conditions, "Networks", false, "Fixed", why, now);
+                })
+                .await;
+            }
             _ => {}
         }
     }

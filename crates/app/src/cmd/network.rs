@@ -32,6 +32,12 @@ pub struct CreateArgs {
     /// The node's own address on it; the first where left out
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<String>,
+    /// Take free addresses only from here, as 10.89.0.128/25
+    #[arg(long, value_name = "RANGE")]
+    ip_range: Option<String>,
+    /// An address that no instance gets
+    #[arg(long, value_name = "NAME=ADDRESS", value_parser = env::key_value)]
+    reserve: Vec<(String, String)>,
     /// No way out
     #[arg(long)]
     internal: bool,
@@ -64,6 +70,8 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
     let spec = NetworkSpec {
         subnet: args.subnet,
         gateway: args.gateway,
+        ip_range: args.ip_range,
+        reserved: args.reserve.into_iter().collect(),
         internal: args.internal,
         mtu: args.mtu,
     };

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use biga_model::{
-    CloudInit, ContainerSpec, Cpus, EnvVar, Firmware, Instance, InstanceSpec, Isolation, LogDriver, MachineSpec,
-    Memory, NetworkAttachment, NetworkMode, Object, Power, PullPolicy, RestartPolicy, SecuritySpec,
+    CloudInit, ContainerSpec, Cpus, EnvVar, Firmware, HealthCheck, Instance, InstanceSpec, Isolation, LogDriver,
+    MachineSpec, Memory, NetworkAttachment, NetworkMode, Object, Power, PullPolicy, RestartPolicy, SecuritySpec,
 };
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
@@ -14,7 +14,7 @@ use crate::cmd::namespace_options::NamespaceOptions;
 use crate::exit::{Code, fail};
 use crate::names;
 use crate::parse::size::size;
-use crate::parse::{env, mount, network, port, signal, words};
+use crate::parse::{env, mount, network, port, signal, time, words};
 
 /// What to run and how.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -55,6 +55,8 @@ pub struct RunOptions {
     sharing: NamespaceOptions,
     #[command(flatten, next_help_heading = "Life")]
     life: LifeOptions,
+    #[command(flatten, next_help_heading = "Health")]
+    health: HealthOptions,
     #[command(flatten, next_help_heading = "Machines (--isolation vm)")]
     machine: MachineOptions,
 }
@@ -225,6 +227,54 @@ struct LifeOptions {
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
+struct HealthOptions {
+    /// Command that the shell runs inside to see whether it does its work
+    #[arg(long, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    /// Time between two of them, as 30s or 500ms
+    #[arg(long, value_name = "DURATION", value_parser = time::millis)]
+    health_interval: Option<u64>,
+    /// Time one may take
+    #[arg(long, value_name = "DURATION", value_parser = time::millis)]
+    health_timeout: Option<u64>,
+    /// Time from the start in which failures do not count
+    #[arg(long, value_name = "DURATION", value_parser = time::millis)]
+    health_start_period: Option<u64>,
+    /// Time between two of them in the start period
+    #[arg(long, value_name = "DURATION", value_parser = time::millis)]
+    health_start_interval: Option<u64>,
+    /// Failures in a row that make it unhealthy
+    #[arg(long, value_name = "NUMBER")]
+    health_retries: Option<u32>,
+    /// Do without the image's health check
+    #[arg(long, conflicts_with_all = ["health_cmd", "restart_unhealthy"])]
+    no_healthcheck: bool,
+    /// Restart it when it becomes unhealthy
+    #[arg(long)]
+    restart_unhealthy: bool,
+}
+
+impl HealthOptions {
+    fn into_check(self) -> Option<HealthCheck> {
+        let test = match (self.no_healthcheck, self.health_cmd) {
+            (true, _) => vec!["NONE".into()],
+            (false, Some(line)) => vec!["CMD-SHELL".into(), line],
+            (false, None) => Vec::new(),
+        };
+        let check = HealthCheck {
+            test,
+            interval_ms: self.health_interval,
+            timeout_ms: self.health_timeout,
+            start_period_ms: self.health_start_period,
+            start_interval_ms: self.health_start_interval,
+            retries: self.health_retries,
+            restart: self.restart_unhealthy,
+        };
+        (check != HealthCheck::default()).then_some(check)
+    }
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
 struct MachineOptions {
     /// Grow the first disk to this size
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -279,6 +329,7 @@ impl RunOptions {
         if vm {
             spec.machine = Some(self.machine()?);
         } else {
+            container.health_check = self.health.clone().into_check();
             spec.containers = vec![container];
         }
         let mut o = Object::new(name, spec);
@@ -316,6 +367,7 @@ impl RunOptions {
             ("--device", !x.device.is_empty() || !x.device_cgroup_rule.is_empty()),
             ("--pid, --ipc, --uts, --userns and the like", self.sharing.given()),
             ("--ulimit", !self.limits.ulimit.is_empty()),
+            ("--health-cmd", self.health.clone().into_check().is_some()),
         ];
         if vm && let Some((what, _)) = process_only.iter().find(|(_, given)| *given) {
             return Err(usage(format!(

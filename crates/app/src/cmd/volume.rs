@@ -1,7 +1,7 @@
 //! `biga volume …`.
 
 use biga_client::{DeleteParams, ListParams, Preconditions};
-use biga_model::{Instance, Kind, Memory, Object, Timestamp, Volume, VolumeMode, VolumeSpec};
+use biga_model::{Instance, Kind, LocalMount, Memory, Object, Timestamp, Volume, VolumeMode, VolumeSpec};
 
 use crate::cmd::inspect::{InspectArgs, inspect};
 use crate::cmd::many::each;
@@ -37,6 +37,9 @@ pub struct CreateArgs {
     /// Set a label
     #[arg(short = 'l', long, value_name = "KEY[=VALUE]", value_parser = env::key_value)]
     label: Vec<(String, String)>,
+    /// Mount something as the volume, as type=nfs device=:/srv o=addr=192.0.2.1
+    #[arg(short = 'o', long, value_name = "KEY=VALUE", value_parser = env::key_value)]
+    opt: Vec<(String, String)>,
     /// Name; made up where left out
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -70,6 +73,26 @@ pub async fn run(cx: &Context, command: VolumeCommand) -> anyhow::Result<Code> {
     }
 }
 
+/// What is mounted as the volume, in the words of Docker's local driver.
+fn mount(options: &[(String, String)]) -> anyhow::Result<Option<LocalMount>> {
+    if options.is_empty() {
+        return Ok(None);
+    }
+    let mut m = LocalMount::default();
+    for (k, v) in options {
+        match k.as_str() {
+            "type" => m.fs_type.clone_from(v),
+            "device" => m.device.clone_from(v),
+            "o" => m.options.clone_from(v),
+            _ => {
+                let why = format!("--opt {k}: is no option of a volume: use type, device, o");
+                return Err(fail(Code::USAGE, why));
+            }
+        }
+    }
+    Ok(Some(m))
+}
+
 async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
     let block = args.mode == "block";
     if args.size.is_some() && !block {
@@ -85,6 +108,7 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
             VolumeMode::Directory
         },
         size: args.size,
+        mount: mount(&args.opt)?,
     };
     let mut o = Object::<Volume>::new(args.name.unwrap_or_else(crate::names::random), spec);
     o.metadata.namespace = Some(cx.namespace.clone());

@@ -91,6 +91,7 @@ mod tests {
             address: Some("10.9.0.7".into()),
             mac: None,
             aliases: vec!["db".into(), "sql".into()],
+            links: Vec::new(),
         };
         assert_eq!(
             network("lab:ip=10.9.0.7,alias=db,alias=sql"),

@@ -54,6 +54,17 @@ pub fn seconds(s: &str) -> Result<u64, String> {
     Ok(total)
 }
 
+/// Reads `500ms`, `30s` or `1m30s` as milliseconds, at least one; a bare number is seconds.
+pub fn millis(s: &str) -> Result<u64, String> {
+    let bad = || format!("{s:?} is no duration: write 500ms, 30s or 1m30s");
+    if !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) {
+        let n: u64 = s.parse().map_err(|_| bad())?;
+        return n.checked_mul(1000).filter(|n| *n > 0).ok_or_else(bad);
+    }
+    let d: jiff::SignedDuration = s.parse().map_err(|_| bad())?;
+    u64::try_from(d.as_millis()).ok().filter(|n| *n > 0).ok_or_else(bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +83,18 @@ mod tests {
         }
         for bad in ["", "m", "1x", "-5", "1h30", "99999999999999999999", "1.5h"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+        for (s, n) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("2", 2000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(millis(s), Ok(n), "{s}");
+        }
+        for bad in ["", "0", "0s", "-1s", "x", "5 parsecs"] {
+            assert!(millis(bad).is_err(), "{bad}");
         }
         let now: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
         assert_eq!(since("30m", now).unwrap().to_string(), "2026-01-01T00:30:00Z");

@@ -48,6 +48,7 @@ impl Backend for Native {
             stdout: query.stdout,
             stderr: query.stderr,
             timestamps: query.timestamps,
+            details: false,
             frames: query.format == LogFormat::Frames,
         };
         let bytes = self.0.logs(namespace, name, query).await?;

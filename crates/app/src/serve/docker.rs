@@ -19,6 +19,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::node::{self, Credentials, Import, Node};
+use super::usage;
 
 /// Groups that may use the socket; the first that exists.
 const GROUPS: [&str; 2] = ["docker", "biga"];
@@ -115,6 +116,7 @@ impl Backend for Docker {
             stdout: query.stdout,
             stderr: query.stderr,
             timestamps: query.timestamps,
+            details: query.details,
             frames: true,
         };
         let bytes = self.0.logs(namespace, name, query).await?;
@@ -176,6 +178,14 @@ impl Backend for Docker {
 
     async fn prune(&self, _report: Reporter) -> Result<PruneResult, Fault> {
         Ok(self.0.prune().await?)
+    }
+
+    async fn usage(&self, paths: Vec<String>) -> Vec<u64> {
+        let n = paths.len();
+        let measure = move || paths.iter().map(|p| usage::of(Path::new(p))).collect();
+        tokio::task::spawn_blocking(measure)
+            .await
+            .unwrap_or_else(|_| vec![0; n])
     }
 
     async fn image_pull(

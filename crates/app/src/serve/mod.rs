@@ -5,6 +5,7 @@ mod docker;
 mod files;
 mod node;
 mod notify;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

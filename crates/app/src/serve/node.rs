@@ -127,6 +127,8 @@ pub struct LogQuery {
     pub stderr: bool,
     /// Begin each line with its time.
     pub timestamps: bool,
+    /// Begin each line with what was noted beside it, which is nothing, and a space.
+    pub details: bool,
     /// As wire frames; else the bytes, both streams mixed.
     pub frames: bool,
 }
@@ -201,7 +203,11 @@ impl Node {
         name: &str,
         query: LogQuery,
     ) -> Result<BoxStream<'static, Result<Bytes, Fault>>, Fault> {
-        let (frames, timestamps) = (query.frames, query.timestamps);
+        let form = Form {
+            frames: query.frames,
+            timestamps: query.timestamps,
+            details: query.details,
+        };
         let wanted = Query {
             follow: query.follow,
             tail: query.tail.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -215,7 +221,7 @@ impl Node {
         let lines = futures_util::stream::unfold(lines, |mut rx| async move { rx.recv().await.map(|l| (l, rx)) });
         let mut fresh = [true; 2];
         let bytes = lines.map(move |batch| match batch {
-            Ok(batch) => Ok(render(&batch, frames, timestamps, &mut fresh)),
+            Ok(batch) => Ok(render(&batch, form, &mut fresh)),
             Err(e) => Err(e.into()),
         });
         Ok(bytes.boxed())
@@ -423,21 +429,32 @@ fn nanoseconds(t: Timestamp) -> String {
     format!("{t:.9}")
 }
 
+/// How log entries are written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Form {
+    frames: bool,
+    timestamps: bool,
+    details: bool,
+}
+
 /// Log entries as the client wants them. `fresh` remembers for each stream whether the next entry begins a line.
-fn render(lines: &[LogLine], frames: bool, timestamps: bool, fresh: &mut [bool; 2]) -> Bytes {
+fn render(lines: &[LogLine], form: Form, fresh: &mut [bool; 2]) -> Bytes {
     let mut out = Vec::new();
     for l in lines {
         let begins = std::mem::replace(&mut fresh[usize::from(l.stderr)], l.whole);
         let mut text = Vec::with_capacity(l.text.len() + 40);
-        if timestamps && begins {
+        if form.timestamps && begins {
             text.extend_from_slice(l.time.as_bytes());
+            text.push(b' ');
+        }
+        if form.details && begins {
             text.push(b' ');
         }
         text.extend_from_slice(&l.text);
         if l.whole {
             text.push(b'\n');
         }
-        if !frames {
+        if !form.frames {
             out.extend_from_slice(&text);
             continue;
         }
@@ -500,7 +517,11 @@ mod tests {
             line(false, b"b", true),
         ];
         let mut fresh = [true; 2];
-        assert_eq!(render(&pieces, false, true, &mut fresh), "T aT e\nb\n");
+        let times = Form {
+            timestamps: true,
+            ..Form::default()
+        };
+        assert_eq!(render(&pieces, times, &mut fresh), "T aT e\nb\n");
         assert_eq!(fresh, [true; 2]);
     }
 
@@ -508,8 +529,10 @@ mod tests {
     fn frames_keep_the_streams_apart() {
         let bytes = render(
             &[line(false, b"out", true), line(true, b"err", true)],
-            true,
-            false,
+            Form {
+                frames: true,
+                ..Form::default()
+            },
             &mut [true; 2],
         );
         let mut decoder = biga_wire::Decoder::new();

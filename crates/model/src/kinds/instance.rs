@@ -9,7 +9,7 @@ use super::runtime::{MountPropagation, NamespaceSpec, Resources};
 use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
 use crate::object::{Condition, Object, Timestamp};
-use crate::{ContainerRestart, ContainerStatus, Memory, Phase, PullPolicy};
+use crate::{ContainerRestart, ContainerStatus, HealthCheck, HealthStatus, Memory, Phase, PullPolicy};
 
 /// Marker of the kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -289,6 +289,9 @@ pub struct ContainerSpec {
     /// and is stopped as such systems want it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub system: bool,
+    /// What is run to see whether it does its work; the image's own check where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// File mode creation mask, as in `0022`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<String>,
@@ -382,6 +385,19 @@ pub struct NetworkAttachment {
     /// More names under which its DNS knows it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// Names that only this instance knows for others on its networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<NetworkLink>,
+}
+
+/// A name that one instance has for another.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NetworkLink {
+    /// The other's name or alias on the network.
+    pub instance: String,
+    /// What it is called by this one.
+    pub alias: String,
 }
 
 /// A published port.
@@ -590,6 +606,9 @@ pub struct InstanceStatus {
     /// The `metadata.generation` this status answers.
     #[serde(default)]
     pub observed_generation: i64,
+    /// The `metadata.generation` whose networks it has, or could not get (condition `Networks`).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub observed_networks: i64,
     /// The `spec.restartRequest` that was carried out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub observed_restart: u64,
@@ -623,6 +642,9 @@ pub struct InstanceStatus {
     /// How often the restart policy started it again.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart_count: u32,
+    /// What its health check says of the last run; unset where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// Whether the user's `power` stopped it last (for `unless-stopped`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub stopped_by_user: bool,

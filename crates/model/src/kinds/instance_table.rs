@@ -70,14 +70,18 @@ pub(super) fn cells(o: &Object<Instance>, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-/// `Running (5m)`, `Exited 137, OOM (2h ago)`, `Failed: ImageNotFound`.
+/// `Running (5m)`, `Running (5m, healthy)`, `Exited 137, OOM (2h ago)`, `Failed: ImageNotFound`.
 pub fn status_text(o: &Object<Instance>, now: Timestamp) -> String {
     let s = o.status_or_default();
     if o.is_deleting() {
         return "Removing".into();
     }
     match s.phase {
-        Phase::Running => format!("Running ({})", age(s.started_at, now)),
+        Phase::Running => {
+            let health = s.health.as_ref().map_or("", |h| h.status.as_str());
+            let comma = if health.is_empty() { "" } else { ", " };
+            format!("Running ({}{comma}{health})", age(s.started_at, now))
+        }
         Phase::Exited => {
             let oom = if s.oom_killed { ", OOM" } else { "" };
             format!(

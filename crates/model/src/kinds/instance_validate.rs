@@ -33,7 +33,7 @@ pub(super) fn validate(o: &Object<Instance>, old: Option<&Object<Instance>>) -> 
     image(&o.spec, &mut e);
     containers(&o.spec, &mut e);
     networks(&o.spec, &mut e);
-    ports(&o.spec, &mut e);
+    ports(&o.spec, old.is_some(), &mut e);
     volumes(&o.spec, &mut e);
     rest(&o.spec, &mut e);
     super::runtime_validate::validate(&o.spec, &mut e);
@@ -239,6 +239,9 @@ fn container(c: &ContainerSpec, at: &str, volumes: &BTreeSet<&str>, isolation: I
             "device nodes of the host cannot be given to a microvm: it has a kernel of its own",
         );
     }
+    if let Some(h) = &c.health_check {
+        e.0.extend(h.validate(&format!("{at}.healthCheck")));
+    }
     if let Some(u) = &c.umask
         && u32::from_str_radix(u, 8).map_or(true, |m| m > 0o777)
     {
@@ -287,6 +290,11 @@ fn networks(spec: &InstanceSpec, e: &mut Errors) {
                 e.add(format!("{at}.aliases[{j}]"), format!("{a:?} is no valid name"));
             }
         }
+        for (j, l) in n.links.iter().enumerate() {
+            if !is_resource_name(&l.instance) || !is_resource_name(&l.alias) {
+                e.add(format!("{at}.links[{j}]"), "names an instance and an alias");
+            }
+        }
     }
     for (i, s) in spec.dns.servers.iter().enumerate() {
         if s.parse::<IpAddr>().is_err() {
@@ -314,8 +322,10 @@ fn is_mac(m: &str) -> bool {
     parts.len() == 6 && parts.iter().all(Option::is_some) && parts[0].is_some_and(|b| b & 1 == 0)
 }
 
-fn ports(spec: &InstanceSpec, e: &mut Errors) {
-    if !spec.ports.is_empty() && spec.network_mode != NetworkMode::Bridge {
+/// One that `exists` may leave its last network, and keeps its ports for the next.
+fn ports(spec: &InstanceSpec, exists: bool, e: &mut Errors) {
+    let has_left = exists && spec.network_mode == NetworkMode::None;
+    if !spec.ports.is_empty() && spec.network_mode != NetworkMode::Bridge && !has_left {
         e.add("spec.ports", "only with networkMode bridge");
     }
     let mut seen = BTreeSet::new();

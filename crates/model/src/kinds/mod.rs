@@ -2,6 +2,7 @@
 
 pub mod container_status;
 pub mod event;
+pub mod health;
 pub mod image;
 pub mod instance;
 mod instance_table;

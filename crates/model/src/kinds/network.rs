@@ -1,5 +1,6 @@
 //! `Network`: a layer-2 segment with a subnet.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,28 @@ impl Kind for Network {
                     e.push(FieldError::new("spec.gateway", "is not in spec.subnet"));
                 }
                 _ => {}
+            }
+        }
+        if let Some(range) = &o.spec.ip_range {
+            let inside = match (range.split_once('/'), &subnet) {
+                (Some((a, l)), Some(Ok((net, len)))) => match (a.parse::<Ipv4Addr>(), l.parse::<u8>()) {
+                    (Ok(a), Ok(l)) => {
+                        (*len..=32).contains(&l) && u32::from(a) >> (32 - len) == u32::from(*net) >> (32 - len)
+                    }
+                    _ => false,
+                },
+                _ => false,
+            };
+            if !inside {
+                e.push(FieldError::new(
+                    "spec.ipRange",
+                    "is no part of spec.subnet, as in 10.89.0.128/25",
+                ));
+            }
+        }
+        for (name, address) in &o.spec.reserved {
+            if address.parse::<Ipv4Addr>().is_err() {
+                e.push(FieldError::new(format!("spec.reserved[{name}]"), "is no IPv4 address"));
             }
         }
         if old.is_some_and(|old| {
@@ -109,6 +132,12 @@ pub struct NetworkSpec {
     /// The node's own address; the first of the subnet where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// The part of the subnet from which free addresses are taken, as `10.89.0.128/25`; all of it where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<String>,
+    /// Addresses that no instance gets, by the name of what has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, String>,
     /// No way out: no NAT, no default route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub internal: bool,

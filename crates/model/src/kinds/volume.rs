@@ -33,7 +33,21 @@ impl Kind for Volume {
             }
             _ => {}
         }
+        if let Some(m) = &o.spec.mount {
+            if o.spec.mode != VolumeMode::Directory {
+                e.push(FieldError::new("spec.mount", "is only for mode directory"));
+            }
+            if m.fs_type.is_empty() && m.device.is_empty() {
+                e.push(FieldError::new("spec.mount", "names a file system or a device"));
+            }
+            if [&m.fs_type, &m.device, &m.options].iter().any(|w| w.contains('\0')) {
+                e.push(FieldError::new("spec.mount", "must not hold a zero byte"));
+            }
+        }
         if let Some(old) = old {
+            if old.spec.mount != o.spec.mount {
+                e.push(FieldError::new("spec.mount", "cannot be changed"));
+            }
             if old.spec.mode != o.spec.mode {
                 e.push(FieldError::new("spec.mode", "cannot be changed"));
             }
@@ -94,6 +108,24 @@ pub struct VolumeSpec {
     /// Of a block volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Memory>,
+    /// What is mounted as this volume, instead of a directory of the node's own; only with mode directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<LocalMount>,
+}
+
+/// A mount, in the words of mount(8).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalMount {
+    /// The file system, as `tmpfs` or `nfs`; `none` for a bind mount.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fs_type: String,
+    /// A device, a directory, or an export, as `:/srv/data`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// Options, as `size=100m,uid=1000` or `bind`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub options: String,
 }
 
 /// What is seen.

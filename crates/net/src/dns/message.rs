@@ -6,7 +6,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::zone::{Answer, Zone};
+use super::directory::Names;
+use super::zone::Answer;
 
 /// Seconds that others may remember our answers. Instances come and go.
 const TTL: u32 = 5;
@@ -29,7 +30,7 @@ pub enum Verdict {
 }
 
 /// Decides about one packet. `udp` bounds the reply's size.
-pub fn handle(zone: &Zone, packet: &[u8], udp: bool) -> Verdict {
+pub fn handle(names: &dyn Names, packet: &[u8], udp: bool) -> Verdict {
     if packet.len() < HEADER || is_response(packet) {
         return Verdict::Ignore;
     }
@@ -41,7 +42,7 @@ pub fn handle(zone: &Zone, packet: &[u8], udp: bool) -> Verdict {
         Some(edns) => usize::from(edns.max_payload().clamp(UDP_PLAIN as u16, UDP_MAX)),
         None => UDP_PLAIN,
     };
-    match answer(zone, &request) {
+    match answer(names, &request) {
         Some(response) => reply(&response, room),
         None => Verdict::Forward,
     }
@@ -90,7 +91,7 @@ pub fn is_response(packet: &[u8]) -> bool {
     packet.get(2).is_some_and(|flags| flags & 0x80 != 0)
 }
 
-fn answer(zone: &Zone, request: &Message) -> Option<Message> {
+fn answer(names: &dyn Names, request: &Message) -> Option<Message> {
     let refuse = |code| {
         let mut response = Message::error_msg(request.metadata.id, request.metadata.op_code, code);
         response.add_queries(request.queries.iter().cloned());
@@ -105,7 +106,7 @@ fn answer(zone: &Zone, request: &Message) -> Option<Message> {
     if query.query_class() != DNSClass::IN {
         return refuse(ResponseCode::NotImp);
     }
-    let (records, code) = match zone.look_up(&text(query.name())) {
+    let (records, code) = match names.look_up(&text(query.name())) {
         Answer::Elsewhere => return None,
         Answer::Nothing => (Vec::new(), ResponseCode::NXDomain),
         Answer::Addresses(all) if wants(query.query_type(), RecordType::A) => {
@@ -179,6 +180,7 @@ mod tests {
 
     use super::*;
     use crate::Subnet;
+    use crate::dns::zone::Zone;
 
     fn zone() -> Zone {
         let subnet = Subnet::parse("10.88.0.0/16").unwrap();

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
+use super::directory::{Directory, View};
 use super::message::{self, Verdict};
 use super::upstream::{Upstreams, read_framed, write_framed};
 use super::zone::Zone;
@@ -48,17 +49,59 @@ pub fn bind(gateway: Ipv4Addr) -> io::Result<Bound> {
 }
 
 /// Answers until dropped.
-pub async fn serve(bound: Bound, zone: Arc<Zone>, upstreams: Arc<Upstreams>) -> io::Result<()> {
+pub async fn serve(
+    bound: Bound,
+    zone: Arc<Zone>,
+    directory: Arc<Directory>,
+    upstreams: Arc<Upstreams>,
+) -> io::Result<()> {
     let udp = Arc::new(UdpSocket::from_std(bound.udp)?);
     let tcp = TcpListener::from_std(bound.tcp)?;
-    tokio::join!(
-        serve_udp(udp, zone.clone(), upstreams.clone()),
-        serve_tcp(tcp, zone, upstreams)
-    );
+    let known = Known {
+        zone,
+        directory,
+        upstreams,
+    };
+    tokio::join!(serve_udp(udp, known.clone()), serve_tcp(tcp, known));
     Ok(())
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstreams: Arc<Upstreams>) {
+/// What answers are made of.
+#[derive(Clone)]
+struct Known {
+    zone: Arc<Zone>,
+    directory: Arc<Directory>,
+    upstreams: Arc<Upstreams>,
+}
+
+impl Known {
+    fn handle(&self, packet: &[u8], from: SocketAddr, udp: bool) -> Verdict {
+        let view = View {
+            zone: &self.zone,
+            directory: &self.directory,
+            asker: v4(from),
+        };
+        message::handle(&view, packet, udp)
+    }
+
+    async fn forward(&self, packet: &[u8], from: SocketAddr, udp: bool) -> Option<Vec<u8>> {
+        let instead = self.directory.upstreams(&self.zone, v4(from));
+        self.upstreams.ask(packet, udp, self.zone.gateway(), instead).await
+    }
+
+    fn serves(&self, from: SocketAddr) -> bool {
+        from.is_ipv4() && self.zone.serves(v4(from))
+    }
+}
+
+fn v4(from: SocketAddr) -> Ipv4Addr {
+    match from.ip() {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, known: Known) {
     let mut waiting = JoinSet::new();
     let mut buffer = vec![0; 4096];
     loop {
@@ -71,19 +114,18 @@ async fn serve_udp(socket: Arc<UdpSocket>, zone: Arc<Zone>, upstreams: Arc<Upstr
                 continue;
             }
         };
-        if !serves(&zone, from) {
+        if !known.serves(from) {
             continue;
         }
         let packet = &buffer[..length];
-        let reply = match message::handle(&zone, packet, true) {
+        let reply = match known.handle(packet, from, true) {
             Verdict::Reply(reply) => Some(reply),
             Verdict::Ignore => None,
             Verdict::Forward if waiting.len() >= WAITING => message::server_failure(packet),
             Verdict::Forward => {
-                let (socket, upstreams, packet) = (socket.clone(), upstreams.clone(), packet.to_vec());
-                let own = zone.gateway();
+                let (socket, known, packet) = (socket.clone(), known.clone(), packet.to_vec());
                 waiting.spawn(async move {
-                    if let Some(reply) = forward_udp(&upstreams, &packet, own).await {
+                    if let Some(reply) = forward_udp(&known, &packet, from).await {
                         send(&socket, &reply, from).await;
                     }
                 });
@@ -102,15 +144,15 @@ async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
     }
 }
 
-async fn forward_udp(upstreams: &Upstreams, packet: &[u8], own: Ipv4Addr) -> Option<Vec<u8>> {
-    match upstreams.ask(packet, true, own).await {
+async fn forward_udp(known: &Known, packet: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
+    match known.forward(packet, from, true).await {
         Some(reply) if reply.len() > message::udp_room(packet) => message::truncated(&reply),
         Some(reply) => Some(reply),
         None => message::server_failure(packet),
     }
 }
 
-async fn serve_tcp(listener: TcpListener, zone: Arc<Zone>, upstreams: Arc<Upstreams>) {
+async fn serve_tcp(listener: TcpListener, known: Known) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -118,8 +160,8 @@ async fn serve_tcp(listener: TcpListener, zone: Arc<Zone>, upstreams: Arc<Upstre
             connections.join_next().await;
         }
         match listener.accept().await {
-            Ok((stream, from)) if serves(&zone, from) => {
-                connections.spawn(converse(stream, zone.clone(), upstreams.clone()));
+            Ok((stream, from)) if known.serves(from) => {
+                connections.spawn(converse(stream, from, known.clone()));
             }
             Ok(_) => {}
             Err(e) => {
@@ -130,12 +172,12 @@ async fn serve_tcp(listener: TcpListener, zone: Arc<Zone>, upstreams: Arc<Upstre
     }
 }
 
-async fn converse(mut stream: TcpStream, zone: Arc<Zone>, upstreams: Arc<Upstreams>) {
+async fn converse(mut stream: TcpStream, from: SocketAddr, known: Known) {
     while let Ok(Ok(packet)) = tokio::time::timeout(TCP_IDLE, read_framed(&mut stream)).await {
-        let reply = match message::handle(&zone, &packet, false) {
+        let reply = match known.handle(&packet, from, false) {
             Verdict::Reply(reply) => Some(reply),
             Verdict::Ignore => None,
-            Verdict::Forward => match upstreams.ask(&packet, false, zone.gateway()).await {
+            Verdict::Forward => match known.forward(&packet, from, false).await {
                 Some(reply) => Some(reply),
                 None => message::server_failure(&packet),
             },
@@ -147,12 +189,5 @@ async fn converse(mut stream: TcpStream, zone: Arc<Zone>, upstreams: Arc<Upstrea
         ) {
             return;
         }
-    }
-}
-
-fn serves(zone: &Zone, from: SocketAddr) -> bool {
-    match from.ip() {
-        IpAddr::V4(ip) => zone.serves(ip),
-        IpAddr::V6(_) => false,
     }
 }

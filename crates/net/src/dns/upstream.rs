@@ -45,9 +45,11 @@ impl Upstreams {
 
     /// Asks them one after the other, in two rounds. None where nobody answered, or too many ask already. `own` is
     /// the address of the server that asks, lest it ask itself.
-    pub async fn ask(&self, packet: &[u8], udp: bool, own: Ipv4Addr) -> Option<Vec<u8>> {
+    ///
+    /// `instead`, where it is not empty, are asked in their place.
+    pub async fn ask(&self, packet: &[u8], udp: bool, own: Ipv4Addr, instead: Vec<SocketAddr>) -> Option<Vec<u8>> {
         let _room = self.room.try_acquire().ok()?;
-        let mut servers = self.servers();
+        let mut servers = if instead.is_empty() { self.servers() } else { instead };
         servers.retain(|s| s.ip() != own);
         for _ in 0..ROUNDS {
             for &server in &servers {

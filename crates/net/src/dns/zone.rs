@@ -63,6 +63,20 @@ impl Zone {
         self.subnet.contains(asker)
     }
 
+    /// The instance that has this address.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<String> {
+        self.records
+            .read()
+            .addresses
+            .get(&address)
+            .map(|(holder, _)| holder.clone())
+    }
+
+    /// Whether the instance is on this network.
+    pub fn has(&self, instance: &str) -> bool {
+        self.records.read().instances.contains_key(instance)
+    }
+
     /// Where its server listens.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway

@@ -223,7 +223,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// Runs `nft` in the calling thread's network namespace and returns what it prints.
-fn run(args: &[&str], input: &str) -> Result<String, Error> {
+pub fn run(args: &[&str], input: &str) -> Result<String, Error> {
     let program = "nft";
     let spawn = |path: &str| {
         Command::new(path)

@@ -32,7 +32,14 @@ pub(super) async fn attach(
     q: Query,
     request: Request,
 ) -> Result<Response> {
-    let o = api.container(&id).await?;
+    let session = session(api, &id, &q, None).await?;
+    let kind = session.plan.format.content_type(version.at_least(42));
+    Ok(hijack(request, kind, move |r, w| session.run(r, w)))
+}
+
+/// What a client asks for that attaches to the container `id`; `format` where it is not the usual.
+pub(super) async fn session(api: DockerApi, id: &str, q: &Query, format: Option<Format>) -> Result<Session> {
+    let o = api.container(id).await?;
     if o.status_or_default().phase == Phase::Paused {
         return Err(Error::conflict(format!(
             "container {} is paused, unpause the container before attach",
@@ -44,7 +51,7 @@ pub(super) async fn attach(
         Some(k) => parse_keys(k)?,
         None => DEFAULT_KEYS.to_vec(),
     };
-    let format = Format::of_tty(c.tty);
+    let format = format.unwrap_or_else(|| Format::of_tty(c.tty));
     let plan = Plan {
         format,
         stdout: q.flag("stdout"),
@@ -60,22 +67,18 @@ pub(super) async fn attach(
     let waiting = !o.status_or_default().phase.is_live();
     // Known before the client is answered: it may start the instance next.
     let attached = stream.then(|| api.inner.attaches.join(o.uid(), waiting, tx));
-    let session = Session {
+    Ok(Session {
         api,
         o,
         plan,
         logs,
         attached,
         frames,
-    };
-    Ok(hijack(
-        request,
-        format.content_type(version.at_least(42)),
-        move |r, w| session.run(r, w),
-    ))
+    })
 }
 
-struct Session {
+/// A client's stay.
+pub(super) struct Session {
     api: DockerApi,
     o: Object<Instance>,
     plan: Plan,
@@ -85,7 +88,8 @@ struct Session {
 }
 
 impl Session {
-    async fn run(self, read: ClientRead, mut write: ClientWrite) {
+    /// Waits for the container to run, and passes bytes.
+    pub(super) async fn run(self, read: ClientRead, mut write: ClientWrite) {
         let name = self.o.name().to_string();
         if self.logs
             && let Err(e) = self.send_logs(&mut write).await
@@ -123,6 +127,7 @@ impl Session {
             since: None,
             until: None,
             timestamps: false,
+            details: false,
             stdout: self.plan.stdout,
             stderr: self.plan.stderr,
         };

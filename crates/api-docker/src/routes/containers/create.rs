@@ -3,7 +3,10 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use biga_model::{Instance, Object, Timestamp, Volume, VolumeSpec, kind::is_resource_name};
+use biga_model::{
+    Instance, InstanceVolume, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
+    kind::is_resource_name,
+};
 use biga_store::typed::{Error as StoreError, prepare_new};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -13,9 +16,9 @@ use crate::execs::new_id;
 use crate::extract::{self, Query};
 use crate::names;
 use crate::state::DockerApi;
-use crate::translate::create::{Around, Created, KnownNetwork, instance};
+use crate::translate::create::{Around, Created, KnownNetwork, instance, link};
 use crate::translate::ids::{docker_id, short};
-use crate::translate::{labels, volume};
+use crate::translate::{CREATED_AT, labels, volume};
 use crate::types;
 use crate::types::container::CreateBody;
 
@@ -76,6 +79,7 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         name: n.name().to_string(),
         gateway: n.status_or_default().gateway,
     };
+    let own_volumes = config["config"]["Volumes"].as_object().map_or(0, |v| v.len());
     Ok(Around {
         networks: networks.iter().map(known).collect(),
         image: config.get("config").cloned().unwrap_or(Value::Null),
@@ -83,16 +87,58 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         image_reference: image
             .named()
             .map_or_else(|| image.id.clone(), |o| crate::translate::familiar(&o.spec.reference)),
+        links: links(api, body).await?,
+        volumes_from: volumes_from(api, body).await?,
         volume_names: std::iter::repeat_with(new_id)
-            .take(body.volumes.len() + body.host_config.mounts.len())
+            .take(body.volumes.len() + body.host_config.mounts.len() + own_volumes)
             .collect(),
         others,
     })
 }
 
+/// The volumes of other containers, as `name`, `name:ro` or `name:rw`.
+async fn volumes_from(api: &DockerApi, body: &CreateBody) -> Result<Vec<(InstanceVolume, VolumeMount)>> {
+    let mut all = Vec::new();
+    for text in &body.host_config.volumes_from {
+        let (word, mode) = text.split_once(':').unwrap_or((text, ""));
+        let read_only = match mode {
+            "" | "rw" | "z" | "Z" => false,
+            "ro" => true,
+            _ => return Err(Error::bad(format!("invalid mode for volumes-from: {mode}"))),
+        };
+        let o = api.container(word).await?;
+        for m in o.spec.containers.iter().flat_map(|c| &c.volume_mounts) {
+            let Some(v) = o.spec.volumes.iter().find(|v| v.name == m.name) else {
+                continue;
+            };
+            // Memory belongs to one container.
+            if v.tmpfs.is_none() {
+                let mut m = m.clone();
+                m.read_only |= read_only;
+                all.push((v.clone(), m));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The containers that are linked to, by the names they have now.
+async fn links(api: &DockerApi, body: &CreateBody) -> Result<Vec<NetworkLink>> {
+    let mut all = Vec::new();
+    for text in &body.host_config.links {
+        let (word, alias) = link(text)?;
+        let found = api.container(&word).await;
+        let found = found.map_err(|_| Error::bad(format!("could not get container for {word}")))?;
+        let instance = found.name().to_string();
+        all.push(NetworkLink { instance, alias });
+    }
+    Ok(all)
+}
+
 /// Makes the volumes that need marks of their own; all others are made by the node when they are first used.
 async fn make_volumes(api: &DockerApi, created: &Created) -> Result<()> {
-    for name in &created.anonymous {
+    let plain = |n: &&String| !created.volumes.iter().any(|v| v.name == **n);
+    for name in created.anonymous.iter().filter(plain) {
         let mut v = new_volume(api, name);
         labels::write(
             &[(volume::ANONYMOUS.to_string(), String::new())].into(),
@@ -100,9 +146,14 @@ async fn make_volumes(api: &DockerApi, created: &Created) -> Result<()> {
         );
         api.specs::<Volume>().create(v).await?;
     }
-    for (name, wanted) in &created.volume_labels {
-        let mut v = new_volume(api, name);
-        labels::write(wanted, &mut v.metadata);
+    for made in &created.volumes {
+        let mut v = new_volume(api, &made.name);
+        v.spec.mount.clone_from(&made.mount);
+        let mut wanted = made.labels.clone();
+        if created.anonymous.contains(&made.name) {
+            wanted.insert(volume::ANONYMOUS.to_string(), String::new());
+        }
+        labels::write(&wanted, &mut v.metadata);
         match api.specs::<Volume>().create(v).await {
             // It keeps the labels it has, as Docker's do.
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
@@ -121,11 +172,13 @@ fn new_volume(api: &DockerApi, name: &str) -> Object<Volume> {
 async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> Result<Object<Instance>> {
     let n = &o.spec.namespaces;
     let own_name = n.uts == biga_model::Share::Private && n.network.is_none();
-    let ask_hostname = o.spec.hostname.is_none() && own_name && o.spec.network_mode != biga_model::NetworkMode::Host;
+    let ask_hostname = o.spec.hostname.is_none() && own_name && o.spec.network_mode != NetworkMode::Host;
     for attempt in 0..64 {
         o.metadata.name = name.map_or_else(|| names::random(attempt), str::to_string);
         o.metadata.namespace = Some(api.ns().to_string());
-        prepare_new(&mut o, Timestamp::now());
+        let now = Timestamp::now();
+        prepare_new(&mut o, now);
+        o.metadata.annotations.insert(CREATED_AT.into(), now.to_string());
         if ask_hostname {
             o.spec.hostname = Some(short(&docker_id(o.uid())));
         }

@@ -12,7 +12,7 @@ use crate::state::DockerApi;
 use crate::translate::ids::{docker_id, network_name};
 use crate::translate::inspect::{container, status_word};
 use crate::translate::list::entry;
-use crate::translate::{familiar, labels};
+use crate::translate::{created, familiar, health, labels};
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -50,40 +50,101 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
     {
         return Err(Error::bad(format!("invalid filter 'status={bad}'")));
     }
-    if filters.get("expose").is_some() || filters.get("publish").is_some() {
-        return Err(Error::missing("the filters expose and publish"));
-    }
+    let (exposed, published) = (ports(&filters, "expose")?, ports(&filters, "publish")?);
     let limit = q
         .number::<i64>("limit")?
         .filter(|n| *n > 0)
         .and_then(|n| usize::try_from(n).ok());
     let all = q.flag("all") || limit.is_some() || ["status", "exited"].iter().any(|f| filters.get(f).is_some());
     let mut found = api.instances().list(Some(api.ns())).await?.items;
-    // Newest first. Times have whole seconds; within one the order of creation is unknown, so take the name.
+    // Newest first. Of what Docker's clients did not make, the times have whole seconds; within one take the name.
     found.sort_by(|a, b| {
-        let key = |o: &Object<Instance>| o.metadata.creation_timestamp;
+        let key = |o: &Object<Instance>| created(o);
         key(b).cmp(&key(a)).then_with(|| a.name().cmp(b.name()))
     });
     let found = between(&api, found, &filters).await?;
     let ancestors = ancestors(&api, &filters).await?;
     let shown = |o: &&Object<Instance>| {
-        (all || o.status_or_default().phase.is_live()) && matches(&filters, o) && of_image(&ancestors, o)
+        (all || o.status_or_default().phase.is_live())
+            && matches(&filters, o)
+            && of_image(&ancestors, o)
+            && exposed.as_ref().is_none_or(|l| exposes(o, l))
+            && published.as_ref().is_none_or(|l| {
+                o.spec
+                    .ports
+                    .iter()
+                    .any(|p| l.iter().any(|r| r.holds(p.port, p.protocol)))
+            })
     };
     let picked: Vec<&Object<Instance>> = found.iter().filter(shown).take(limit.unwrap_or(usize::MAX)).collect();
     let around = Surroundings::read(&api).await?;
+    let sizes = match q.flag("size") {
+        true => super::super::usage::containers(&api, &picked).await?,
+        false => Vec::new(),
+    };
+    let mut sizes = sizes.into_iter();
     let now = Timestamp::now();
     let mut out = Vec::with_capacity(picked.len());
     for o in picked {
         let image = api.image_config(&o.status_or_default().image_id).await;
         let mut e = entry(o, &around.beside(&api, o, &image), now);
-        if q.flag("size") {
-            // Not measured; Docker's clients show it as 0B.
-            e["SizeRw"] = 0.into();
-            e["SizeRootFs"] = 0.into();
+        if let Some((rw, all)) = sizes.next() {
+            e["SizeRw"] = rw.into();
+            e["SizeRootFs"] = all.into();
         }
         out.push(e);
     }
     Ok(super::super::ok(&Value::Array(out)))
+}
+
+/// Ports of one protocol.
+#[derive(Debug, PartialEq)]
+struct Range {
+    from: u16,
+    to: u16,
+    protocol: String,
+}
+
+impl Range {
+    fn holds(&self, port: u16, protocol: biga_model::Protocol) -> bool {
+        (self.from..=self.to).contains(&port) && self.protocol == protocol.as_str()
+    }
+
+    /// `80`, `80/udp`, `8000-9000/tcp`.
+    fn parse(text: &str) -> Option<Range> {
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        Some(Range {
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+            protocol: protocol.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// The values of the filter `expose` or `publish`.
+fn ports(filters: &Filters, name: &str) -> Result<Option<Vec<Range>>> {
+    let Some(words) = filters.get(name) else {
+        return Ok(None);
+    };
+    let one = |w: &String| Range::parse(w).ok_or_else(|| Error::bad(format!("invalid filter '{name}={w}'")));
+    words.iter().map(one).collect::<Result<_>>().map(Some)
+}
+
+/// Whether one of the ports a container exposes is among these; what it publishes it exposes.
+fn exposes(o: &Object<Instance>, wanted: &[Range]) -> bool {
+    let sent = crate::translate::create::sent(&o.metadata);
+    let words: Vec<Range> = sent.exposed_ports.keys().filter_map(|t| Range::parse(t)).collect();
+    let said = words.iter().any(|s| {
+        wanted
+            .iter()
+            .any(|w| w.protocol == s.protocol && s.from <= w.to && w.from <= s.to)
+    });
+    said || o
+        .spec
+        .ports
+        .iter()
+        .any(|p| wanted.iter().any(|w| w.holds(p.port, p.protocol)))
 }
 
 /// The filters `before` and `since`: containers made before, or after, another.
@@ -159,7 +220,7 @@ fn matches(f: &Filters, o: &Object<Instance>) -> bool {
         && f.any("network", on_network)
         && f.any("volume", has_volume)
         && f.any("isolation", |v| v == o.spec.isolation.as_str() || v == "default")
-        && f.any("health", |v| v == "none")
+        && f.any("health", |v| v == health::word(o))
         && f.any("is-task", |v| matches!(v, "0" | "false"))
         && f.labels(&labels::read(&o.metadata))
 }
@@ -192,8 +253,10 @@ pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>
     let image = api.image_config(&o.status_or_default().image_id).await;
     let mut doc = container(&o, &around.beside(&api, &o, &image));
     if q.flag("size") {
-        doc["SizeRw"] = 0.into();
-        doc["SizeRootFs"] = 0.into();
+        for (rw, all) in super::super::usage::containers(&api, &[&o]).await? {
+            doc["SizeRw"] = rw.into();
+            doc["SizeRootFs"] = all.into();
+        }
     }
     Ok(super::super::ok(&doc))
 }
@@ -201,6 +264,22 @@ pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_are_read() {
+        let r = |t| Range::parse(t);
+        let range = |from, to, protocol: &str| {
+            Some(Range {
+                from,
+                to,
+                protocol: protocol.into(),
+            })
+        };
+        assert_eq!(r("80"), range(80, 80, "tcp"));
+        assert_eq!(r("80/UDP"), range(80, 80, "udp"));
+        assert_eq!(r("8000-9000/tcp"), range(8000, 9000, "tcp"));
+        assert_eq!((r("x"), r("80-"), r("")), (None, None, None));
+    }
 
     #[test]
     fn names_fit_with_and_without_anchors() {

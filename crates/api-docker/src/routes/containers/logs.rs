@@ -39,6 +39,7 @@ pub(super) async fn logs(
         since: q.time("since")?,
         until: q.time("until")?,
         timestamps: q.flag("timestamps"),
+        details: q.flag("details"),
         stdout,
         stderr,
     };

@@ -1,6 +1,7 @@
 //! Containers.
 
 mod attach;
+mod attach_ws;
 mod create;
 mod files;
 mod life;
@@ -44,7 +45,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/resize", post(attach::resize))
         .route("/containers/{id}/attach", post(attach::attach))
-        .route("/containers/{id}/attach/ws", get(|| missing("attaching by WebSocket")))
+        .route("/containers/{id}/attach/ws", get(attach_ws::attach_ws))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/stats", get(stats::stats))

@@ -72,6 +72,14 @@ async fn remove_anonymous(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
         if !labels::read(&v.metadata).contains_key(volume::ANONYMOUS) {
             continue;
         }
+        // Another may have borrowed it (volumes-from).
+        let others = api.instances().list(Some(api.ns())).await?.items;
+        if others
+            .iter()
+            .any(|i| i.uid() != o.uid() && super::super::volumes::uses(i, name))
+        {
+            continue;
+        }
         match api
             .specs::<Volume>()
             .delete(api.ns(), name, &DeleteOptions::default())
@@ -87,7 +95,7 @@ async fn remove_anonymous(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
 pub(super) async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(&["label", "label!", "until"])?;
     let until = filters.until()?;
-    let mut removed = Vec::new();
+    let (mut removed, mut freed) = (Vec::new(), 0);
     for o in api.instances().list(Some(api.ns())).await?.items {
         let over = matches!(status_word(&o), "created" | "exited" | "dead");
         let about_to = o.spec.power == biga_model::Power::Running && !o.status_or_default().phase.is_ended();
@@ -95,10 +103,15 @@ pub(super) async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Resp
         if !over || about_to || !old || !filters.labels(&labels::read(&o.metadata)) {
             continue;
         }
+        freed += super::super::usage::containers(&api, &[&o])
+            .await?
+            .iter()
+            .map(|s| s.0)
+            .sum::<u64>();
         take_away(&api, &o, false).await?;
         removed.push(docker_id(o.uid()));
     }
     Ok(super::super::ok(
-        &json!({"ContainersDeleted": removed, "SpaceReclaimed": 0}),
+        &json!({"ContainersDeleted": removed, "SpaceReclaimed": freed}),
     ))
 }

@@ -231,9 +231,9 @@ fn a_runtime_is_an_isolation() {
     let refused = docker(&d, &["create", "--runtime", "nonesuch", "busybox", "true"]);
     assert!(refused.code != 0 && refused.err.contains("nonesuch"), "{refused:?}");
     // What is not here says so.
-    let refused = docker(&d, &["create", "--health-cmd", "true", "busybox", "true"]);
+    let refused = docker(&d, &["create", "--gpus", "all", "busybox", "true"]);
     assert!(
-        refused.code != 0 && refused.err.contains("health checks"),
+        refused.code != 0 && refused.err.contains("DeviceRequests"),
         "{refused:?}"
     );
     docker(&d, &["rm", "small"]).ok();

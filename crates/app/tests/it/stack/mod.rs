@@ -1,9 +1,15 @@
 //! The whole program on a host of its own: real containers, real microvms, the real command line.
 
+mod compose;
 mod containers;
 mod docker;
 mod docker_files;
+mod docker_networks;
+mod docker_py;
+mod docker_views;
+mod docker_volumes;
 mod files;
+mod health;
 mod images;
 mod life;
 mod machines;
