@@ -183,7 +183,6 @@ impl Files {
             done = &mut unpacking => return done,
             () = &mut feeding => {}
         }
-        drop(feeding);
         unpacking.await
     }
 
