@@ -120,8 +120,8 @@ def rows(bench):
         Row(WORK, "biga", [bench.biga, "image", "pull", reference], groups=(bench.prefix,), rounds=rounds,
             before=forget),
     ]
-    for name, _, daemons in bench.peers:
-        plain = ["--tls-verify=false"] if name == "podman" else []
-        found.append(Row(WORK, name, [name, "pull", "-q", *plain, reference],
-                         daemons=daemons, rounds=rounds, before=remover(name, "rmi", "-f")))
+    for peer in bench.peers:
+        plain = ["--tls-verify=false"] if peer.name == "podman" else []
+        found.append(Row(WORK, peer.name, [peer.name, "pull", "-q", *plain, reference], groups=peer.groups,
+                         daemons=peer.daemons, rounds=rounds, before=remover(peer.name, "rmi", "-f")))
     return found

@@ -4,18 +4,18 @@ import statistics
 import subprocess
 import time
 
-from measure import Meter, load, memory, named, quiet
+from measure import Meter, load, memory, quiet
 
 BATCH = 25
 
 
-def at_once(bench, by, peer, image, groups):
+def at_once(bench, by, peer, image):
     """Starts many together and waits for all; then removes them."""
     count = bench.options.at_once
     names = [f"bench-{by}-{i}" for i in range(count)]
     cpu, wall, failed = [], [], None
     for _ in range(bench.options.slow_rounds):
-        with Meter(bench.groups, groups, peer.daemons) as meter:
+        with Meter(bench.groups, peer.groups, peer.daemons) as meter:
             running = [
                 subprocess.Popen([*map(str, peer.run), "-d", "--name", name, "--network", "none", image, "sleep", "1000000"],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -84,7 +84,7 @@ def many(bench, count, image):
     found["started_per_second"] = round((count - 50) / (time.monotonic() - begin), 1) if count > 50 else None
     found["failed"] = failed[:5]
     found[f"list of {count}"] = lists(bench, count)
-    shims = [memory(pid) for pid, _ in named(["biga-shim"]) if bench.owns(pid)]
+    shims = [memory(int(file.read_text())) for file in bench.run.glob("instances/*/shim.pid")]
     found["shims"] = len(shims)
     found["shim_pss_kib"] = round(statistics.mean(m["pss"] for m in shims), 1) if shims else None
     found["shim_private_kib"] = round(statistics.mean(m["private"] for m in shims), 1) if shims else None
