@@ -120,6 +120,8 @@ impl Place {
         match fs::remove_dir(&self.0) {
             // Somebody put something of his own there.
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.0),
+            // Who stays with a container deletes it too when it ends.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
         .step(|| format!("remove directory {}", self.0.display()))

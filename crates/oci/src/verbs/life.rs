@@ -231,7 +231,13 @@ fn destroy(global: &Global, place: &Place, state: &State) -> Result<(), Error> {
         until_ended(state, &process).step(what)?;
     }
     limits::remove(&state.group())?;
-    let hooks = place.config()?.hooks.poststop;
+    // Who stays with a container deletes it too when it ends: who takes the state away does the rest.
+    let taken = place.config().map(|c| c.hooks.poststop);
+    let hooks = match (std::fs::remove_file(place.0.join("state.json")), taken) {
+        (Err(e), _) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        (Err(e), _) => return Err(e).step(|| format!("remove the state of container {}", state.id)),
+        (Ok(()), hooks) => hooks?,
+    };
     for hook in hooks.chunks(1) {
         // The specification: a failure is said, and the others run nevertheless.
         if let Err(e) = hooks::run(hook, "poststop", state, "stopped") {
