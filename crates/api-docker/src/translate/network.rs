@@ -48,7 +48,8 @@ pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
         .and_then(|t| serde_json::from_str::<Value>(t).ok());
     let sent = sent.unwrap_or_default();
     let mut options = sent["Options"].as_object().cloned().unwrap_or_default();
-    if !s.bridge.is_empty() {
+    // Compose takes an option that nobody asked for as a change.
+    if !s.bridge.is_empty() && docker_network(o.name()) == "bridge" {
         options.insert("com.docker.network.bridge.name".into(), s.bridge.clone().into());
     }
     if let Some(m) = o.spec.mtu {
