@@ -6,6 +6,7 @@
 //! - [`erofs`]: writes that layer file, which the kernel mounts as it stands
 //! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
 //! - [`files`]: trees of files as tars and back, and what a writable layer changed
+//! - [`layout_dir`]: archives as directories
 //! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
 //! - [`change`]: changes of a config in the words of a Dockerfile
 //! - [`policy`]: which images may come in and run
@@ -18,7 +19,10 @@ pub mod change;
 pub mod disk;
 pub mod erofs;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layer;
+pub mod layout_dir;
 pub mod mounts;
 pub mod policy;
 pub mod registry;

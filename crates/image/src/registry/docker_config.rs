@@ -264,6 +264,16 @@ async fn run_helper(name: &str, verb: &str, input: &str) -> Result<Option<Vec<u8
     Ok(Some(out.stdout))
 }
 
+/// For the fuzzers.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(config) = serde_json::from_slice::<Config>(bytes) {
+        for (key, entry) in &config.auths {
+            let _ = from_entry(entry);
+            let _ = (matches(key, "docker.io"), config.helper(key));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,18 @@ pub enum Auth {
     DockerConfig(PathBuf),
 }
 
+/// For the fuzzers.
+pub(crate) fn fuzz_challenge(header: &str, body: &[u8]) {
+    if let Some(auth::Challenge::Bearer { realm, service, scope }) = auth::challenge(header)
+        && let Ok(realm) = realm.parse()
+    {
+        let asking = Auth::Identity("x".into());
+        let scope = scope.unwrap_or_default();
+        drop(auth::token_request(realm, service.as_deref(), &scope, &asking));
+    }
+    let _ = auth::token(body);
+}
+
 /// Secrets stay out of logs.
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
