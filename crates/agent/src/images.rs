@@ -72,7 +72,7 @@ impl Images {
                 if let Err(f) = self.collect().await {
                     tracing::warn!("{f}");
                 }
-                self.keep_budget().await;
+                self.keep_budget(None).await;
             }
         };
         tokio::join!(following, upkeep);
@@ -140,7 +140,7 @@ impl Images {
                 .await;
                 self.events
                     .record(object, false, "Pulled", &format!("{} is here", object.spec.reference));
-                self.keep_budget().await;
+                self.keep_budget(Some(&record.image_id)).await;
             }
             Err(f) => {
                 self.write(object, |s| {
@@ -231,34 +231,50 @@ impl Images {
     }
 
     /// Lets go of images that take too much disk: those used least recently, and only such as can be pulled again. What an
-    /// instance names or runs from stays.
-    pub async fn keep_budget(&self) {
-        if let Err(e) = self.try_keep_budget().await {
+    /// instance names or runs from stays, and so does `fresh`, which just came.
+    pub async fn keep_budget(&self, fresh: Option<&ImageId>) {
+        if let Err(e) = self.try_keep_budget(fresh).await {
             tracing::warn!("the budget of images cannot be kept: {e}");
         }
     }
 
-    async fn try_keep_budget(&self) -> Result<(), Failure> {
+    async fn try_keep_budget(&self, fresh: Option<&ImageId>) -> Result<(), Failure> {
         let failed = |e: String| Failure::new("GarbageCollectionFailed", e);
         let none = HashSet::new();
-        if self.files.over_budget(&none).map_err(|e| failed(e.to_string()))?.is_empty() {
+        if self
+            .files
+            .over_budget(&none)
+            .map_err(|e| failed(e.to_string()))?
+            .is_empty()
+        {
             return Ok(());
         }
         // What nobody names goes first.
         self.collect().await?;
-        let instances = self.instances.list(None).await.map_err(|e| failed(e.to_string()))?.items;
+        let instances = self
+            .instances
+            .list(None)
+            .await
+            .map_err(|e| failed(e.to_string()))?
+            .items;
         let images = self.objects.list(None).await.map_err(|e| failed(e.to_string()))?.items;
         let id_of = |o: &Object<Image>| o.status_or_default().image_id.parse::<ImageId>().ok();
         let mut keep: HashSet<ImageId> = instances
             .iter()
             .filter_map(|o| o.status_or_default().image_id.parse().ok())
             .collect();
+        keep.extend(fresh.cloned());
         let wanted: HashSet<String> = instances
             .iter()
             .filter_map(|o| o.spec.image.parse::<Reference>().ok())
             .map(|r| r.object_name())
             .collect();
-        keep.extend(images.iter().filter(|o| wanted.contains(&o.metadata.name)).filter_map(id_of));
+        keep.extend(
+            images
+                .iter()
+                .filter(|o| wanted.contains(&o.metadata.name))
+                .filter_map(id_of),
+        );
         let local = self.files.list().map_err(|e| failed(e.to_string()))?;
         keep.extend(local.into_iter().filter(|r| r.sources.is_empty()).map(|r| r.image_id));
         let gone = self.files.over_budget(&keep).map_err(|e| failed(e.to_string()))?;

@@ -178,12 +178,6 @@ impl Client {
         Ok((parts.headers, ByteStream { client, inner }))
     }
 
-    /// The whole body of an answer.
-    pub(crate) async fn body(&self, request: Request<Body>) -> Result<Bytes, Error> {
-        let response = self.call(request).await?;
-        self.collect(response.into_body()).await
-    }
-
     /// `GET path` as text, for `/healthz` and `/version`.
     pub async fn text(&self, path: &str) -> Result<String, Error> {
         let response = self.call(request(Method::GET, path)?).await?;

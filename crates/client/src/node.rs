@@ -235,13 +235,13 @@ impl Client {
     /// All that the node knows of an image.
     pub async fn image_detail(&self, reference: &str) -> Result<ImageDetail, Error> {
         let path = node_path("image-detail", &[("reference", reference)]);
-        self.document(request(Method::GET, &path)?).await
+        self.json(request(Method::GET, &path)?).await
     }
 
     /// What refers to an image in its registry. `auth` is the value of `X-Registry-Auth`.
     pub async fn image_referrers(&self, reference: &str, auth: Option<&str>) -> Result<Vec<ImageReferrer>, Error> {
         let path = node_path("image-referrers", &[("reference", reference)]);
-        self.document(with_auth(request(Method::GET, &path)?, auth)?).await
+        self.json(with_auth(request(Method::GET, &path)?, auth)?).await
     }
 
     /// Asks a registry, through the node, whether it lets somebody in. `auth` is the value of `X-Registry-Auth`.
@@ -260,13 +260,6 @@ impl Client {
     pub async fn prune(&self, progress: impl FnMut(&Progress)) -> Result<PruneResult, Error> {
         self.long_call(request(Method::POST, &node_path("prune", &[]))?, progress)
             .await
-    }
-
-    /// A call that answers one document.
-    async fn document<T: DeserializeOwned>(&self, r: http::Request<crate::http::Body>) -> Result<T, Error> {
-        let what = r.uri().path().rsplit('/').next().unwrap_or_default().to_string();
-        let body = self.body(r).await?;
-        serde_json::from_slice(&body).map_err(|e| Error::protocol(format!("the answer of {what} cannot be read: {e}")))
     }
 
     /// Follows the JSON lines of a long call to its end.

@@ -62,7 +62,11 @@ pub fn layer(blob: &[u8]) {
     let read = TarReader::new(parts_again, image_again).and_then(|mut r| r.read_to_end(&mut tar));
     assert!(read.is_ok(), "a tar that was taken does not come out again: {read:?}");
     assert_eq!(tar.len() as u64, converted.tar_size, "it comes out with another size");
-    assert_eq!(crate::digest::of(&tar), crate::digest::spell(&converted.diff_id), "it comes out changed");
+    assert_eq!(
+        crate::digest::of(&tar),
+        crate::digest::spell(&converted.diff_id),
+        "it comes out changed"
+    );
 }
 
 /// A split and a layer file that do not belong together.

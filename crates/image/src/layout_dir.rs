@@ -137,12 +137,22 @@ mod tests {
         }
         // Not into what is there.
         assert!(unpack(&tar[..], to.path()).is_err());
-        assert!(matches!(pack(&from.path().join("blobs"), &mut Vec::new()), Err(Error::NoImages(_))));
+        assert!(matches!(
+            pack(&from.path().join("blobs"), &mut Vec::new()),
+            Err(Error::NoImages(_))
+        ));
     }
 
     #[test]
     fn nothing_is_written_elsewhere() {
-        for name in ["../evil", "/evil", "blobs/sha256/../../evil", "blobs/sha256/xy", "evil", "blobs/sha256"] {
+        for name in [
+            "../evil",
+            "/evil",
+            "blobs/sha256/../../evil",
+            "blobs/sha256/xy",
+            "evil",
+            "blobs/sha256",
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let mut tar = Vec::new();
             write::file(&mut tar, name, 1, &b"x"[..]).unwrap();

@@ -39,9 +39,7 @@ pub use error::Error;
 pub use mounts::LayerMounts;
 pub use platform::Platform;
 pub use policy::Policy;
-pub use record::{
-    DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified,
-};
+pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified};
 pub use registry::{Auth, docker_config};
 pub use settings::Settings;
 pub use store::{

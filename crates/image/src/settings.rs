@@ -50,8 +50,14 @@ impl Settings {
             if host.is_empty() || host.contains(['/', ' ']) {
                 return Err(bad(format!("{host:?} is no registry: write host or host:port")));
             }
-            if let Some(m) = r.mirrors.iter().find(|m| !m.starts_with("http://") && !m.starts_with("https://")) {
-                return Err(bad(format!("the mirror {m:?} of {host} must begin with https:// or http://")));
+            if let Some(m) = r
+                .mirrors
+                .iter()
+                .find(|m| !m.starts_with("http://") && !m.starts_with("https://"))
+            {
+                return Err(bad(format!(
+                    "the mirror {m:?} of {host} must begin with https:// or http://"
+                )));
             }
             if r.insecure {
                 o.insecure_registries.push(host.clone());
@@ -79,7 +85,9 @@ mod tests {
 
     fn options(json: &str) -> Result<Options, String> {
         let settings: Settings = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        settings.options(Path::new("/etc/biga/images.yaml")).map_err(|e| e.to_string())
+        settings
+            .options(Path::new("/etc/biga/images.yaml"))
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -92,10 +100,16 @@ mod tests {
         assert_eq!(o.mirrors["docker.io"], ["https://m.example"]);
         assert_eq!(o.insecure_registries, ["r.example:5000"]);
         assert_eq!(o.credentials.as_deref(), Some(Path::new("/etc/biga/auth.json")));
-        assert_eq!((o.certs_dir.as_path(), o.attempts, o.loop_devices), (Path::new("/c"), 2, true));
+        assert_eq!(
+            (o.certs_dir.as_path(), o.attempts, o.loop_devices),
+            (Path::new("/c"), 2, true)
+        );
         assert_eq!(o.disk_budget, Some(2 << 30));
         let o = options("{}").unwrap();
-        assert_eq!((o.disk_budget, o.credentials, o.attempts), (None, None, Options::default().attempts));
+        assert_eq!(
+            (o.disk_budget, o.credentials, o.attempts),
+            (None, None, Options::default().attempts)
+        );
     }
 
     #[test]

@@ -182,8 +182,16 @@ mod tests {
     fn defaults_are_dockers() {
         for (text, canonical, familiar) in [
             ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
-            ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
-            ("index.docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+            (
+                "docker.io/busybox",
+                "docker.io/library/busybox:latest",
+                "busybox:latest",
+            ),
+            (
+                "index.docker.io/busybox",
+                "docker.io/library/busybox:latest",
+                "busybox:latest",
+            ),
             ("me/app:1", "docker.io/me/app:1", "me/app:1"),
             ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
             ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),

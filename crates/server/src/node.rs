@@ -145,9 +145,7 @@ pub(crate) async fn push(
     let referrers = q.flag("referrers")?;
     let auth = registry_auth(&headers)?;
     Ok(long::answer(move |report| async move {
-        s.backend
-            .image_push(&reference, &target, referrers, auth, report)
-            .await
+        s.backend.image_push(&reference, &target, referrers, auth, report).await
     }))
 }
 

@@ -166,7 +166,9 @@ impl Backend for Docker {
         report: Reporter,
     ) -> Result<ImageResult, Fault> {
         let auth = auth.map(Credentials::from);
-        let push = self.0.push(reference, reference, false, auth, move |p| report.progress(p));
+        let push = self
+            .0
+            .push(reference, reference, false, auth, move |p| report.progress(p));
         Ok(push.await?)
     }
 
@@ -185,9 +187,9 @@ impl Backend for Docker {
         auth: RegistryAuth,
         report: Reporter,
     ) -> Result<ImageResult, Fault> {
-        let pull = self
-            .0
-            .pull(reference, platform, false, Some(auth.into()), move |p| report.progress(p));
+        let pull = self.0.pull(reference, platform, false, Some(auth.into()), move |p| {
+            report.progress(p)
+        });
         Ok(pull.await?)
     }
 

@@ -14,7 +14,9 @@ use biga_image::{
     Progress as ImageProgress, PullOptions, PushOptions,
 };
 use biga_model::{Isolation, PullPolicy, Reference, Timestamp};
-use biga_wire::http::{ImageDetail, ImageDisk, ImageLayer, ImageLine, ImageReferrer, ImageResult, Progress, PruneResult};
+use biga_wire::http::{
+    ImageDetail, ImageDisk, ImageLayer, ImageLine, ImageReferrer, ImageResult, Progress, PruneResult,
+};
 use biga_wire::shim::{self, ErrorCode};
 use biga_wire::{Frame, FrameKind};
 use bytes::Bytes;
@@ -283,7 +285,7 @@ impl Node {
                     });
                 }
             }
-            images.keep_budget().await;
+            images.keep_budget(None).await;
             Ok(result)
         });
         work.await.map_err(failed)?
@@ -335,7 +337,7 @@ impl Node {
             };
             let record = record.map_err(archive_fault)?;
             images.name(&reference, &record).await.map_err(failed)?;
-            images.keep_budget().await;
+            images.keep_budget(Some(&record.image_id)).await;
             Ok(one(named(&reference, &record)))
         });
         work.await.map_err(failed)?
@@ -393,7 +395,7 @@ impl Node {
             .await
             .map_err(registry)?;
         self.images().name(&reference, &record).await.map_err(failed)?;
-        self.images().keep_budget().await;
+        self.images().keep_budget(Some(&record.image_id)).await;
         Ok(one(named(&reference, &record)))
     }
 
@@ -442,14 +444,20 @@ impl Node {
         };
         let name = parse(reference)?;
         let files = self.images().files();
-        let found = files.remote_referrers(&record.image_id, &name, &options).await.map_err(registry)?;
+        let found = files
+            .remote_referrers(&record.image_id, &name, &options)
+            .await
+            .map_err(registry)?;
         Ok(found.iter().map(referrer).collect())
     }
 
     /// Asks a registry whether it lets somebody in.
     pub async fn login(&self, server: &str, auth: Credentials) -> Result<(), Fault> {
         let files = self.images().files();
-        files.check_login(&host_of(server), &auth.into()).await.map_err(registry)
+        files
+            .check_login(&host_of(server), &auth.into())
+            .await
+            .map_err(registry)
     }
 
     /// Gives an image another name.

@@ -58,9 +58,8 @@ impl Key {
 
     /// Whether this key made the signature of these bytes.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        let holds = |a: &&'static dyn SignatureVerificationAlgorithm| {
-            a.verify_signature(&self.key, message, signature).is_ok()
-        };
+        let holds =
+            |a: &&'static dyn SignatureVerificationAlgorithm| a.verify_signature(&self.key, message, signature).is_ok();
         self.algorithms.iter().any(holds)
     }
 }
@@ -101,7 +100,11 @@ mod tests {
 
     #[test]
     fn signatures_hold_for_their_key_and_bytes_alone() {
-        for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        for algorithm in [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            &rcgen::PKCS_ED25519,
+        ] {
             let pair = KeyPair::generate_for(algorithm).unwrap();
             let other = KeyPair::generate_for(algorithm).unwrap();
             let key = Key::from_spki(&pair.subject_public_key_info(), Path::new("k")).unwrap();
@@ -123,7 +126,13 @@ mod tests {
         for end in 0..spki.len() {
             assert!(Key::from_spki(&spki[..end], Path::new("k")).is_err(), "{end}");
         }
-        for bytes in [&b""[..], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 0x82], &[0x30, 0x81], &[0x30, 0x7f, 0]] {
+        for bytes in [
+            &b""[..],
+            &[0x30, 0x84, 1, 1, 1, 1],
+            &[0x30, 0x82],
+            &[0x30, 0x81],
+            &[0x30, 0x7f, 0],
+        ] {
             assert!(parts(bytes).is_none(), "{bytes:?}");
         }
     }

@@ -193,7 +193,10 @@ impl Policy {
         if self.archives {
             return Ok(());
         }
-        Err(self.refused("the archive".into(), "it takes images from registries only (archives: reject)".into()))
+        Err(self.refused(
+            "the archive".into(),
+            "it takes images from registries only (archives: reject)".into(),
+        ))
     }
 
     pub(crate) fn refused(&self, what: String, why: String) -> Error {
@@ -248,9 +251,9 @@ impl SignedBy {
             Identity::Exactly(name) => signed == name,
             Identity::OwnRepository => {
                 // With or without a tag; the hub has two names.
-                signed.parse::<Reference>().is_ok_and(|s| {
-                    (&s.registry, &s.repository) == (&reference.registry, &reference.repository)
-                })
+                signed
+                    .parse::<Reference>()
+                    .is_ok_and(|s| (&s.registry, &s.repository) == (&reference.registry, &reference.repository))
             }
         }
     }
@@ -372,7 +375,11 @@ mod tests {
         ] {
             assert!(!taken(&p, no), "{no}");
         }
-        let e = p.demand(&"r.example.org/bad/app".parse().unwrap()).err().unwrap().to_string();
+        let e = p
+            .demand(&"r.example.org/bad/app".parse().unwrap())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(e.contains("r.example.org/bad") && e.contains("/etc/p.yaml"), "{e}");
     }
 

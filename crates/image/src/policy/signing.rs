@@ -90,7 +90,10 @@ pub(crate) async fn admit(
 
 /// What a signature proves, if it is one that is asked for.
 pub(crate) fn check(wanted: &SignedBy, signed: &Signed, digest: &str, reference: &Reference) -> Option<Verified> {
-    let key = wanted.keys.iter().find(|k| k.verify(&signed.payload, &signed.signature))?;
+    let key = wanted
+        .keys
+        .iter()
+        .find(|k| k.verify(&signed.payload, &signed.signature))?;
     // Read only now: before, it is anybody's text.
     let payload: Payload = serde_json::from_slice(&signed.payload).ok()?;
     let c = payload.critical;
@@ -147,16 +150,21 @@ async fn find_in(repo: &Repo<'_>, digest: &str) -> Result<Vec<Signed>, Error> {
 
 /// By its type; where a list has no types, it must be looked at.
 fn may_be_signature(d: &Descriptor) -> bool {
-    d.artifact_type.as_deref().is_none_or(|t| t.is_empty() || t == SIGNATURE_TYPE)
+    d.artifact_type
+        .as_deref()
+        .is_none_or(|t| t.is_empty() || t == SIGNATURE_TYPE)
 }
 
 /// The signed texts of a manifest, each with its signature.
 pub(crate) fn texts(m: &Manifest) -> impl Iterator<Item = (&Descriptor, Vec<u8>)> {
-    m.layers.iter().filter(|l| l.media_type == SIMPLE_SIGNING).filter_map(|l| {
-        let text = l.annotations.get(ANNOTATION)?;
-        let signature = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
-        Some((l, signature))
-    })
+    m.layers
+        .iter()
+        .filter(|l| l.media_type == SIMPLE_SIGNING)
+        .filter_map(|l| {
+            let text = l.annotations.get(ANNOTATION)?;
+            let signature = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+            Some((l, signature))
+        })
 }
 
 /// The tag under which things about a manifest are kept where registries cannot list referrers, or as cosign does.

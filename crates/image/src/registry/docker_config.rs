@@ -89,7 +89,9 @@ pub async fn store(path: &Path, registry: &str, auth: &Auth) -> Result<Option<St
         None => entry,
     };
     let auths = document.entry("auths").or_insert_with(|| json!({}));
-    let auths = auths.as_object_mut().ok_or_else(|| bad(format!("auths in {} is no object", path.display())))?;
+    let auths = auths
+        .as_object_mut()
+        .ok_or_else(|| bad(format!("auths in {} is no object", path.display())))?;
     auths.retain(|key, _| !matches(key, registry));
     auths.insert(key_of(registry).to_owned(), entry);
     write(path, &document).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))?;
@@ -141,7 +143,10 @@ fn write(path: &Path, document: &Map<String, Value>) -> std::io::Result<()> {
     use std::io::Write;
     // A link (to a file under version control, say) stays one.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut text = serde_json::to_vec_pretty(document)?;
     text.push(b'\n');
@@ -153,14 +158,21 @@ fn write(path: &Path, document: &Map<String, Value>) -> std::io::Result<()> {
         .mode(0o600)
         .open(&part)
         .and_then(|mut f| f.write_all(&text).and_then(|()| f.sync_all()));
-    written.and_then(|()| std::fs::rename(&part, path)).inspect_err(|_| drop(std::fs::remove_file(&part)))
+    written
+        .and_then(|()| std::fs::rename(&part, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&part)))
 }
 
 impl Config {
     /// The helper that keeps a registry's credentials.
     fn helper(&self, registry: &str) -> Option<&str> {
-        let own = self.cred_helpers.get(registry).or_else(|| self.cred_helpers.get(key_of(registry)));
-        own.or(self.creds_store.as_ref()).map(String::as_str).filter(|h| !h.is_empty())
+        let own = self
+            .cred_helpers
+            .get(registry)
+            .or_else(|| self.cred_helpers.get(key_of(registry)));
+        own.or(self.creds_store.as_ref())
+            .map(String::as_str)
+            .filter(|h| !h.is_empty())
     }
 }
 

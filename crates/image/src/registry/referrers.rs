@@ -44,11 +44,16 @@ impl Repo<'_> {
         let mut all = Vec::new();
         for _ in 0..MAX_PAGES {
             let accept = HeaderValue::from_static(oci::OCI_INDEX);
-            let response = self.call(Method::GET, url.clone(), &[(ACCEPT, accept)], Body::None).await?;
+            let response = self
+                .call(Method::GET, url.clone(), &[(ACCEPT, accept)], Body::None)
+                .await?;
             // Registries that do not know the path answer in many ways.
             if matches!(
                 response.status(),
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
+                StatusCode::NOT_FOUND
+                    | StatusCode::METHOD_NOT_ALLOWED
+                    | StatusCode::BAD_REQUEST
+                    | StatusCode::NOT_IMPLEMENTED
             ) {
                 return Ok(None);
             }
@@ -105,7 +110,9 @@ impl Repo<'_> {
 fn next_page(link: &str) -> Option<String> {
     link.split(',').find_map(|one| {
         let (target, parameters) = one.split_once(';')?;
-        let is_next = parameters.split(';').any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next"));
+        let is_next = parameters
+            .split(';')
+            .any(|p| matches!(p.trim(), "rel=\"next\"" | "rel=next"));
         let target = target.trim().strip_prefix('<')?.strip_suffix('>')?;
         is_next.then(|| target.to_owned())
     })
@@ -117,7 +124,10 @@ mod tests {
 
     #[test]
     fn links() {
-        assert_eq!(next_page(r#"</v2/a/referrers/x?n=2>; rel="next""#).as_deref(), Some("/v2/a/referrers/x?n=2"));
+        assert_eq!(
+            next_page(r#"</v2/a/referrers/x?n=2>; rel="next""#).as_deref(),
+            Some("/v2/a/referrers/x?n=2")
+        );
         assert_eq!(next_page(r#"</a>; rel="prev", </b>; rel=next"#).as_deref(), Some("/b"));
         for none in ["", "</a>", "</a>; rel=\"prev\"", "/a; rel=\"next\""] {
             assert_eq!(next_page(none), None, "{none}");

@@ -117,7 +117,12 @@ impl<'c> Repo<'c> {
     }
 
     /// A registry as a whole, to ask whether it knows somebody.
-    pub(crate) async fn door(client: &'c Client, registry: &str, auth: &Auth, insecure: bool) -> Result<Repo<'c>, Error> {
+    pub(crate) async fn door(
+        client: &'c Client,
+        registry: &str,
+        auth: &Auth,
+        insecure: bool,
+    ) -> Result<Repo<'c>, Error> {
         let base = client.base(registry, insecure).await?;
         let mut repo = Repo::at(client, base, "", auth.clone(), insecure, "");
         repo.registry = registry.to_owned();
@@ -415,7 +420,9 @@ impl<'c> Repo<'c> {
                 registry,
             },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied {
-                what: format!("{}/{}", self.registry, self.name).trim_end_matches('/').to_owned(),
+                what: format!("{}/{}", self.registry, self.name)
+                    .trim_end_matches('/')
+                    .to_owned(),
                 registry,
                 why,
             },

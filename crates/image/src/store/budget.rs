@@ -74,7 +74,10 @@ impl ImageStore {
     /// Drops the notes on images that are gone.
     pub(super) fn forget_uses(&self) {
         for path in list(&self.root.join("used")).unwrap_or_default() {
-            let hex = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let hex = path
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default();
             if !self.image_path(&hex).exists() {
                 let _ = fs::remove_file(&path);
             }
@@ -153,10 +156,14 @@ mod tests {
             .map(|(n, s)| (Name::Layer(n.into()), s))
             .into();
         let all = |kept: &str| {
-            [('a', 3, ["base", "a"]), ('b', 1, ["base", "b"]), ('c', 2, ["base", "c"])]
-                .map(|(c, t, l)| image(c, t, kept.contains(c), &l))
-                .into_iter()
-                .collect::<Vec<_>>()
+            [
+                ('a', 3, ["base", "a"]),
+                ('b', 1, ["base", "b"]),
+                ('c', 2, ["base", "c"]),
+            ]
+            .map(|(c, t, l)| image(c, t, kept.contains(c), &l))
+            .into_iter()
+            .collect::<Vec<_>>()
         };
         assert_eq!(choose(all(""), &sizes, 160), []);
         assert_eq!(choose(all(""), &sizes, 159), [id('b')]);

@@ -18,9 +18,7 @@ use super::import::BUFFER;
 use crate::erofs::OnlyFile;
 use crate::layer::decompress;
 use crate::tarstream::write::{Header, padding};
-use crate::{
-    DiskFormat, DiskRecord, Error, ImageConfig, ImageId, ImageRecord, Platform, Referrer, Verified, disk,
-};
+use crate::{DiskFormat, DiskRecord, Error, ImageConfig, ImageId, ImageRecord, Platform, Referrer, Verified, disk};
 
 /// Zeros are left out in units of this size.
 const PIECE: usize = 64 << 10;

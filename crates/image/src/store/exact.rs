@@ -30,7 +30,12 @@ pub(super) async fn blob(
     for source in &record.sources {
         match fetched(store, source, blob).await {
             Ok(file) => return Ok(file),
-            Err(e) => why = format!("{source}, from where it came, does not give its layer {}: {e}", blob.digest),
+            Err(e) => {
+                why = format!(
+                    "{source}, from where it came, does not give its layer {}: {e}",
+                    blob.digest
+                )
+            }
         }
     }
     Err(Error::NotExact {

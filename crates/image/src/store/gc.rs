@@ -56,7 +56,11 @@ impl ImageStore {
                 .filter(|r| same && !record.referrers.iter().any(|n| n.digest == r.digest))
                 .collect();
             record.referrers.extend(more);
-            let more: Vec<_> = old.verified.into_iter().filter(|v| !record.verified.contains(v)).collect();
+            let more: Vec<_> = old
+                .verified
+                .into_iter()
+                .filter(|v| !record.verified.contains(v))
+                .collect();
             record.verified.extend(more);
         }
         self.write_whole(&oci::json(&record)?, &self.image_path(record.image_id.hex()))?;

@@ -25,8 +25,8 @@ use biga_model::Reference;
 use parking_lot::Mutex;
 
 use crate::layer::Limits;
-use crate::registry::{Auth, Client, Repo};
 use crate::policy::Policy;
+use crate::registry::{Auth, Client, Repo};
 use crate::{Error, ImageConfig, ImageId, ImageRecord, Platform};
 
 mod assemble;

@@ -253,7 +253,10 @@ async fn layer(
         match fetch_layer(store, sources, blob, diff_id, &tell).await {
             // A mirror may be damaged, or lie: the next may not.
             Err(e @ (Error::Mismatch { .. } | Error::Layer { .. })) if sources.len() > 1 => {
-                tracing::warn!("{} does not give what it should: {e}; asking the next", sources[0].registry);
+                tracing::warn!(
+                    "{} does not give what it should: {e}; asking the next",
+                    sources[0].registry
+                );
                 sources = &sources[1..];
             }
             other => break other?,

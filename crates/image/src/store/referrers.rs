@@ -36,7 +36,9 @@ struct Found {
 /// Config and layers of a referrer's manifest.
 pub(super) fn parts(manifest: &[u8]) -> impl Iterator<Item = Descriptor> + use<> {
     let parsed: Option<Manifest> = serde_json::from_slice(manifest).ok();
-    let all: Vec<Descriptor> = parsed.map(|m| m.layers.into_iter().chain([m.config]).collect()).unwrap_or_default();
+    let all: Vec<Descriptor> = parsed
+        .map(|m| m.layers.into_iter().chain([m.config]).collect())
+        .unwrap_or_default();
     all.into_iter().filter(|d| crate::digest::is_digest(&d.digest))
 }
 
@@ -110,7 +112,11 @@ fn found(bytes: &Bytes, media_type: &str, digest: &str, subject: &str, tag: Opti
 
 /// Everything that refers to these manifests, and to what refers to them.
 async fn all_of(sources: &[Repo<'_>], subjects: &[&str]) -> Result<Vec<Found>, Error> {
-    let mut todo: Vec<String> = subjects.iter().filter(|s| !s.is_empty()).map(|s| (*s).to_owned()).collect();
+    let mut todo: Vec<String> = subjects
+        .iter()
+        .filter(|s| !s.is_empty())
+        .map(|s| (*s).to_owned())
+        .collect();
     let mut seen: HashSet<String> = HashSet::new();
     let mut all = Vec::new();
     while let Some(subject) = todo.pop() {
@@ -119,7 +125,10 @@ async fn all_of(sources: &[Repo<'_>], subjects: &[&str]) -> Result<Vec<Found>, E
                 continue;
             }
             if all.len() >= MAX_COUNT {
-                tracing::warn!("more than {MAX_COUNT} things refer to {}: the rest is left out", subjects[0]);
+                tracing::warn!(
+                    "more than {MAX_COUNT} things refer to {}: the rest is left out",
+                    subjects[0]
+                );
                 return Ok(all);
             }
             todo.push(f.referrer.digest.clone());
@@ -143,7 +152,11 @@ pub(super) async fn fetch_all(
         let size: u64 = parts.iter().fold(f.referrer.size, |n, d| n.saturating_add(d.size));
         total = total.saturating_add(size);
         if parts.len() > MAX_PARTS || total > MAX_TOTAL || parts.iter().any(|d| d.size > MAX_PART) {
-            tracing::warn!("{} ({} bytes) is too large to be kept with the image: left out", f.referrer.digest, size);
+            tracing::warn!(
+                "{} ({} bytes) is too large to be kept with the image: left out",
+                f.referrer.digest,
+                size
+            );
             total -= size.min(total);
             continue;
         }

@@ -46,9 +46,7 @@ pub(super) fn encode(text: &[u8], is_default: bool) -> Option<Vec<u8>> {
 /// Tag, id and permissions of one line.
 fn entry(line: &str) -> Option<(u16, u32, u16)> {
     let parts: Vec<&str> = line.split(':').collect();
-    let (&[kind, who, perm], number) = (parts.get(..3)?.first_chunk::<3>()?, parts.get(3)) else {
-        return None;
-    };
+    let (&[kind, who, perm], number) = (parts.first_chunk::<3>()?, parts.get(3));
     let id = match (who, number) {
         ("", None) => NO_ID,
         ("", Some(_)) => return None,
@@ -70,11 +68,14 @@ fn entry(line: &str) -> Option<(u16, u32, u16)> {
 /// `rwx` with dashes for what is not given.
 fn permissions(text: &str) -> Option<u16> {
     let bytes: &[u8; 3] = text.as_bytes().try_into().ok()?;
-    bytes.iter().zip([(b'r', 4), (b'w', 2), (b'x', 1)]).try_fold(0, |all, (&b, (letter, bit))| match b {
-        b'-' => Some(all),
-        b if b == letter => Some(all | bit),
-        _ => None,
-    })
+    bytes
+        .iter()
+        .zip([(b'r', 4), (b'w', 2), (b'x', 1)])
+        .try_fold(0, |all, (&b, (letter, bit))| match b {
+            b'-' => Some(all),
+            b if b == letter => Some(all | bit),
+            _ => None,
+        })
 }
 
 #[cfg(test)]
@@ -83,12 +84,19 @@ mod tests {
 
     #[test]
     fn lists() {
-        let full = encode(b"other::---,user::rw-,user:5:r-x,group::r--,user:3:-w-,mask::rwx", false).unwrap();
+        let full = encode(
+            b"other::---,user::rw-,user:5:r-x,group::r--,user:3:-w-,mask::rwx",
+            false,
+        )
+        .unwrap();
         assert_eq!(full.len(), 4 + 6 * 8);
         let tags: Vec<u16> = full[4..].chunks(8).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
         assert_eq!(tags, [USER_OBJ, USER, USER, GROUP_OBJ, MASK, OTHER]);
         assert_eq!(full[12..20], [2, 0, 2, 0, 3, 0, 0, 0]);
-        assert_eq!(encode(b"u::rwx\ng::r-x # remark\no::r-x\n", true).unwrap().len(), 4 + 3 * 8);
+        assert_eq!(
+            encode(b"u::rwx\ng::r-x # remark\no::r-x\n", true).unwrap().len(),
+            4 + 3 * 8
+        );
         // No more than the mode says.
         assert_eq!(encode(b"user::rwx,group::r-x,other::r-x", false), None);
         for bad in [

@@ -8,7 +8,11 @@ use biga_image::{ImageId, ImageRecord};
 use crate::support::*;
 
 async fn image(s: &Store, seed: u64) -> ImageRecord {
-    s.import(TarBuilder::new().file("data", &noise(400_000, seed)).end(), &format!("{seed}")).await
+    s.import(
+        TarBuilder::new().file("data", &noise(400_000, seed)).end(),
+        &format!("{seed}"),
+    )
+    .await
 }
 
 fn ids(all: &[&ImageRecord]) -> HashSet<ImageId> {
@@ -37,7 +41,10 @@ async fn the_least_recently_used_go() {
     assert!(s.store.usage().unwrap() <= 1_500_000 && s.store.over_budget(&HashSet::new()).unwrap().is_empty());
     assert_eq!(s.files("used"), [a.image_id.hex()]);
     s.store.gc(&ids(&[&c, &d])).await.unwrap();
-    assert!(s.files("used").is_empty(), "a note on an image that is gone is of no use");
+    assert!(
+        s.files("used").is_empty(),
+        "a note on an image that is gone is of no use"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,8 +52,15 @@ async fn what_was_used_a_moment_ago_is_not_collected() {
     let s = Store::with(|o| o.gc_grace = Duration::from_secs(3600));
     let image = image(&s, 1).await;
     let old = std::time::SystemTime::now() - Duration::from_secs(7200);
-    let file = |dir: &str, name: String| std::fs::File::options().write(true).open(s.dir.path().join(dir).join(name)).unwrap();
-    file("images", format!("{}.json", image.image_id.hex())).set_modified(old).unwrap();
+    let file = |dir: &str, name: String| {
+        std::fs::File::options()
+            .write(true)
+            .open(s.dir.path().join(dir).join(name))
+            .unwrap()
+    };
+    file("images", format!("{}.json", image.image_id.hex()))
+        .set_modified(old)
+        .unwrap();
     s.store.touch(&image.image_id);
     assert_eq!(s.store.gc(&HashSet::new()).await.unwrap().images, 0);
     file("used", image.image_id.hex().to_owned()).set_modified(old).unwrap();

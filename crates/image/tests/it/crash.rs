@@ -57,7 +57,9 @@ async fn work(store: &Arc<ImageStore>, host: &str) -> Result<(), Error> {
     let pulled = pull(store, host).await?;
     store.remove(&a.image_id).await?;
     let c = import(2, "c").await?;
-    store.gc(&HashSet::from([pulled.image_id.clone(), c.image_id.clone()])).await?;
+    store
+        .gc(&HashSet::from([pulled.image_id.clone(), c.image_id.clone()]))
+        .await?;
     assert!(store.get(&b.image_id).is_err());
     store.remove(&c.image_id).await?;
     Ok(())
@@ -68,7 +70,9 @@ async fn pull(store: &Arc<ImageStore>, host: &str) -> Result<biga_image::ImageRe
         platform: Some("linux/amd64".parse().unwrap()),
         ..PullOptions::default()
     };
-    store.pull(&format!("{host}/app").parse().unwrap(), &options, |_| {}).await
+    store
+        .pull(&format!("{host}/app").parse().unwrap(), &options, |_| {})
+        .await
 }
 
 fn child(dir: &Path, host: &str) -> Command {
@@ -96,7 +100,10 @@ async fn check(dir: &Path, host: &str, when: &str) {
     }
     let keep = all.iter().map(|r| r.image_id.clone()).collect();
     store.gc(&keep).await.unwrap();
-    let layers: HashSet<_> = all.iter().flat_map(|r| r.layers.iter().map(|l| l.diff_id.clone())).collect();
+    let layers: HashSet<_> = all
+        .iter()
+        .flat_map(|r| r.layers.iter().map(|l| l.diff_id.clone()))
+        .collect();
     assert_eq!(count("layers"), 3 * layers.len(), "{when}");
     assert_eq!(count("blobs/sha256"), 2 * all.len(), "{when}");
     // The pull that was broken off goes through now.
@@ -123,7 +130,10 @@ async fn at_every_step() {
     let mut step = 0;
     loop {
         let dir = tempfile::tempdir().unwrap();
-        let out = child(dir.path(), &fake.host).env(STEP, step.to_string()).output().unwrap();
+        let out = child(dir.path(), &fake.host)
+            .env(STEP, step.to_string())
+            .output()
+            .unwrap();
         let when = format!("before step {step}");
         check(dir.path(), &fake.host, &when).await;
         if out.status.success() {

@@ -74,7 +74,9 @@ async fn the_file_keeps_and_forgets() {
     let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
     assert!(is(&lookup(&file, "r.example").await.unwrap(), "ann", "p:w"));
-    store(&file, "docker.io", &Auth::Identity("token".into())).await.unwrap();
+    store(&file, "docker.io", &Auth::Identity("token".into()))
+        .await
+        .unwrap();
     assert!(matches!(lookup(&file, "docker.io").await.unwrap(), Auth::Identity(t) if t == "token"));
     // What else is in it stays, and an entry by address is the same registry.
     fs::write(
@@ -84,7 +86,10 @@ async fn the_file_keeps_and_forgets() {
     .unwrap();
     store(&file, "r.example", &basic("ann", "new")).await.unwrap();
     let text = fs::read_to_string(&file).unwrap();
-    assert!(text.contains("HttpHeaders") && text.contains("psFormat") && !text.contains("https://r.example"), "{text}");
+    assert!(
+        text.contains("HttpHeaders") && text.contains("psFormat") && !text.contains("https://r.example"),
+        "{text}"
+    );
     assert!(is(&lookup(&file, "r.example").await.unwrap(), "ann", "new"));
     assert!(erase(&file, "r.example").await.unwrap());
     assert!(!erase(&file, "r.example").await.unwrap());
@@ -109,13 +114,22 @@ async fn helpers_keep_and_forget() {
     let file = dir.path().join("config.json");
     fs::write(
         &file,
-        format!(r#"{{"credHelpers":{{"r.example:5000":"{}"}},"credsStore":"{}"}}"#, own.name, all.name),
+        format!(
+            r#"{{"credHelpers":{{"r.example:5000":"{}"}},"credsStore":"{}"}}"#,
+            own.name, all.name
+        ),
     )
     .unwrap();
     for (registry, helper) in [("r.example:5000", &own), ("other.example", &all), ("docker.io", &all)] {
         assert!(matches!(lookup(&file, registry).await.unwrap(), Auth::Anonymous));
-        assert_eq!(store(&file, registry, &basic("ann", "s3cret")).await.unwrap().as_ref(), Some(&helper.name));
-        assert!(is(&lookup(&file, registry).await.unwrap(), "ann", "s3cret"), "{registry}");
+        assert_eq!(
+            store(&file, registry, &basic("ann", "s3cret")).await.unwrap().as_ref(),
+            Some(&helper.name)
+        );
+        assert!(
+            is(&lookup(&file, registry).await.unwrap(), "ann", "s3cret"),
+            "{registry}"
+        );
         assert_eq!(fs::read_dir(helper.kept.path()).unwrap().count(), 1, "{registry}");
         assert!(!fs::read_to_string(&file).unwrap().contains("s3cret"));
         store(&file, registry, &Auth::Identity("tok".into())).await.unwrap();
@@ -142,17 +156,28 @@ async fn a_registry_is_asked_with_what_is_kept() {
     let s = Store::with(|o| o.credentials = Some(file.clone()));
     let image = s.import(TarBuilder::new().file("x", b"1").end(), "app").await;
     let name = registry.reference("app:1");
-    let push = async || s.store.push(&image.image_id, &name, &PushOptions::default(), |_| {}).await;
+    let push = async || {
+        s.store
+            .push(&image.image_id, &name, &PushOptions::default(), |_| {})
+            .await
+    };
     assert!(matches!(push().await, Err(Error::Denied { .. })));
     assert!(matches!(
         s.store.check_login(&registry.host, &basic("me", "wrong")).await,
         Err(Error::Denied { .. })
     ));
-    s.store.check_login(&registry.host, &basic("me", "secret")).await.unwrap();
+    s.store
+        .check_login(&registry.host, &basic("me", "secret"))
+        .await
+        .unwrap();
     store(&file, &registry.host, &basic("me", "secret")).await.unwrap();
     push().await.unwrap();
     // And with a helper, for a pull.
-    fs::write(&file, format!(r#"{{"credHelpers":{{"{}":"{}"}}}}"#, registry.host, helper.name)).unwrap();
+    fs::write(
+        &file,
+        format!(r#"{{"credHelpers":{{"{}":"{}"}}}}"#, registry.host, helper.name),
+    )
+    .unwrap();
     let pull = async || {
         let empty = Store::with(|o| o.credentials = Some(file.clone()));
         empty.store.pull(&name, &PullOptions::default(), |_| {}).await
@@ -165,5 +190,8 @@ async fn a_registry_is_asked_with_what_is_kept() {
         auth: basic("me", "wrong"),
         ..PullOptions::default()
     };
-    assert!(matches!(s.store.pull(&name, &wrong, |_| {}).await, Err(Error::Denied { .. })));
+    assert!(matches!(
+        s.store.pull(&name, &wrong, |_| {}).await,
+        Err(Error::Denied { .. })
+    ));
 }

@@ -20,7 +20,9 @@ const SEED: &str = "BIGA_FUZZ_SEED";
 const LOOK: usize = 400;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    std::env::var(name)
+        .ok()
+        .map(|v| v.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 /// Tries until the time is up. `make` builds an input.
@@ -38,7 +40,10 @@ fn tries(name: &str, target: impl Fn(&[u8]), make: impl Fn(&mut StdRng) -> Vec<u
                 .and_then(|f| Ok(f.keep()?))
                 .unwrap();
             file.write_all(&input).unwrap();
-            panic!("{name} failed at try {count} with {SEED}={seed}; the input is in {}", path.display());
+            panic!(
+                "{name} failed at try {count} with {SEED}={seed}; the input is in {}",
+                path.display()
+            );
         }
         count += 1;
     }
@@ -78,7 +83,11 @@ fn mutilate(bytes: &mut Vec<u8>, rng: &mut StdRng, words: &[&[u8]]) {
 }
 
 fn target(name: &str) -> Target {
-    TARGETS.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no target {name}")).1
+    TARGETS
+        .iter()
+        .find(|(n, _)| *n == name)
+        .unwrap_or_else(|| panic!("no target {name}"))
+        .1
 }
 
 /// A target with specimens of its own.
@@ -100,7 +109,17 @@ const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 
 #[test]
 fn every_target_is_fuzzed() {
-    let here = ["layer", "split", "manifest", "config", "reference", "challenge", "docker_config", "disk", "policy_key"];
+    let here = [
+        "layer",
+        "split",
+        "manifest",
+        "config",
+        "reference",
+        "challenge",
+        "docker_config",
+        "disk",
+        "policy_key",
+    ];
     assert_eq!(TARGETS.map(|(n, _)| n), here);
 }
 
@@ -113,7 +132,16 @@ fn manifests() {
         r#"{{"schemaVersion":2,"manifests":[{{"digest":"{DIGEST}","size":1,"platform":{{"os":"linux","architecture":"amd64","variant":"v2"}}}},{{"digest":"{DIGEST}","size":18446744073709551615}}]}}"#
     );
     let error = br#"{"errors":[{"code":"DENIED","message":"no"}]}"#;
-    let words: [&[u8]; 8] = [b"null", b"[]", b"{}", b"-1", b"1e999", b"\"\"", b"\"manifests\":[],", b"sha256:"];
+    let words: [&[u8]; 8] = [
+        b"null",
+        b"[]",
+        b"{}",
+        b"-1",
+        b"1e999",
+        b"\"\"",
+        b"\"manifests\":[],",
+        b"sha256:",
+    ];
     specimens("manifest", &[manifest.as_bytes(), index.as_bytes(), error], &words);
     let config = format!(
         r#"{{"architecture":"amd64","os":"linux","created":"2024-01-01T00:00:00Z","config":{{"Env":["A=b"],"ExposedPorts":{{"80/tcp":{{}}}},"Labels":null,"Volumes":{{"/v":{{}}}},"Healthcheck":{{"Test":["NONE"]}}}},"rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}},"history":[{{"created_by":"x","empty_layer":true}}]}}"#
@@ -124,8 +152,25 @@ fn manifests() {
 #[test]
 fn names_and_logins() {
     let digest = format!("a/b@{DIGEST}");
-    let words: [&[u8]; 9] = [b":", b"/", b"@", b"sha256:", b"docker.io/", b"library/", b"..", b"[::1]", b"localhost:5000"];
-    let references: [&[u8]; 6] = [b"busybox", b"r.example:5000/a/b:c", digest.as_bytes(), b"[::1]:5/x", b"linux/arm/v7", b"x86_64"];
+    let words: [&[u8]; 9] = [
+        b":",
+        b"/",
+        b"@",
+        b"sha256:",
+        b"docker.io/",
+        b"library/",
+        b"..",
+        b"[::1]",
+        b"localhost:5000",
+    ];
+    let references: [&[u8]; 6] = [
+        b"busybox",
+        b"r.example:5000/a/b:c",
+        digest.as_bytes(),
+        b"[::1]:5/x",
+        b"linux/arm/v7",
+        b"x86_64",
+    ];
     specimens("reference", &references, &words);
     let words: [&[u8]; 6] = [b"\"", b",", b"=", b"Bearer ", b"realm=", b"\\\""];
     let challenges: [&[u8]; 4] = [
@@ -152,9 +197,18 @@ fn disks_and_keys() {
     qcow2[104..112].copy_from_slice(&[0x68, 0x03, 0xf8, 0x57, 0, 0, 0, 8]);
     let words: [&[u8]; 5] = [b"QFI\xfb", &[0xE2, 0x79, 0x2A, 0xCA], b"vhdxfile", b"KDMV", &[0xff; 8]];
     specimens("disk", &[&qcow2, b"vhdxfile", &[0; 512]], &words);
-    let keys = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519]
-        .map(|a| [rcgen::KeyPair::generate_for(a).unwrap().subject_public_key_info(), vec![1; 80]].concat());
-    specimens("policy_key", &[&keys[0], &keys[1]], &[&[0x30, 0x82], &[0x03, 0x42, 0x00]]);
+    let keys = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519].map(|a| {
+        [
+            rcgen::KeyPair::generate_for(a).unwrap().subject_public_key_info(),
+            vec![1; 80],
+        ]
+        .concat()
+    });
+    specimens(
+        "policy_key",
+        &[&keys[0], &keys[1]],
+        &[&[0x30, 0x82], &[0x03, 0x42, 0x00]],
+    );
 }
 
 /// An entry's header with its checksum.
@@ -197,7 +251,18 @@ fn checksum(h: &mut [u8]) {
 
 fn path(rng: &mut StdRng) -> Vec<u8> {
     let parts: [&[u8]; 12] = [
-        b"a", b"b", b"c", b"dir", b".wh.a", b".wh.dir", b".wh..wh..opq", b"..", b".", b"", b"disk", &[b'n'; 90],
+        b"a",
+        b"b",
+        b"c",
+        b"dir",
+        b".wh.a",
+        b".wh.dir",
+        b".wh..wh..opq",
+        b"..",
+        b".",
+        b"",
+        b"disk",
+        &[b'n'; 90],
     ];
     // The odd ones less often: a tar that is refused at its first entry teaches nothing.
     let pick = |rng: &mut StdRng| match rng.random_range(0..40) {
@@ -228,17 +293,29 @@ fn pax(rng: &mut StdRng) -> Vec<u8> {
         let (key, value): (&[u8], Vec<u8>) = match rng.random_range(0..10) {
             0 => (b"path", path(rng)),
             1 => (b"linkpath", path(rng)),
-            2 => (b"mtime", format!("{}.{}", rng.random_range(-9..9), rng.random::<u16>()).into()),
+            2 => (
+                b"mtime",
+                format!("{}.{}", rng.random_range(-9..9), rng.random::<u16>()).into(),
+            ),
             3 => (b"uid", format!("{}", rng.random::<u32>()).into()),
             4 => (b"SCHILY.xattr.user.x", noise(rng.random_range(0..300), 1)),
             5 => (b"SCHILY.xattr.trusted.overlay.opaque", b"y".to_vec()),
-            6 => (b"SCHILY.acl.access", b"user::rw-,user:1:r--,group::r--,mask::r--,other::r--".to_vec()),
+            6 => (
+                b"SCHILY.acl.access",
+                b"user::rw-,user:1:r--,group::r--,mask::r--,other::r--".to_vec(),
+            ),
             7 => (b"GNU.sparse.map", b"0,1,4096,3".to_vec()),
-            8 => (b"GNU.sparse.realsize", format!("{}", rng.random_range(0..100_000)).into()),
+            8 => (
+                b"GNU.sparse.realsize",
+                format!("{}", rng.random_range(0..100_000)).into(),
+            ),
             _ => (b"comment", noise(rng.random_range(0..50), 2)),
         };
         let rest = key.len() + value.len() + 3;
-        let len = (1..).map(|d| rest + d).find(|n| n.to_string().len() + rest == *n).unwrap();
+        let len = (1..)
+            .map(|d| rest + d)
+            .find(|n| n.to_string().len() + rest == *n)
+            .unwrap();
         all.extend([format!("{len} ").as_bytes(), key, b"=", &value, b"\n"].concat());
     }
     all
@@ -276,7 +353,12 @@ fn random_tar(rng: &mut StdRng) -> Vec<u8> {
 fn layer_input(rng: &mut StdRng) -> Vec<u8> {
     let mut tar = random_tar(rng);
     if rng.random_ratio(1, 3) {
-        let words: [&[u8]; 4] = [b"ustar\x0000", &[0; 512], b"77777777777\0", &[0x80, 0, 0, 0, 0, 0, 0, 0]];
+        let words: [&[u8]; 4] = [
+            b"ustar\x0000",
+            &[0; 512],
+            b"77777777777\0",
+            &[0x80, 0, 0, 0, 0, 0, 0, 0],
+        ];
         mutilate(&mut tar, rng, &words);
         if rng.random() {
             for at in (0..tar.len().saturating_sub(511)).step_by(512) {
@@ -320,14 +402,24 @@ fn layers_before_fsck() {
     tries("fsck", check, |rng| {
         every_eighth.set(every_eighth.get() + 1);
         // The program takes longer than what it checks.
-        if every_eighth.get() % 8 == 0 { layer_input(rng) } else { Vec::new() }
+        if every_eighth.get() % 8 == 0 {
+            layer_input(rng)
+        } else {
+            Vec::new()
+        }
     });
     assert!(taken.get() > 5, "only {} layers were taken", taken.get());
 }
 
 #[test]
 fn splits() {
-    let l = layer(&TarBuilder::new().file("a", &noise(5000, 1)).file("b", b"small").symlink("c", "a").end());
+    let l = layer(
+        &TarBuilder::new()
+            .file("a", &noise(5000, 1))
+            .file("b", b"small")
+            .symlink("c", "a")
+            .end(),
+    );
     let (split, image) = (std::fs::read(l.split()).unwrap(), std::fs::read(l.image()).unwrap());
     let both = |split: &[u8]| {
         let mut image = image.clone();
@@ -349,7 +441,14 @@ fn splits() {
             let mut table = noise(rng.random_range(1..60), rng.random());
             table[0] &= 0x7f;
             let table = zstd::encode_all(&table[..], 1).unwrap();
-            s = [&frame[..], &table, &(frame.len() as u64).to_le_bytes(), &[9; 8], b"BIGASPL1"].concat();
+            s = [
+                &frame[..],
+                &table,
+                &(frame.len() as u64).to_le_bytes(),
+                &[9; 8],
+                b"BIGASPL1",
+            ]
+            .concat();
         }
         both(&s)
     });

@@ -17,5 +17,5 @@ mod registry;
 mod resilience;
 mod shapes;
 mod signer;
-mod tls;
 mod support;
+mod tls;

@@ -25,9 +25,14 @@ async fn pull(s: &Store, name: &biga_model::Reference) -> Result<ImageRecord, Er
 /// An image in a registry; its digest.
 async fn pushed(registry: &Registry, name: &str, seed: u64) -> String {
     let s = Store::new();
-    let image = s.import(TarBuilder::new().file("app", &noise(2000, seed)).end(), "app").await;
+    let image = s
+        .import(TarBuilder::new().file("app", &noise(2000, seed)).end(), "app")
+        .await;
     let name = registry.reference(name);
-    let pushed = s.store.push(&image.image_id, &name, &PushOptions::default(), |_| {}).await;
+    let pushed = s
+        .store
+        .push(&image.image_id, &name, &PushOptions::default(), |_| {})
+        .await;
     pushed.unwrap().manifest_digest
 }
 
@@ -57,12 +62,19 @@ async fn what_is_signed_comes_in() {
         let json = format!(r#"{{"default":"reject","rules":{{"{own}":{{"signedBy":{{"keys":["KEYS/{file}"]}}}}}}}}"#);
         let s = store(keys.path(), &json);
         let why = refusal(pull(&s, &name).await);
-        assert!(s.files("layers").is_empty() && s.files("images").is_empty(), "{file}: {why}");
+        assert!(
+            s.files("layers").is_empty() && s.files("images").is_empty(),
+            "{file}: {why}"
+        );
 
         let text = payload(&own, &digest);
         signature(&text, &signer.sign(&text), None).put(&registry.host, "team/app", Some(&tag(&digest, ".sig")));
         let record = pull(&s, &name).await.unwrap();
-        assert_eq!((record.verified.len(), record.verified[0].digest.as_str()), (1, digest.as_str()), "{file}");
+        assert_eq!(
+            (record.verified.len(), record.verified[0].digest.as_str()),
+            (1, digest.as_str()),
+            "{file}"
+        );
         s.store.policy().allows_run(&record, Some(&name)).unwrap();
         // Under another name it is refused, and with no name it goes by where it came from.
         let other = registry.reference("other/app:1");
@@ -78,20 +90,50 @@ async fn what_openssl_signed() {
     let p = |n: &str| keys.path().join(n);
     let digest = pushed(&registry, "app:1", 2).await;
     let own = format!("{}/app", registry.host);
-    run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(&p("ec"))]);
-    run("openssl", &["ec", "-in", str(&p("ec")), "-pubout", "-out", str(&p("ec.pub"))]);
+    run(
+        "openssl",
+        &[
+            "ecparam",
+            "-name",
+            "prime256v1",
+            "-genkey",
+            "-noout",
+            "-out",
+            str(&p("ec")),
+        ],
+    );
+    run(
+        "openssl",
+        &["ec", "-in", str(&p("ec")), "-pubout", "-out", str(&p("ec.pub"))],
+    );
     run("openssl", &["genrsa", "-out", str(&p("rsa")), "2048"]);
-    run("openssl", &["rsa", "-in", str(&p("rsa")), "-pubout", "-out", str(&p("rsa.pub"))]);
+    run(
+        "openssl",
+        &["rsa", "-in", str(&p("rsa")), "-pubout", "-out", str(&p("rsa.pub"))],
+    );
     let text = payload(&own, &digest);
     std::fs::write(p("text"), &text).unwrap();
     for key in ["ec", "rsa"] {
         let file = p("signature");
-        run("openssl", &["dgst", "-sha256", "-sign", str(&p(key)), "-out", str(&file), str(&p("text"))]);
+        run(
+            "openssl",
+            &[
+                "dgst",
+                "-sha256",
+                "-sign",
+                str(&p(key)),
+                "-out",
+                str(&file),
+                str(&p("text")),
+            ],
+        );
         let bytes = std::fs::read(&file).unwrap();
         signature(&text, &bytes, None).put(&registry.host, "app", Some(&tag(&digest, ".sig")));
         let json = format!(r#"{{"default":{{"signedBy":{{"keys":["{key}.pub"]}}}}}}"#);
         let s = store(keys.path(), &json);
-        pull(&s, &registry.reference("app:1")).await.unwrap_or_else(|e| panic!("{key}: {e}"));
+        pull(&s, &registry.reference("app:1"))
+            .await
+            .unwrap_or_else(|e| panic!("{key}: {e}"));
     }
     assert!(Command::new("openssl").arg("version").status().unwrap().success());
 }
@@ -109,14 +151,28 @@ async fn signatures_that_do_not_count() {
     let s = store(keys.path(), r#"{"default":{"signedBy":{"keys":["a.pub"]}}}"#);
     assert!(refusal(pull(&s, &name).await).contains("not signed"));
     let good = payload(&own, &digest);
-    let replaced = String::from_utf8(good.clone()).unwrap().replace("cosign container image signature", "something else");
+    let replaced = String::from_utf8(good.clone())
+        .unwrap()
+        .replace("cosign container image signature", "something else");
     let cases: [(&str, Vec<u8>, Vec<u8>); 6] = [
         ("another's key", good.clone(), stranger.sign(&good)),
-        ("another image", payload(&own, &other), signer.sign(&payload(&own, &other))),
-        ("another name", payload("evil.example/app", &digest), signer.sign(&payload("evil.example/app", &digest))),
+        (
+            "another image",
+            payload(&own, &other),
+            signer.sign(&payload(&own, &other)),
+        ),
+        (
+            "another name",
+            payload("evil.example/app", &digest),
+            signer.sign(&payload("evil.example/app", &digest)),
+        ),
         ("another text", good.clone(), signer.sign(b"another text")),
         ("no document", b"hello".to_vec(), signer.sign(b"hello")),
-        ("another type", replaced.clone().into_bytes(), signer.sign(replaced.as_bytes())),
+        (
+            "another type",
+            replaced.clone().into_bytes(),
+            signer.sign(replaced.as_bytes()),
+        ),
     ];
     for (what, text, bytes) in cases {
         signature(&text, &bytes, None).put(&registry.host, "app", Some(&tag(&digest, ".sig")));
@@ -127,9 +183,17 @@ async fn signatures_that_do_not_count() {
     let text = payload("first.example/app", &digest);
     signature(&text, &signer.sign(&text), None).put(&registry.host, "app", Some(&tag(&digest, ".sig")));
     refusal(pull(&s, &name).await);
-    for (identity, taken) in [("first.example/app", true), ("any", true), ("second.example/app", false)] {
+    for (identity, taken) in [
+        ("first.example/app", true),
+        ("any", true),
+        ("second.example/app", false),
+    ] {
         let json = format!(r#"{{"default":{{"signedBy":{{"keys":["b.pub","a.pub"],"identity":"{identity}"}}}}}}"#);
-        assert_eq!(pull(&store(keys.path(), &json), &name).await.is_ok(), taken, "{identity}");
+        assert_eq!(
+            pull(&store(keys.path(), &json), &name).await.is_ok(),
+            taken,
+            "{identity}"
+        );
     }
 }
 
@@ -154,7 +218,8 @@ async fn signatures_among_referrers_and_of_indexes() {
         let text = payload("", &subject);
         let a = signature(&text, &signer.sign(&text), Some((&subject, c.manifest.len())));
         for b in &a.blobs {
-            all.files.insert(format!("/v2/app/blobs/{}", sha(b)), (String::new(), b.clone()));
+            all.files
+                .insert(format!("/v2/app/blobs/{}", sha(b)), (String::new(), b.clone()));
         }
         all.manifest("unused", a.manifest.clone());
         let list = format!(
@@ -166,14 +231,27 @@ async fn signatures_among_referrers_and_of_indexes() {
         )
         .into_bytes();
         match api {
-            true => drop(all.files.insert(format!("/v2/app/referrers/{subject}"), (INDEX.into(), list))),
+            true => drop(
+                all.files
+                    .insert(format!("/v2/app/referrers/{subject}"), (INDEX.into(), list)),
+            ),
             false => all.manifest(&tag(&subject, ""), list),
         }
         let fake = Fake::start(move |a| all.reply(a));
-        let s = store(keys.path(), r#"{"default":{"signedBy":{"keys":["a.pub"],"identity":"any"}}}"#);
-        let options = PullOptions { platform: Some("linux/amd64".parse().unwrap()), ..PullOptions::default() };
+        let s = store(
+            keys.path(),
+            r#"{"default":{"signedBy":{"keys":["a.pub"],"identity":"any"}}}"#,
+        );
+        let options = PullOptions {
+            platform: Some("linux/amd64".parse().unwrap()),
+            ..PullOptions::default()
+        };
         let record = s.store.pull(&fake.reference("app"), &options, |_| {}).await;
-        assert_eq!(record.unwrap_or_else(|e| panic!("{what}: {e}")).verified[0].digest, subject, "{what}");
+        assert_eq!(
+            record.unwrap_or_else(|e| panic!("{what}: {e}")).verified[0].digest,
+            subject,
+            "{what}"
+        );
     }
 }
 
@@ -183,16 +261,25 @@ async fn registries_and_archives_are_refused() {
     pushed(&registry, "good/app:1", 5).await;
     pushed(&registry, "bad/app:1", 6).await;
     let keys = tempfile::tempdir().unwrap();
-    let json = format!(r#"{{"default":"reject","rules":{{"{}/good":"accept"}}}}"#, registry.host);
+    let json = format!(
+        r#"{{"default":"reject","rules":{{"{}/good":"accept"}}}}"#,
+        registry.host
+    );
     let s = store(keys.path(), &json);
     let good = pull(&s, &registry.reference("good/app:1")).await.unwrap();
     s.store.policy().allows_run(&good, None).unwrap();
     let why = refusal(pull(&s, &registry.reference("bad/app:1")).await);
     assert!(why.contains("policy.yaml"), "{why}");
     let tar = TarBuilder::new().file("x", b"").end();
-    let imported = s.store.import_rootfs(std::io::Cursor::new(tar), Default::default(), None).await;
+    let imported = s
+        .store
+        .import_rootfs(std::io::Cursor::new(tar), Default::default(), None)
+        .await;
     refusal(imported);
-    let disk = s.store.import_disk(std::io::Cursor::new(vec![1; 512]), biga_image::DiskFormat::Raw).await;
+    let disk = s
+        .store
+        .import_disk(std::io::Cursor::new(vec![1; 512]), biga_image::DiskFormat::Raw)
+        .await;
     refusal(disk);
     assert!(matches!(s.store.load(&b""[..], None).await, Err(Error::Refused { .. })));
     // A registry that is refused is not even asked.
@@ -231,5 +318,11 @@ async fn a_stricter_policy_holds_for_what_is_here() {
     let record = pull(&s, &name).await.unwrap();
     s.store.policy().allows_run(&record, Some(&name)).unwrap();
     // The tag may as well be something else entirely.
-    put_manifest(&registry.host, "app", &tag(&digest, ".sig"), crate::fake::MANIFEST, &a.manifest);
+    put_manifest(
+        &registry.host,
+        "app",
+        &tag(&digest, ".sig"),
+        crate::fake::MANIFEST,
+        &a.manifest,
+    );
 }

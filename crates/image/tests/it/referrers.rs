@@ -16,7 +16,10 @@ fn with_referrers() -> PullOptions {
 }
 
 async fn pull(s: &Store, registry: &Registry, name: &str) -> ImageRecord {
-    s.store.pull(&registry.reference(name), &with_referrers(), |_| {}).await.unwrap()
+    s.store
+        .pull(&registry.reference(name), &with_referrers(), |_| {})
+        .await
+        .unwrap()
 }
 
 fn kinds(record: &ImageRecord) -> Vec<&str> {
@@ -30,9 +33,15 @@ fn kinds(record: &ImageRecord) -> Vec<&str> {
 async fn they_travel_between_registries() {
     let (one, two) = (Registry::plain(), Registry::plain());
     let a = Store::new();
-    let image = a.import(TarBuilder::new().file("app", &noise(3000, 1)).end(), "app").await;
+    let image = a
+        .import(TarBuilder::new().file("app", &noise(3000, 1)).end(), "app")
+        .await;
     let name = one.reference("app:1");
-    let pushed = a.store.push(&image.image_id, &name, &PushOptions::default(), |_| {}).await.unwrap();
+    let pushed = a
+        .store
+        .push(&image.image_id, &name, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
     let digest = pushed.manifest_digest;
     let size = usize::try_from(pushed.manifest_size).unwrap();
     // A bill of materials, a signature of it, and a signature of the image as cosign places it.
@@ -41,17 +50,33 @@ async fn they_travel_between_registries() {
     list(&one, &digest, &sbom.manifest, SBOM);
     let of_sbom = signature(b"text", b"sig", Some((&sha(&sbom.manifest), sbom.manifest.len())));
     of_sbom.put(&one.host, "app", None);
-    list(&one, &sha(&sbom.manifest), &of_sbom.manifest, crate::signer::SIGNATURE_TYPE);
+    list(
+        &one,
+        &sha(&sbom.manifest),
+        &of_sbom.manifest,
+        crate::signer::SIGNATURE_TYPE,
+    );
     signature(b"other", b"sig", None).put(&one.host, "app", Some(&tag(&digest, ".sig")));
 
     let b = Store::new();
     let record = pull(&b, &one, "app:1").await;
-    assert_eq!(kinds(&record), [SBOM, crate::signer::SIGNATURE_TYPE, crate::signer::SIGNATURE_TYPE]);
-    let known = b.store.remote_referrers(&record.image_id, &name, &PullOptions::default()).await.unwrap();
+    assert_eq!(
+        kinds(&record),
+        [SBOM, crate::signer::SIGNATURE_TYPE, crate::signer::SIGNATURE_TYPE]
+    );
+    let known = b
+        .store
+        .remote_referrers(&record.image_id, &name, &PullOptions::default())
+        .await
+        .unwrap();
     assert_eq!(known.len(), 3);
     // A collection keeps what the record names, and a pull without asking for them forgets none.
     b.store.gc(&[record.image_id.clone()].into()).await.unwrap();
-    assert_eq!(b.files("blobs/sha256").len(), 2 + 3 + 4, "manifest and config, three manifests, their blobs");
+    assert_eq!(
+        b.files("blobs/sha256").len(),
+        2 + 3 + 4,
+        "manifest and config, three manifests, their blobs"
+    );
     let again = b.store.pull(&name, &PullOptions::default(), |_| {}).await.unwrap();
     assert_eq!(again.referrers.len(), 3);
 
@@ -70,12 +95,23 @@ async fn they_travel_between_registries() {
     assert_eq!(sig, b.files("blobs/sha256"));
     // A second push changes nothing: the list has each once.
     b.store.push(&record.image_id, &other, &options, |_| {}).await.unwrap();
-    let (status, _, body) = http(&two.host, "GET", &format!("/v2/mirror/app/manifests/{}", tag(&digest, "")), "", b"");
+    let (status, _, body) = http(
+        &two.host,
+        "GET",
+        &format!("/v2/mirror/app/manifests/{}", tag(&digest, "")),
+        "",
+        b"",
+    );
     let listed: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((status, listed["manifests"].as_array().unwrap().len()), (200, 1));
     run(
         "skopeo",
-        &["inspect", "--raw", "--tls-verify=false", &format!("docker://{}/mirror/app:{}", two.host, tag(&digest, ".sig"))],
+        &[
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            &format!("docker://{}/mirror/app:{}", two.host, tag(&digest, ".sig")),
+        ],
     );
     // Removed with their image.
     c.store.remove(&copy.image_id).await.unwrap();
@@ -101,7 +137,8 @@ async fn blobs_that_are_gone_are_fetched_from_where_they_came() {
     let sbom = artifact(b"{}\n", SBOM, "", SBOM, Some((&digest, c.manifest.len())));
     let mut all = c.clone();
     for b in &sbom.blobs {
-        all.files.insert(format!("/v2/app/blobs/{}", sha(b)), (String::new(), b.clone()));
+        all.files
+            .insert(format!("/v2/app/blobs/{}", sha(b)), (String::new(), b.clone()));
     }
     all.manifest("unused", sbom.manifest.clone());
     let entry = format!(
@@ -109,7 +146,10 @@ async fn blobs_that_are_gone_are_fetched_from_where_they_came() {
         sha(&sbom.manifest),
         sbom.manifest.len()
     );
-    all.files.insert(format!("/v2/app/referrers/{digest}"), (INDEX.into(), entry.into_bytes()));
+    all.files.insert(
+        format!("/v2/app/referrers/{digest}"),
+        (INDEX.into(), entry.into_bytes()),
+    );
     let up = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let alive = up.clone();
     let fake = Fake::start(move |a| match alive.load(std::sync::atomic::Ordering::Relaxed) {
@@ -134,17 +174,29 @@ async fn blobs_that_are_gone_are_fetched_from_where_they_came() {
         PushOptions::default(),
     );
     let registry = Registry::plain();
-    let sent = s.store.push(&record.image_id, &registry.reference("app:1"), &with, |_| {}).await.unwrap();
+    let sent = s
+        .store
+        .push(&record.image_id, &registry.reference("app:1"), &with, |_| {})
+        .await
+        .unwrap();
     assert_eq!((sent.manifest_digest, sent.referrers), (digest.clone(), 1));
     // Where they came from is gone: said before anything gets a name that would promise too much.
     up.store(false, std::sync::atomic::Ordering::Relaxed);
     let other = Registry::plain();
-    let e = s.store.push(&record.image_id, &other.reference("app:1"), &with, |_| {}).await.unwrap_err();
+    let e = s
+        .store
+        .push(&record.image_id, &other.reference("app:1"), &with, |_| {})
+        .await
+        .unwrap_err();
     assert!(matches!(e, Error::NotExact { .. }), "{e}");
     let (status, ..) = http(&other.host, "GET", "/v2/app/manifests/1", "", b"");
     assert_eq!(status, 404);
     // Without them it goes, under a manifest of its own.
-    let sent = s.store.push(&record.image_id, &other.reference("app:1"), &without, |_| {}).await.unwrap();
+    let sent = s
+        .store
+        .push(&record.image_id, &other.reference("app:1"), &without, |_| {})
+        .await
+        .unwrap();
     assert_ne!(sent.manifest_digest, digest);
     assert!(s.files("tmp").is_empty());
 }
@@ -162,7 +214,8 @@ async fn lists_that_lie_are_not_believed() {
         stranger.manifest.len(),
         c.manifest.len()
     );
-    all.files.insert(format!("/v2/app/referrers/{digest}"), (INDEX.into(), list.into_bytes()));
+    all.files
+        .insert(format!("/v2/app/referrers/{digest}"), (INDEX.into(), list.into_bytes()));
     let fake = Fake::start(move |a| all.reply(a));
     let s = Store::new();
     let options = PullOptions {

@@ -13,7 +13,10 @@ use crate::support::*;
 /// A PAX record.
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
-    let len = (1..).map(|digits| rest + digits).find(|n| n.to_string().len() + rest == *n).unwrap();
+    let len = (1..)
+        .map(|digits| rest + digits)
+        .find(|n| n.to_string().len() + rest == *n)
+        .unwrap();
     [format!("{len} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
@@ -26,7 +29,8 @@ fn with_records(records: &[(&str, &[u8])], name: &str, kind: tar::EntryType, con
 
 /// `user::rw- user:1000:r-- group::r-- mask::r-- other::---` as the kernel keeps it.
 fn acl() -> Vec<u8> {
-    let entry = |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
+    let entry =
+        |tag: u16, perm: u16, id: u32| [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat();
     let none = u32::MAX;
     [
         2u32.to_le_bytes().to_vec(),
@@ -53,7 +57,10 @@ fn acls_and_large_attributes() {
         &[
             ("SCHILY.xattr.system.posix_acl_access", &acl()),
             ("SCHILY.xattr.user.large", &large),
-            ("SCHILY.xattr.security.capability", &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (
+                "SCHILY.xattr.security.capability",
+                &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
         ],
         "file",
         tar::EntryType::Regular,
@@ -86,10 +93,20 @@ fn acls_as_gnu_tar_writes_them() {
         let tar = with_records(&[("SCHILY.acl.access", value)], "file", tar::EntryType::Regular, b"x");
         let l = layer(&tar);
         let m = Mounted::new(&l.image());
-        assert_eq!(xattr(&m.path().join("file"), "system.posix_acl_access"), acl(), "{what}");
+        assert_eq!(
+            xattr(&m.path().join("file"), "system.posix_acl_access"),
+            acl(),
+            "{what}"
+        );
     }
     // What is no ACL, or names somebody only the image knows, is left out, as it is by every other engine.
-    for value in [&b"user:ann:r--"[..], b"", b"user::rwz", b"what:ever", b"user::rw-,group::r--,other::---,user:99999999999:r--"] {
+    for value in [
+        &b"user:ann:r--"[..],
+        b"",
+        b"user::rwz",
+        b"what:ever",
+        b"user::rw-,group::r--,other::---,user:99999999999:r--",
+    ] {
         let tar = with_records(&[("SCHILY.acl.access", value)], "file", tar::EntryType::Regular, b"x");
         let l = layer(&tar);
         let m = Mounted::new(&l.image());
@@ -110,7 +127,19 @@ fn files_larger_than_four_gigabytes() {
     fs::write(dir.path().join("z"), b"behind it").unwrap();
     for format in ["gnu", "posix"] {
         let tar = dir.path().join("t");
-        run("tar", &["-C", str(dir.path()), &format!("--format={format}"), "-S", "-cf", str(&tar), "huge", "z"]);
+        run(
+            "tar",
+            &[
+                "-C",
+                str(dir.path()),
+                &format!("--format={format}"),
+                "-S",
+                "-cf",
+                str(&tar),
+                "huge",
+                "z",
+            ],
+        );
         let bytes = fs::read(&tar).unwrap();
         let l = layer(&bytes);
         fsck(&l.image());
@@ -139,7 +168,10 @@ struct Layers {
 impl Drop for Layers {
     fn drop(&mut self) {
         let dir = self.run.path().join("layers");
-        let _ = std::process::Command::new("umount").args(["-R", "-l"]).arg(dir).output();
+        let _ = std::process::Command::new("umount")
+            .args(["-R", "-l"])
+            .arg(dir)
+            .output();
     }
 }
 
@@ -204,7 +236,9 @@ fn through_loop_devices() {
 fn a_hundred_and_twenty_seven_layers() {
     let made: Vec<Layer> = (0..127)
         .map(|i| {
-            let t = TarBuilder::new().file(&format!("own-{i}"), b"x").file("top", format!("{i}").as_bytes());
+            let t = TarBuilder::new()
+                .file(&format!("own-{i}"), b"x")
+                .file("top", format!("{i}").as_bytes());
             let t = match i % 2 {
                 1 => t.file(&format!(".wh.own-{}", i - 1), b""),
                 _ => t,
@@ -221,11 +255,21 @@ fn a_hundred_and_twenty_seven_layers() {
     let merged = tempfile::tempdir().unwrap();
     // All of them in one page of options, as the container's mount has it.
     let base = layers.run.path().join("layers");
-    let names: Vec<&str> = lower.iter().map(|l| l.strip_prefix(str(&base)).unwrap().trim_start_matches('/')).collect();
+    let names: Vec<&str> = lower
+        .iter()
+        .map(|l| l.strip_prefix(str(&base)).unwrap().trim_start_matches('/'))
+        .collect();
     let options = format!("lowerdir={}", names.join(":"));
     assert!(options.len() < 4096, "{}", options.len());
     let status = std::process::Command::new("mount")
-        .args(["-t", "overlay", "overlay", "-o", &format!("ro,{options}"), str(merged.path())])
+        .args([
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            &format!("ro,{options}"),
+            str(merged.path()),
+        ])
         .current_dir(&base)
         .status()
         .unwrap();
@@ -247,11 +291,26 @@ fn debian_trees() {
     let dir = tempfile::tempdir().unwrap();
     let tar = dir.path().join("t");
     for (root, names) in [
-        ("/", &["etc", "usr/lib/x86_64-linux-gnu/perl-base", "var/lib/dpkg/info"][..]),
+        (
+            "/",
+            &["etc", "usr/lib/x86_64-linux-gnu/perl-base", "var/lib/dpkg/info"][..],
+        ),
         ("/usr/share", &["locale/de", "python3", "perl"]),
     ] {
-        let there: Vec<&str> = names.iter().copied().filter(|n| Path::new(root).join(n).is_dir()).collect();
-        let mut args = vec!["-C", root, "--format=posix", "--xattrs", "--xattrs-include=*", "-cf", str(&tar)];
+        let there: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|n| Path::new(root).join(n).is_dir())
+            .collect();
+        let mut args = vec![
+            "-C",
+            root,
+            "--format=posix",
+            "--xattrs",
+            "--xattrs-include=*",
+            "-cf",
+            str(&tar),
+        ];
         // Other programs may write below /etc meanwhile: what was packed is what counts.
         args.extend(["--warning=no-file-changed", "--ignore-failed-read"]);
         args.extend(&there);
@@ -261,7 +320,15 @@ fn debian_trees() {
         fs::create_dir(&extracted).unwrap();
         run(
             "tar",
-            &["-C", str(&extracted), "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", str(&tar)],
+            &[
+                "-C",
+                str(&extracted),
+                "--xattrs",
+                "--xattrs-include=*",
+                "--numeric-owner",
+                "-xpf",
+                str(&tar),
+            ],
         );
         let bytes = fs::read(&tar).unwrap();
         let l = layer(&bytes);
@@ -273,6 +340,9 @@ fn debian_trees() {
         }
         assert_eq!(sha(&l.tar()), sha(&bytes));
         // The same again is the same file.
-        assert_eq!(sha(&fs::read(l.image()).unwrap()), sha(&fs::read(layer(&bytes).image()).unwrap()));
+        assert_eq!(
+            sha(&fs::read(l.image()).unwrap()),
+            sha(&fs::read(layer(&bytes).image()).unwrap())
+        );
     }
 }

@@ -63,7 +63,13 @@ pub fn signature(text: &[u8], signature: &[u8], subject: Option<(&str, usize)>) 
 }
 
 /// A manifest of one document.
-pub fn artifact(content: &[u8], kind: &str, more: &str, artifact_type: &str, subject: Option<(&str, usize)>) -> Artifact {
+pub fn artifact(
+    content: &[u8],
+    kind: &str,
+    more: &str,
+    artifact_type: &str,
+    subject: Option<(&str, usize)>,
+) -> Artifact {
     let subject = subject.map_or(String::new(), |(digest, size)| {
         format!(r#","subject":{{"mediaType":"{MANIFEST}","digest":"{digest}","size":{size}}}"#)
     });
@@ -110,7 +116,10 @@ impl Artifact {
             let (status, headers, _) = http(host, "POST", &format!("/v2/{repository}/blobs/uploads/"), "", b"");
             assert_eq!(status, 202);
             let location = headers["location"].clone();
-            let path = location.strip_prefix(&format!("http://{host}")).unwrap_or(&location).to_owned();
+            let path = location
+                .strip_prefix(&format!("http://{host}"))
+                .unwrap_or(&location)
+                .to_owned();
             let mark = if path.contains('?') { '&' } else { '?' };
             let path = format!("{path}{mark}digest={}", sha(blob));
             let (status, ..) = http(host, "PUT", &path, "application/octet-stream", blob);

@@ -59,7 +59,10 @@ async fn client_certificates() {
     let push = async |s: &Store| {
         let image = s.import(TarBuilder::new().file("x", b"1").end(), "app").await;
         let options = PushOptions::default();
-        s.store.push(&image.image_id, &name, &options, |_| {}).await.map(|_| image.image_id)
+        s.store
+            .push(&image.image_id, &name, &options, |_| {})
+            .await
+            .map(|_| image.image_id)
     };
     // Without one, and with one that the registry does not know.
     assert!(matches!(push(&store()).await, Err(Error::Unreachable { .. })));
@@ -68,7 +71,11 @@ async fn client_certificates() {
     assert!(matches!(push(&store()).await, Err(Error::Unreachable { .. })));
     client_ca.issue("me", ExtendedKeyUsagePurpose::ClientAuth, &cert, &key);
     let id = push(&store()).await.unwrap();
-    let pulled = store().store.pull(&name, &PullOptions::default(), |_| {}).await.unwrap();
+    let pulled = store()
+        .store
+        .pull(&name, &PullOptions::default(), |_| {})
+        .await
+        .unwrap();
     assert_eq!(pulled.image_id, id);
     // A key that is missing or damaged is named.
     fs::write(&key, "no key").unwrap();
