@@ -120,6 +120,20 @@ fn a_login_opens_a_registry() {
     assert!(digest.contains("tar+gzip"), "{digest}");
     assert_eq!(biga(&["image", "referrers", "-o", "name", &name]).ok(), "");
 
+    // Docker's command line asks through us, and keeps it where we then find it.
+    if d.host(&["docker", "--version"]).code == 0 {
+        let socket = d.run_root().join("docker.sock").display().to_string();
+        let (host, config) = (format!("DOCKER_HOST=unix://{socket}"), d.path().join("docker").display().to_string());
+        let config = format!("DOCKER_CONFIG={config}");
+        let docker = |args: &[&str]| d.host(&[&["env", &host, &config, "docker"], args].concat());
+        let wrong = docker(&["login", "-u", "me", "-p", "wrong", HOST]);
+        assert!(wrong.code != 0, "{wrong:?}");
+        assert!(docker(&["login", "-u", "me", "-p", "secret", HOST]).ok().contains("Login Succeeded"));
+        docker(&["push", "-q", &name]).ok();
+        let sizes = docker(&["history", "--format", "{{.Size}}", &name]).ok();
+        assert!(sizes.contains("MB"), "{sizes}");
+    }
+
     assert_eq!(biga(&["logout", HOST]).ok(), format!("logged out of {HOST}"));
     assert_eq!(biga(&["logout", HOST]).code, 3);
     assert_ne!(biga(&["image", "push", &name]).code, 0);
@@ -444,7 +458,7 @@ fn an_image_of_127_layers_runs() {
         d.biga(&["image", "load", "-i", &dir.display().to_string()]).ok(),
         "deep:1"
     );
-    let script = "cat /top; ls / | grep -c own-; ls -d /own-126; touch /new && ls /new";
+    let script = "cat /top; echo; ls / | grep -c own-; ls -d /own-126; touch /new && ls /new";
     let out = d.biga(&["run", "--rm", "deep:1", "sh", "-c", script]).ok();
     assert_eq!(out, "126\n1\n/own-126\n/new");
     // A second one shares the mounts, and when both are gone so are they.
