@@ -83,6 +83,7 @@ pub(crate) struct Index {
 }
 
 /// Either.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never for long")]
 pub(crate) enum Document {
     Manifest(Manifest),
     Index(Index),

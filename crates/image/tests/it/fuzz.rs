@@ -385,7 +385,7 @@ fn packed(mut blob: Vec<u8>, rng: &mut StdRng) -> Vec<u8> {
 #[test]
 fn layers() {
     tries("layer", target("layer"), layer_input);
-    tries("layer_in_pieces", fuzzing::layer_in_pieces, |rng| random_tar(rng));
+    tries("layer_in_pieces", fuzzing::layer_in_pieces, random_tar);
 }
 
 /// What is taken is a sound file system for others, too.
@@ -402,7 +402,7 @@ fn layers_before_fsck() {
     tries("fsck", check, |rng| {
         every_eighth.set(every_eighth.get() + 1);
         // The program takes longer than what it checks.
-        if every_eighth.get() % 8 == 0 {
+        if every_eighth.get().is_multiple_of(8) {
             layer_input(rng)
         } else {
             Vec::new()

@@ -131,8 +131,14 @@ fn bombs_are_refused() {
 #[test]
 fn bombs_of_headers_are_refused() {
     // One that is too large, by its header alone.
-    for (kind, size) in [(tar::EntryType::XHeader, 2 << 20), (tar::EntryType::GNULongName, 100_000)] {
-        let t = TarBuilder::new().entry("x", kind, "", &vec![b'x'; size]).file("f", b"").end();
+    for (kind, size) in [
+        (tar::EntryType::XHeader, 2 << 20),
+        (tar::EntryType::GNULongName, 100_000),
+    ] {
+        let t = TarBuilder::new()
+            .entry("x", kind, "", &vec![b'x'; size])
+            .file("f", b"")
+            .end();
         assert!(refused(&t).contains("too large"), "{kind:?}");
     }
     // Many small ones before one entry, each of which adds to what is held for it.
@@ -146,7 +152,9 @@ fn bombs_of_headers_are_refused() {
         t = t.entry("x", tar::EntryType::XHeader, "", &record);
     }
     assert!(refused(&t.file("f", b"").end()).contains("too large"));
-    let one = TarBuilder::new().entry("x", tar::EntryType::XHeader, "", &record).file("f", b"");
+    let one = TarBuilder::new()
+        .entry("x", tar::EntryType::XHeader, "", &record)
+        .file("f", b"");
     assert!(try_layer(&one.end(), &Limits::default()).is_ok());
 }
 

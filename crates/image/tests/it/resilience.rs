@@ -296,7 +296,8 @@ async fn a_mirror_that_lies_is_passed_over() {
         });
         let origin = Fake::start(move |a| good.reply(a));
         let s = Store::with(|o| {
-            o.mirrors.insert(origin.host.clone(), vec![format!("http://{}", mirror.host)]);
+            o.mirrors
+                .insert(origin.host.clone(), vec![format!("http://{}", mirror.host)]);
         });
         pull(&origin, &s).await.unwrap();
         assert_eq!((mirror.count("/blobs/"), origin.count("/blobs/")), (2, 1));
@@ -306,7 +307,9 @@ async fn a_mirror_that_lies_is_passed_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_fetched_at_once() {
-    let tars: Vec<Vec<u8>> = (0..3).map(|i| TarBuilder::new().file("x", &noise(5000, i)).end()).collect();
+    let tars: Vec<Vec<u8>> = (0..3)
+        .map(|i| TarBuilder::new().file("x", &noise(5000, i)).end())
+        .collect();
     let c = Content::of_layers(&tars, "amd64");
     // Each blob of a layer waits until all three have been asked for.
     let together = Arc::new(std::sync::Barrier::new(3));
@@ -345,7 +348,10 @@ async fn a_token_that_ends_on_the_way_is_got_anew() {
                 ..Reply::default()
             };
         }
-        let token = a.headers.get("authorization").and_then(|v| v.strip_prefix("Bearer T")?.parse().ok());
+        let token = a
+            .headers
+            .get("authorization")
+            .and_then(|v| v.strip_prefix("Bearer T")?.parse().ok());
         if a.path != "/v2/" && token.is_none_or(|t: usize| t < used.fetch_max(t + 1, Ordering::SeqCst)) {
             let demand = format!(r#"Bearer realm="http://{}/token",service="reg""#, my_name.lock());
             return Reply {

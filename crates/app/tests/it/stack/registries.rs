@@ -123,12 +123,19 @@ fn a_login_opens_a_registry() {
     // Docker's command line asks through us, and keeps it where we then find it.
     if d.host(&["docker", "--version"]).code == 0 {
         let socket = d.run_root().join("docker.sock").display().to_string();
-        let (host, config) = (format!("DOCKER_HOST=unix://{socket}"), d.path().join("docker").display().to_string());
+        let (host, config) = (
+            format!("DOCKER_HOST=unix://{socket}"),
+            d.path().join("docker").display().to_string(),
+        );
         let config = format!("DOCKER_CONFIG={config}");
         let docker = |args: &[&str]| d.host(&[&["env", &host, &config, "docker"], args].concat());
         let wrong = docker(&["login", "-u", "me", "-p", "wrong", HOST]);
         assert!(wrong.code != 0, "{wrong:?}");
-        assert!(docker(&["login", "-u", "me", "-p", "secret", HOST]).ok().contains("Login Succeeded"));
+        assert!(
+            docker(&["login", "-u", "me", "-p", "secret", HOST])
+                .ok()
+                .contains("Login Succeeded")
+        );
         docker(&["push", "-q", &name]).ok();
         let sizes = docker(&["history", "--format", "{{.Size}}", &name]).ok();
         assert!(sizes.contains("MB"), "{sizes}");
@@ -238,7 +245,7 @@ fn policy_and_budget() {
     d.biga(&["image", "pull", "-q", &b]).ok();
     eventually("the older one's end", || (!names().contains("good/a")).then_some(()));
     assert!(names().contains("good/b"));
-    assert!(d.biga(&["events"]).ok().contains("Evicted"));
+    assert!(d.biga(&["get", "events", "-o", "json"]).ok().contains("Evicted"));
     // What an instance names is never taken, and what just came neither.
     d.biga(&["run", "-d", "--name", "user", &b, "sleep", "1000"]).ok();
     d.biga(&["image", "pull", "-q", &a]).ok();
