@@ -289,6 +289,36 @@ async fn registries_and_archives_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_from_nowhere_runs_under_names_that_no_rule_is_about() {
+    let keys = tempfile::tempdir().unwrap();
+    Signer::new(&rcgen::PKCS_ED25519, &keys.path().join("a.pub"));
+    let s = store(
+        keys.path(),
+        r#"{"default":"reject","archives":"accept","rules":{"r.example/signed":{"signedBy":{"keys":["a.pub"]}}}}"#,
+    );
+    let image = s.import(TarBuilder::new().file("x", b"").end(), "app").await;
+    let runs = |name: &str| {
+        s.store
+            .policy()
+            .allows_run(&image, Some(&name.parse().unwrap()))
+            .is_ok()
+    };
+    assert!(runs("busybox") && runs("r.example/other") && !runs("r.example/signed"));
+    s.store.policy().allows_run(&image, None).unwrap();
+    // One that came from a registry has no such freedom.
+    let pulled = ImageRecord {
+        sources: vec!["r.example/other".into()],
+        ..image.clone()
+    };
+    assert!(
+        s.store
+            .policy()
+            .allows_run(&pulled, Some(&"busybox".parse().unwrap()))
+            .is_err()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stricter_policy_holds_for_what_is_here() {
     let registry = Registry::plain();
     let digest = pushed(&registry, "app:1", 7).await;
