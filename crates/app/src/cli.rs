@@ -7,9 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
     apply, attach, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect, kill,
-    kubeconfig, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
-    apply, attach, compare, delete, docker_context, doctor, edit, events, exec, get, image, inspect, kill, kubeconfig,
-    login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;

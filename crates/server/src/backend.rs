@@ -1,10 +1,8 @@
 //! What the server asks of the node: the streaming path. The program implements it over the agent.
 
 use async_trait::async_trait;
-use biga_api_kube::ApiError;
-use biga_wire::files::{Change, Commit, PathStat, Put};
-use biga_wire::http::{ImageResult, Line, Progress, PruneResult};
 use biga_api_kube::{ApiError, ErrorKind};
+use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim;
 use bytes::Bytes;

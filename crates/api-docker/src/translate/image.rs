@@ -132,8 +132,6 @@ fn comment(config: &Value) -> &str {
     texts.find(|c| !c.is_empty()).unwrap_or_default()
 }
 
-/// The document of `GET /images/{name}/history`: newest step first.
-pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Value> {
 /// The document of `GET /images/{name}/history`: newest step first. `sizes` are those of the layers, lowest first.
 pub fn history(id: &str, objects: &[&Object<Image>], config: &Value, sizes: &[u64]) -> Vec<Value> {
     let steps = config

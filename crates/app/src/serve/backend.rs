@@ -7,7 +7,6 @@ use biga_server::backend::{
     ArchiveFormat, Backend, BoxedIo, ByteStream, ImportFormat, LogFormat, LogQuery, RegistryAuth, Reporter, Upload,
 };
 use biga_wire::files::{Change, Commit, PathStat, Put};
-use biga_wire::http::{ImageResult, PruneResult};
 use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, PruneResult};
 use biga_wire::shim;
 use futures_util::StreamExt;

@@ -217,6 +217,8 @@ impl Backend for Docker {
 
     async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, Fault> {
         Ok(self.0.commit(namespace, name, commit).await?)
+    }
+
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {
         let server = auth.server_address.clone();
         self.0.login(&server, auth.into()).await?;

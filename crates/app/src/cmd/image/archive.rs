@@ -123,14 +123,8 @@ async fn unpack(dir: PathBuf, bytes: biga_client::ByteStream) -> anyhow::Result<
 
 /// `save`.
 pub async fn save(cx: &Context, args: SaveArgs) -> anyhow::Result<Code> {
-    check_output(args.file.as_deref())?;
-    let o = cx.image(&args.image).await?;
-    use std::io::IsTerminal;
-    if args.file.is_none() && args.format != "oci-dir" && std::io::stdout().is_terminal() {
-        return Err(fail(
-            Code::USAGE,
-            "standard output is a terminal: name a file with -o, or send it on with >",
-        ));
+    if args.format != "oci-dir" {
+        check_output(args.file.as_deref())?;
     }
     let mut references = Vec::new();
     for name in &args.images {
@@ -140,9 +134,7 @@ pub async fn save(cx: &Context, args: SaveArgs) -> anyhow::Result<Code> {
         "docker" => ArchiveFormat::Docker,
         _ => ArchiveFormat::Oci,
     };
-    let bytes = cx.client.image_save(&o.spec.reference, format).await?;
-    write_out(args.file.as_deref(), bytes).await?;
-    let mut bytes = cx.client.image_save(&references, format).await?;
+    let bytes = cx.client.image_save(&references, format).await?;
     if args.format == "oci-dir" {
         let dir = args
             .file
@@ -150,25 +142,7 @@ pub async fn save(cx: &Context, args: SaveArgs) -> anyhow::Result<Code> {
         unpack(dir, bytes).await?;
         return Ok(Code::OK);
     }
-    match &args.file {
-        None => {
-            let mut out = tokio::io::stdout();
-            while let Some(b) = bytes.next().await {
-                out.write_all(&b?).await?;
-            }
-            out.flush().await?;
-        }
-        Some(path) => {
-            // A half-written archive never stands under the name that was asked for.
-            let part = path.with_added_extension("part");
-            let written = write(&part, bytes).await;
-            if let Err(e) = written {
-                let _ = tokio::fs::remove_file(&part).await;
-                return Err(e);
-            }
-            tokio::fs::rename(&part, path).await?;
-        }
-    }
+    write_out(args.file.as_deref(), bytes).await?;
     Ok(Code::OK)
 }
 

@@ -1,7 +1,6 @@
 //! `biga image …`.
 
 pub mod archive;
-mod archive;
 mod history;
 mod pull;
 mod push;
