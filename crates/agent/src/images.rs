@@ -10,12 +10,15 @@ use biga_model::{
     PullPolicy, Reference, Timestamp,
 };
 use biga_store::Store;
-use biga_store::typed::{Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
+use biga_store::typed::{DeleteOptions, Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 
 use crate::events::Recorder;
 use crate::instance::Failure;
+
+/// How often what nobody names is looked for without anybody asking.
+const UPKEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// Progress is written at most so often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -54,12 +57,25 @@ impl Images {
 
     /// Follows `Image` objects until the task is dropped.
     pub async fn run(self) {
-        loop {
-            if let Err(e) = self.follow().await {
-                tracing::warn!("the watch on images broke, listing again: {e}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+        let following = async {
+            loop {
+                if let Err(e) = self.follow().await {
+                    tracing::warn!("the watch on images broke, listing again: {e}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
             }
-        }
+        };
+        let upkeep = async {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                // What a crash left of a pull that nobody wants any more goes here.
+                if let Err(f) = self.collect().await {
+                    tracing::warn!("{f}");
+                }
+                self.keep_budget(None).await;
+            }
+        };
+        tokio::join!(following, upkeep);
     }
 
     async fn follow(&self) -> Result<(), StoreError> {
@@ -124,6 +140,7 @@ impl Images {
                 .await;
                 self.events
                     .record(object, false, "Pulled", &format!("{} is here", object.spec.reference));
+                self.keep_budget(Some(&record.image_id)).await;
             }
             Err(f) => {
                 self.write(object, |s| {
@@ -150,7 +167,7 @@ impl Images {
         let options = PullOptions {
             platform,
             auth: Auth::default(),
-            insecure: false,
+            ..PullOptions::default()
         };
         let (tx, mut rx) = tokio::sync::watch::channel((0u64, 0u64));
         let counted = Mutex::new(Counter::default());
@@ -213,6 +230,70 @@ impl Images {
         self.files.gc(&in_use).await.map_err(|e| failed(e.to_string()))
     }
 
+    /// Lets go of images that take too much disk: those used least recently, and only such as can be pulled again. What an
+    /// instance names or runs from stays, and so does `fresh`, which just came.
+    pub async fn keep_budget(&self, fresh: Option<&ImageId>) {
+        if let Err(e) = self.try_keep_budget(fresh).await {
+            tracing::warn!("the budget of images cannot be kept: {e}");
+        }
+    }
+
+    async fn try_keep_budget(&self, fresh: Option<&ImageId>) -> Result<(), Failure> {
+        let failed = |e: String| Failure::new("GarbageCollectionFailed", e);
+        let none = HashSet::new();
+        if self
+            .files
+            .over_budget(&none)
+            .map_err(|e| failed(e.to_string()))?
+            .is_empty()
+        {
+            return Ok(());
+        }
+        // What nobody names goes first.
+        self.collect().await?;
+        let instances = self
+            .instances
+            .list(None)
+            .await
+            .map_err(|e| failed(e.to_string()))?
+            .items;
+        let images = self.objects.list(None).await.map_err(|e| failed(e.to_string()))?.items;
+        let id_of = |o: &Object<Image>| o.status_or_default().image_id.parse::<ImageId>().ok();
+        let mut keep: HashSet<ImageId> = instances
+            .iter()
+            .filter_map(|o| o.status_or_default().image_id.parse().ok())
+            .collect();
+        keep.extend(fresh.cloned());
+        let wanted: HashSet<String> = instances
+            .iter()
+            .filter_map(|o| o.spec.image.parse::<Reference>().ok())
+            .map(|r| r.object_name())
+            .collect();
+        keep.extend(
+            images
+                .iter()
+                .filter(|o| wanted.contains(&o.metadata.name))
+                .filter_map(id_of),
+        );
+        let local = self.files.list().map_err(|e| failed(e.to_string()))?;
+        keep.extend(local.into_iter().filter(|r| r.sources.is_empty()).map(|r| r.image_id));
+        let gone = self.files.over_budget(&keep).map_err(|e| failed(e.to_string()))?;
+        for object in images.iter().filter(|o| id_of(o).is_some_and(|id| gone.contains(&id))) {
+            let m = &object.metadata;
+            let options = DeleteOptions {
+                uid: Some(m.uid.clone()),
+                ..DeleteOptions::default()
+            };
+            let why = "images take more disk than they may, and this one was not used for the longest time";
+            self.events.record(object, false, "Evicted", why);
+            match self.specs.delete("", &m.name, &options).await {
+                Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(failed(e.to_string())),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The image that `reference` means for an instance, pulled where the policy says so.
     pub async fn resolve(
         &self,
@@ -220,10 +301,16 @@ impl Images {
         policy: PullPolicy,
         isolation: Isolation,
     ) -> Result<ImageRecord, Failure> {
-        let record = match reference.parse::<ImageId>() {
-            Ok(id) => self.files.get(&id).map_err(|_| not_here(reference))?,
-            Err(_) => self.resolve_name(reference, policy).await?,
+        let (record, name) = match reference.parse::<ImageId>() {
+            Ok(id) => (self.files.get(&id).map_err(|_| not_here(reference))?, None),
+            Err(_) => (self.resolve_name(reference, policy).await?, reference.parse().ok()),
         };
+        // Judged when it came, and again now: the policy may be another, and a name may have been given to it here.
+        self.files
+            .policy()
+            .allows_run(&record, name.as_ref())
+            .map_err(|e| Failure::new("ImageRefused", e.to_string()))?;
+        self.files.touch(&record.image_id);
         let is_disk = record.format == ImageFormat::Disk;
         if is_disk != (isolation == Isolation::Vm) {
             let (what, fits) = if is_disk {

@@ -121,9 +121,10 @@ impl Agent {
         let mut tasks = JoinSet::new();
         let (events, recording) = Recorder::new(store.clone());
         tasks.spawn(recording);
+        let by_loop = options.images.loop_devices;
         let files = ImageStore::open(&layout.state.join("images"), options.images)?;
         let images = Images::new(files, store.clone(), events.clone());
-        let mounts = LayerMounts::new(&layout.run).map_err(Error::Mounts)?;
+        let mounts = LayerMounts::with(&layout.run, by_loop).map_err(Error::Mounts)?;
         let net = Net::new(biga_net::Config::new(&layout.prefix, &layout.run))?;
         let networks = Networks::new(net, store.clone(), events.clone());
         let volumes = Volumes::new(layout.state.join("volumes"), store.clone(), events.clone());

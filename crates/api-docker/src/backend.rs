@@ -214,6 +214,11 @@ pub trait Backend: Send + Sync + 'static {
         vec![0; paths.len()]
     }
 
+    /// Bytes on disk of an image's layers, lowest first; empty where they are not known.
+    async fn layer_sizes(&self, _reference: &str) -> Result<Vec<u64>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// Asks a registry whether it knows these credentials; answers an identity token, or an empty string.
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {
         let message = format!(

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
     apply, attach, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect, kill,
-    kubeconfig, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;
@@ -105,6 +105,10 @@ enum Command {
     /// Images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Keep a name and password for a registry
+    Login(login::LoginArgs),
+    /// Forget the name and password for a registry
+    Logout(login::LogoutArgs),
     /// Volumes
     #[command(subcommand)]
     Volume(volume::VolumeCommand),
@@ -223,6 +227,8 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Update(a) => update::update(cx, a).await,
         Command::Events(a) => events::events(cx, a).await,
         Command::Image(c) => image::run(cx, c).await,
+        Command::Login(a) => login::login(cx, a).await,
+        Command::Logout(a) => login::logout(a).await,
         Command::Volume(c) => volume::run(cx, c).await,
         Command::Network(c) => network::run(cx, c).await,
         Command::Node(c) => node::run(cx, c).await,

@@ -32,6 +32,31 @@ impl Drop for RawMode {
     }
 }
 
+/// The terminal does not show what is typed, until this is dropped.
+#[derive(Debug)]
+pub struct NoEcho {
+    before: Termios,
+}
+
+impl NoEcho {
+    /// Stops showing.
+    pub fn enter() -> std::io::Result<NoEcho> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &quiet)?;
+        Ok(NoEcho { before })
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        // Where the terminal is gone there is nothing to give back.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
 /// Rows and columns of the terminal.
 pub fn window() -> Option<(u16, u16)> {
     let of = |w: rustix::termios::Winsize| (w.ws_row > 0 && w.ws_col > 0).then_some((w.ws_row, w.ws_col));

@@ -3,7 +3,7 @@
 use std::io;
 
 use biga_model::Instance;
-use biga_wire::http::{ImageResult, Line, Progress, PruneResult};
+use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim::Stats;
 use biga_wire::{Decoder, Frame};
 use bytes::Bytes;
@@ -97,6 +97,20 @@ pub(crate) fn instance_path(namespace: &str, name: &str, verb: &str) -> String {
     )
 }
 
+/// A request with credentials for a registry.
+fn with_auth(
+    mut r: http::Request<crate::http::Body>,
+    auth: Option<&str>,
+) -> Result<http::Request<crate::http::Body>, Error> {
+    if let Some(auth) = auth {
+        let value = http::HeaderValue::from_str(auth);
+        let mut value = value.map_err(|_| Error::protocol("the credentials have odd characters in them"))?;
+        value.set_sensitive(true);
+        r.headers_mut().insert("x-registry-auth", value);
+    }
+    Ok(r)
+}
+
 fn node_path(verb: &str, query: &[(&str, &str)]) -> String {
     format!(
         "/apis/{}/nodes/self/{verb}{}",
@@ -157,13 +171,15 @@ impl Client {
         self.long_call(r, progress).await
     }
 
-    /// Writes an image into an archive.
-    pub async fn image_save(&self, reference: &str, format: ArchiveFormat) -> Result<ByteStream, Error> {
+    /// Writes images into one archive.
+    pub async fn image_save(&self, references: &[String], format: ArchiveFormat) -> Result<ByteStream, Error> {
         let format = match format {
             ArchiveFormat::Docker => "docker",
             ArchiveFormat::Oci => "oci",
         };
-        let path = node_path("image-save", &[("reference", reference), ("format", format)]);
+        let mut q = vec![("format", format)];
+        q.extend(references.iter().map(|r| ("reference", r.as_str())));
+        let path = node_path("image-save", &q);
         self.bytes(request(Method::GET, &path)?).await
     }
 
@@ -185,15 +201,53 @@ impl Client {
         self.long_call(r, progress).await
     }
 
-    /// Sends an image to its registry, or to that of `target`.
+    /// Gets an image from its registry. `auth` is the value of `X-Registry-Auth`.
+    pub async fn image_pull(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        referrers: bool,
+        auth: Option<&str>,
+        progress: impl FnMut(&Progress),
+    ) -> Result<ImageResult, Error> {
+        let mut q = vec![("reference", reference)];
+        q.extend(platform.map(|p| ("platform", p)));
+        q.extend(referrers.then_some(("referrers", "true")));
+        let r = with_auth(request(Method::POST, &node_path("image-pull", &q))?, auth)?;
+        self.long_call(r, progress).await
+    }
+
+    /// Sends an image to its registry, or to that of `target`. `auth` is the value of `X-Registry-Auth`.
     pub async fn image_push(
         &self,
         reference: &str,
         target: &str,
+        referrers: bool,
+        auth: Option<&str>,
         progress: impl FnMut(&Progress),
     ) -> Result<ImageResult, Error> {
-        let path = node_path("image-push", &[("reference", reference), ("as", target)]);
-        self.long_call(request(Method::POST, &path)?, progress).await
+        let mut q = vec![("reference", reference), ("as", target)];
+        q.extend(referrers.then_some(("referrers", "true")));
+        let r = with_auth(request(Method::POST, &node_path("image-push", &q))?, auth)?;
+        self.long_call(r, progress).await
+    }
+
+    /// All that the node knows of an image.
+    pub async fn image_detail(&self, reference: &str) -> Result<ImageDetail, Error> {
+        let path = node_path("image-detail", &[("reference", reference)]);
+        self.json(request(Method::GET, &path)?).await
+    }
+
+    /// What refers to an image in its registry. `auth` is the value of `X-Registry-Auth`.
+    pub async fn image_referrers(&self, reference: &str, auth: Option<&str>) -> Result<Vec<ImageReferrer>, Error> {
+        let path = node_path("image-referrers", &[("reference", reference)]);
+        self.json(with_auth(request(Method::GET, &path)?, auth)?).await
+    }
+
+    /// Asks a registry, through the node, whether it lets somebody in. `auth` is the value of `X-Registry-Auth`.
+    pub async fn registry_login(&self, auth: &str) -> Result<(), Error> {
+        let r = request(Method::POST, &node_path("registry-login", &[]))?;
+        self.call(with_auth(r, Some(auth))?).await.map(drop)
     }
 
     /// Gives an image another name.

@@ -104,6 +104,30 @@ pub enum Error {
         /// The broken rule.
         why: String,
     },
+    /// The policy forbids it.
+    #[error("the image policy refuses {what}: {why}")]
+    Refused {
+        /// Which image.
+        what: String,
+        /// The rule, and what is missing.
+        why: String,
+    },
+    /// A policy, a key or the settings of images cannot be used.
+    #[error("{path} cannot be used: {why}")]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// It cannot be sent under the manifest it came with, so what refers to that manifest would refer to nothing.
+    #[error("{what} cannot be sent as it is: {why}; push it without what refers to it, or pull it again first")]
+    NotExact {
+        /// Which image.
+        what: String,
+        /// The cause.
+        why: String,
+    },
     /// No image for the wanted platform.
     #[error("{what} has no image for {wanted}; it has: {available}")]
     NoPlatform {
@@ -162,6 +186,9 @@ impl Error {
             Error::Tls { .. } => "TLSError",
             Error::Mismatch { .. } => "DigestMismatch",
             Error::Invalid { .. } => "InvalidManifest",
+            Error::Refused { .. } => "PolicyRefused",
+            Error::Settings { .. } => "SettingsInvalid",
+            Error::NotExact { .. } => "NotExact",
             Error::NoPlatform { .. } => "NoMatchingPlatform",
             Error::Layer { .. } => "InvalidLayer",
             Error::Disk(_) => "InvalidDisk",

@@ -6,8 +6,10 @@
 //! - [`erofs`]: writes that layer file, which the kernel mounts as it stands
 //! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
 //! - [`files`]: trees of files as tars and back, and what a writable layer changed
+//! - [`layout_dir`]: archives as directories
 //! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
 //! - [`change`]: changes of a config in the words of a Dockerfile
+//! - [`policy`]: which images may come in and run
 //! - [`disk`]: disk images: formats and checks
 //!
 //! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
@@ -17,8 +19,12 @@ pub mod change;
 pub mod disk;
 pub mod erofs;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layer;
+pub mod layout_dir;
 pub mod mounts;
+pub mod policy;
 pub mod registry;
 pub mod store;
 pub mod tarstream;
@@ -27,13 +33,16 @@ mod digest;
 mod error;
 mod platform;
 mod record;
+mod settings;
 
 pub use error::Error;
 pub use mounts::LayerMounts;
 pub use platform::Platform;
-pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord};
-pub use registry::Auth;
+pub use policy::Policy;
+pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified};
+pub use registry::{Auth, docker_config};
+pub use settings::Settings;
 pub use store::{
     ArchiveFormat, Commit, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions,
-    Pushed,
+    Pushed, Steps,
 };

@@ -60,6 +60,8 @@ const SHORT: usize = 12;
 #[derive(Debug)]
 pub struct LayerMounts {
     dir: PathBuf,
+    /// Not even try to mount from the file.
+    by_loop: bool,
     /// By diff id. The inner lock is held while the layer is being mounted or unmounted.
     layers: Mutex<HashMap<String, Arc<Mutex<Layer>>>>,
 }
@@ -75,6 +77,12 @@ impl LayerMounts {
     /// Prepares `<run_root>/layers` as a private mount. Finds the mounts of an earlier process: tell their users by
     /// [`LayerMounts::adopt`], then [`LayerMounts::sweep`] the rest.
     pub fn new(run_root: &Path) -> Result<Arc<LayerMounts>, Error> {
+        LayerMounts::with(run_root, false)
+    }
+
+    /// As [`LayerMounts::new`]; with `by_loop` every layer goes through a loop device, as on a kernel that cannot mount from
+    /// a file.
+    pub fn with(run_root: &Path, by_loop: bool) -> Result<Arc<LayerMounts>, Error> {
         let dir = run_root.join("layers");
         let failed = |source: io::Error| Error::Prepare {
             path: dir.clone(),
@@ -89,6 +97,7 @@ impl LayerMounts {
         rustix::mount::mount_change(&dir, MountPropagationFlags::PRIVATE).map_err(|e| failed(e.into()))?;
         Ok(Arc::new(LayerMounts {
             dir,
+            by_loop,
             layers: Mutex::default(),
         }))
     }
@@ -231,8 +240,12 @@ impl LayerMounts {
             fs::create_dir_all(&at).map_err(|e| failed(e.to_string()))?;
         }
         let flags = MountFlags::RDONLY | MountFlags::NODEV;
-        let Err(direct) = rustix::mount::mount(&layer.file, &at, "erofs", flags, None) else {
-            return Ok(at);
+        let direct = match self.by_loop {
+            true => "not tried, as it was set up".to_owned(),
+            false => match rustix::mount::mount(&layer.file, &at, "erofs", flags, None) {
+                Ok(()) => return Ok(at),
+                Err(e) => e.to_string(),
+            },
         };
         if let Err(looped) = mount_by_loop(&layer.file, &at) {
             let _ = fs::remove_dir(&at);

@@ -92,6 +92,47 @@ pub struct ImageRecord {
     /// Repositories known to have its blobs, as `registry.example.org/team/app`.
     #[serde(default)]
     pub sources: Vec<String>,
+    /// Signatures, bills of materials and the like that were fetched with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub referrers: Vec<Referrer>,
+    /// Signatures that the policy asked for and that held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verified: Vec<Verified>,
+}
+
+/// A manifest that says something about an image: a signature, a bill of materials, an attestation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Referrer {
+    /// `sha256:…` of its manifest.
+    pub digest: String,
+    /// Media type of its manifest.
+    pub media_type: String,
+    /// Bytes of its manifest.
+    pub size: u64,
+    /// What it is, as `application/vnd.dev.cosign.artifact.sig.v1+json`; empty where it does not say.
+    #[serde(default)]
+    pub artifact_type: String,
+    /// Of which manifest it speaks.
+    pub subject: String,
+    /// The tag by which it is found, where it is found by that alone, as `sha256-….sig`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Its remarks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A signature that held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// Of the manifest or index that was signed.
+    pub digest: String,
+    /// The name that was signed, as `registry.example.org/team/app`; empty where the signature has none.
+    pub identity: String,
+    /// SHA-256 of the public key (its SubjectPublicKeyInfo).
+    pub key: String,
 }
 
 /// One layer.

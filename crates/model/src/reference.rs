@@ -29,8 +29,11 @@ impl Reference {
     /// The spelling people use: without `docker.io/library/`, tag always shown.
     pub fn familiar(&self) -> String {
         let mut s = match (self.registry.as_str(), self.repository.strip_prefix("library/")) {
-            (DEFAULT_REGISTRY, Some(name)) => name.to_string(),
-            (DEFAULT_REGISTRY, None) => self.repository.clone(),
+            (DEFAULT_REGISTRY, Some(name)) if !name.contains('/') => name.to_string(),
+            // What would be taken for a registry keeps the true one before it.
+            (DEFAULT_REGISTRY, _) if !self.repository.split('/').next().is_some_and(looks_like_registry) => {
+                self.repository.clone()
+            }
             (r, _) => format!("{r}/{}", self.repository),
         };
         self.push_suffix(&mut s);
@@ -76,6 +79,11 @@ impl fmt::Display for Reference {
     }
 }
 
+/// Whether the first part of a path is a host and no part of a name.
+fn looks_like_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|c| c.is_ascii_uppercase())
+}
+
 impl FromStr for Reference {
     type Err = String;
 
@@ -116,13 +124,7 @@ impl FromStr for Reference {
             }
         }
         let (registry, repository) = match path.split_once('/') {
-            Some((first, more))
-                if first.contains(['.', ':'])
-                    || first == "localhost"
-                    || first.bytes().any(|c| c.is_ascii_uppercase()) =>
-            {
-                (first.to_string(), more.to_string())
-            }
+            Some((first, more)) if looks_like_registry(first) => (first.to_string(), more.to_string()),
             Some(_) => (DEFAULT_REGISTRY.to_string(), path.to_string()),
             None => (DEFAULT_REGISTRY.to_string(), format!("library/{path}")),
         };
@@ -130,6 +132,11 @@ impl FromStr for Reference {
             DEFAULT_REGISTRY.to_string()
         } else {
             registry
+        };
+        // Written out or not, it is the same image.
+        let repository = match registry.as_str() {
+            DEFAULT_REGISTRY if !repository.contains('/') => format!("library/{repository}"),
+            _ => repository,
         };
         let host_start = registry
             .as_bytes()
@@ -175,7 +182,19 @@ mod tests {
     fn defaults_are_dockers() {
         for (text, canonical, familiar) in [
             ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
+            (
+                "docker.io/busybox",
+                "docker.io/library/busybox:latest",
+                "busybox:latest",
+            ),
+            (
+                "index.docker.io/busybox",
+                "docker.io/library/busybox:latest",
+                "busybox:latest",
+            ),
             ("me/app:1", "docker.io/me/app:1", "me/app:1"),
+            ("library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
             (
                 "localhost:5000/a/b",
                 "localhost:5000/a/b:latest",

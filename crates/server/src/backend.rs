@@ -1,9 +1,9 @@
 //! What the server asks of the node: the streaming path. The program implements it over the agent.
 
 use async_trait::async_trait;
-use biga_api_kube::ApiError;
+use biga_api_kube::{ApiError, ErrorKind};
 use biga_wire::files::{Change, Commit, PathStat, Put};
-use biga_wire::http::{ImageResult, Line, Progress, PruneResult};
+use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -156,8 +156,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd).
     async fn image_load(&self, archive: Upload, report: Reporter) -> Result<ImageResult, ApiError>;
 
-    /// Writes an image into an archive.
-    async fn image_save(&self, reference: &str, format: ArchiveFormat) -> Result<ByteStream, ApiError>;
+    /// Writes images into one archive.
+    async fn image_save(&self, references: &[String], format: ArchiveFormat) -> Result<ByteStream, ApiError>;
 
     /// Makes an image of a root file system (`config` is the `config` object of the OCI image config, as JSON) or of a disk.
     async fn image_import(
@@ -169,11 +169,43 @@ pub trait Backend: Send + Sync + 'static {
         report: Reporter,
     ) -> Result<ImageResult, ApiError>;
 
-    /// Sends an image to a registry under the name `target`.
+    /// Gets an image from its registry, with `referrers` also what refers to it.
+    async fn image_pull(
+        &self,
+        _reference: &str,
+        _platform: Option<&str>,
+        _referrers: bool,
+        _auth: Option<RegistryAuth>,
+        _report: Reporter,
+    ) -> Result<ImageResult, ApiError> {
+        Err(unsupported("pull"))
+    }
+
+    /// All that is known of an image.
+    async fn image_detail(&self, _reference: &str) -> Result<ImageDetail, ApiError> {
+        Err(unsupported("show the details of an image"))
+    }
+
+    /// What refers to an image in its registry.
+    async fn image_referrers(
+        &self,
+        _reference: &str,
+        _auth: Option<RegistryAuth>,
+    ) -> Result<Vec<ImageReferrer>, ApiError> {
+        Err(unsupported("list referrers"))
+    }
+
+    /// Asks a registry whether it lets somebody in.
+    async fn registry_login(&self, _auth: RegistryAuth) -> Result<(), ApiError> {
+        Err(unsupported("log in"))
+    }
+
+    /// Sends an image to a registry under the name `target`, with `referrers` also what refers to it.
     async fn image_push(
         &self,
         reference: &str,
         target: &str,
+        referrers: bool,
         auth: Option<RegistryAuth>,
         report: Reporter,
     ) -> Result<ImageResult, ApiError>;
@@ -226,4 +258,8 @@ pub trait Backend: Send + Sync + 'static {
 fn no_files(name: &str) -> ApiError {
     let message = format!("this node cannot reach the files of instance {name}");
     ApiError::new(biga_api_kube::ErrorKind::Unsupported, message)
+}
+
+fn unsupported(what: &str) -> ApiError {
+    ApiError::new(ErrorKind::Unsupported, format!("this node cannot {what}"))
 }

@@ -83,7 +83,9 @@ pub(crate) async fn save(
         Some("oci") => ArchiveFormat::Oci,
         Some(other) => return Err(ApiError::bad_request(format!("format is docker or oci, not {other:?}"))),
     };
-    let stream = s.backend.image_save(&required(&q, "reference")?, format).await?;
+    required(&q, "reference")?;
+    let references: Vec<String> = q.all("reference").map(String::from).collect();
+    let stream = s.backend.image_save(&references, format).await?;
     let mut r = Response::new(Body::from_stream(stream));
     r.headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
@@ -140,10 +142,63 @@ pub(crate) async fn push(
     let q = query(raw.as_deref())?;
     let reference = required(&q, "reference")?;
     let target = q.get("as").map_or_else(|| reference.clone(), String::from);
+    let referrers = q.flag("referrers")?;
     let auth = registry_auth(&headers)?;
     Ok(long::answer(move |report| async move {
-        s.backend.image_push(&reference, &target, auth, report).await
+        s.backend.image_push(&reference, &target, referrers, auth, report).await
     }))
+}
+
+pub(crate) async fn pull(
+    State(s): State<Streams>,
+    Path(node): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    check_node(&s, &node)?;
+    let q = query(raw.as_deref())?;
+    let (reference, referrers) = (required(&q, "reference")?, q.flag("referrers")?);
+    let platform = q.get("platform").map(String::from);
+    let auth = registry_auth(&headers)?;
+    Ok(long::answer(move |report| async move {
+        s.backend
+            .image_pull(&reference, platform.as_deref(), referrers, auth, report)
+            .await
+    }))
+}
+
+pub(crate) async fn detail(
+    State(s): State<Streams>,
+    Path(node): Path<String>,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, ApiError> {
+    check_node(&s, &node)?;
+    let reference = required(&query(raw.as_deref())?, "reference")?;
+    Ok(Json(s.backend.image_detail(&reference).await?).into_response())
+}
+
+pub(crate) async fn referrers(
+    State(s): State<Streams>,
+    Path(node): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    check_node(&s, &node)?;
+    let reference = required(&query(raw.as_deref())?, "reference")?;
+    let auth = registry_auth(&headers)?;
+    Ok(Json(s.backend.image_referrers(&reference, auth).await?).into_response())
+}
+
+pub(crate) async fn login(
+    State(s): State<Streams>,
+    Path(node): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    check_node(&s, &node)?;
+    let auth = registry_auth(&headers)?.filter(|a| !a.server_address.is_empty());
+    let auth = auth.ok_or_else(|| ApiError::bad_request("the header X-Registry-Auth must name a serveraddress"))?;
+    s.backend.registry_login(auth).await?;
+    Ok(Json(serde_json::json!({})).into_response())
 }
 
 pub(crate) async fn tag(

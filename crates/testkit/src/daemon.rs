@@ -44,12 +44,20 @@ impl Ran {
     }
 }
 
+impl From<Output> for Ran {
+    fn from(o: Output) -> Ran {
+        Ran::of(o)
+    }
+}
+
 /// A daemon of one test. Dropping it removes whatever it and its instances made.
 pub struct Daemon {
     program: PathBuf,
     dir: tempfile::TempDir,
     netns: String,
     prefix: String,
+    /// Further arguments of `serve`.
+    more: Vec<String>,
     child: Option<Child>,
 }
 
@@ -59,6 +67,14 @@ impl Daemon {
     /// # Panics
     /// Where it does not start; its log is in the message.
     pub fn start(program: &str) -> Daemon {
+        Daemon::start_with(program, |_| Vec::new())
+    }
+
+    /// As [`Daemon::start`], with further arguments; `prepare` is given the directory for the test's files before.
+    ///
+    /// # Panics
+    /// As [`Daemon::start`].
+    pub fn start_with(program: &str, prepare: impl FnOnce(&Path) -> Vec<String>) -> Daemon {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let tag = format!("{:x}{number}", std::process::id());
         let netns = format!("biga-test-{tag}");
@@ -73,8 +89,10 @@ impl Daemon {
             dir,
             netns,
             prefix,
+            more: Vec::new(),
             child: None,
         };
+        d.more = prepare(d.dir.path());
         run("ip", &["-n", &d.netns, "link", "set", "lo", "up"]);
         // Trying KVM takes seconds of processor time and comes out the same for each of us.
         let _ = fs::create_dir_all(d.state());
@@ -107,7 +125,9 @@ impl Daemon {
             "--node-name",
             "test",
         ]);
-        c.args(["--log-level", "info,biga_agent=debug"]);
+        c.args(["--log-level", "info,biga_agent=debug"]).args(&self.more);
+        // Nobody's own logins take part.
+        c.env("DOCKER_CONFIG", self.dir.path().join("no-logins"));
         let log2 = log.try_clone().expect("clone the log");
         self.child = Some(
             c.stdin(Stdio::null())
@@ -171,6 +191,7 @@ impl Daemon {
             "BIGA_HOST",
             format!("unix://{}", self.run_root().join("api.sock").display()),
         );
+        c.env("DOCKER_CONFIG", self.dir.path().join("no-logins"));
         c.env("NO_COLOR", "1").args(args).stdin(Stdio::null());
         c
     }
@@ -197,6 +218,18 @@ impl Daemon {
         let ran = Ran::of(child.wait_with_output().expect("biga ends"));
         let _ = feeding.join();
         ran
+    }
+
+    /// Another program of the host in the daemon's network, ready to be started.
+    pub fn host_command(&self, args: &[&str]) -> Command {
+        let mut c = self.in_netns(Path::new(args[0]));
+        c.args(&args[1..]).stdin(Stdio::null());
+        c
+    }
+
+    /// The daemon's network namespace, as a file.
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.netns)
     }
 
     /// Runs another program of the host in the daemon's network.

@@ -1,8 +1,10 @@
-//! Development tasks: `cargo xtask check` holds the repository to its own rules.
+//! Development tasks. `cargo xtask check` holds the repository to its own rules.
 //!
-//! Each rule is a file under [`check`]; each says where the rule stands and what to do when it is broken.
+//! Each rule is a file under [`check`]; each says where the rule stands and what to do when it is broken. `cargo xtask fuzz`
+//! runs the fuzzers that need no special compiler.
 
 mod check;
+mod fuzz;
 
 use std::process::ExitCode;
 
@@ -23,6 +25,17 @@ enum Task {
         /// Only these rules; all where none is named.
         rules: Vec<String>,
     },
+    /// Feed everything that reads foreign bytes with mutilated input.
+    Fuzz {
+        /// How long for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Makes the tries of an earlier run again; it is printed with each failure.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only the tests whose name holds this word, as layers or manifests.
+        target: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,5 +55,6 @@ fn run(cli: Cli) -> Result<()> {
         .context("xtask does not lie in crates/xtask")?;
     match cli.task {
         Task::Check { rules } => check::run(root, &rules),
+        Task::Fuzz { seconds, seed, target } => fuzz::run(root, seconds, seed, target.as_deref()),
     }
 }

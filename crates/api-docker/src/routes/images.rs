@@ -145,7 +145,9 @@ async fn history(api: &DockerApi, name: &str) -> Result<Response> {
     let found = api.image(name).await?;
     let config = api.image_config(&found.id).await;
     let objects: Vec<&Object<Image>> = found.objects.iter().collect();
-    Ok(ok(&Value::Array(image::history(&found.id, &objects, &config))))
+    // The steps are worth showing also where nothing is known of their sizes.
+    let sizes = api.backend().layer_sizes(&found.id).await.unwrap_or_default();
+    Ok(ok(&Value::Array(image::history(&found.id, &objects, &config, &sizes))))
 }
 
 async fn tag(api: &DockerApi, name: &str, q: &Query) -> Result<Response> {

@@ -132,17 +132,28 @@ fn comment(config: &Value) -> &str {
     texts.find(|c| !c.is_empty()).unwrap_or_default()
 }
 
-/// The document of `GET /images/{name}/history`: newest step first.
-pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Value> {
+/// The document of `GET /images/{name}/history`: newest step first. `sizes` are those of the layers, lowest first.
+pub fn history(id: &str, objects: &[&Object<Image>], config: &Value, sizes: &[u64]) -> Vec<Value> {
     let steps = config
         .get("history")
         .and_then(Value::as_array)
         .cloned()
         .unwrap_or_default();
+    let made_layer = |h: &Value| !h.get("empty_layer").and_then(Value::as_bool).unwrap_or(false);
+    let known = steps.iter().filter(|h| made_layer(h)).count() == sizes.len();
+    let mut left = sizes.iter();
+    let of_steps: Vec<u64> = steps
+        .iter()
+        .map(|h| match known && made_layer(h) {
+            true => left.next().copied().unwrap_or(0),
+            false => 0,
+        })
+        .collect();
     let mut out: Vec<Value> = steps
         .iter()
+        .zip(of_steps)
         .rev()
-        .map(|h| {
+        .map(|(h, bytes)| {
             let text = |f: &str| h.get(f).and_then(Value::as_str).unwrap_or("");
             let created = text("created")
                 .parse::<biga_model::Timestamp>()
@@ -152,7 +163,7 @@ pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Valu
                 "Created": created,
                 "CreatedBy": text("created_by"),
                 "Tags": null,
-                "Size": 0,
+                "Size": bytes,
                 "Comment": text("comment"),
             })
         })
@@ -161,11 +172,13 @@ pub fn history(id: &str, objects: &[&Object<Image>], config: &Value) -> Vec<Valu
         let created = created(objects).map_or(0, |t| t.as_second());
         out.push(json!({"Created": created, "CreatedBy": "", "Comment": ""}));
     }
-    // Sizes of single layers are not known here; the whole is told with the newest step.
     if let Some(top) = out.first_mut() {
         top["Id"] = id.into();
         top["Tags"] = json!(tags(objects));
-        top["Size"] = size(objects).into();
+        // Where steps and layers do not go together, the whole is told with the newest step.
+        if !known || steps.is_empty() {
+            top["Size"] = size(objects).into();
+        }
     }
     out
 }

@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod kill;
 pub mod kubeconfig;
 mod limit_options;
+pub mod login;
 pub mod logs;
 pub mod many;
 mod namespace_options;

@@ -7,7 +7,7 @@ use biga_server::backend::{
     ArchiveFormat, Backend, BoxedIo, ByteStream, ImportFormat, LogFormat, LogQuery, RegistryAuth, Reporter, Upload,
 };
 use biga_wire::files::{Change, Commit, PathStat, Put};
-use biga_wire::http::{ImageResult, PruneResult};
+use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, PruneResult};
 use biga_wire::shim;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -29,6 +29,15 @@ impl From<Fault> for ApiError {
             FaultKind::Denied | FaultKind::Failed => ErrorKind::Internal,
         };
         ApiError::new(kind, f.message)
+    }
+}
+
+fn credentials(a: RegistryAuth) -> Credentials {
+    Credentials {
+        username: a.username,
+        password: a.password,
+        identity_token: a.identity_token,
+        registry_token: a.registry_token,
     }
 }
 
@@ -74,12 +83,12 @@ impl Backend for Native {
         Ok(self.0.load(archive).await?)
     }
 
-    async fn image_save(&self, reference: &str, format: ArchiveFormat) -> Result<ByteStream, ApiError> {
+    async fn image_save(&self, references: &[String], format: ArchiveFormat) -> Result<ByteStream, ApiError> {
         let format = match format {
             ArchiveFormat::Docker => biga_image::ArchiveFormat::Docker,
             ArchiveFormat::Oci => biga_image::ArchiveFormat::Oci,
         };
-        let bytes = self.0.save(&[reference.to_string()], format).await?;
+        let bytes = self.0.save(references, format).await?;
         Ok(bytes.map(|b| b.map_err(ApiError::from)).boxed())
     }
 
@@ -103,23 +112,47 @@ impl Backend for Native {
         Ok(self.0.import(reference, what, content).await?)
     }
 
+    async fn image_pull(
+        &self,
+        reference: &str,
+        platform: Option<&str>,
+        referrers: bool,
+        auth: Option<RegistryAuth>,
+        report: Reporter,
+    ) -> Result<ImageResult, ApiError> {
+        let progress = move |p| report.progress(p);
+        let auth = auth.map(credentials);
+        Ok(self.0.pull(reference, platform, referrers, auth, progress).await?)
+    }
+
     async fn image_push(
         &self,
         reference: &str,
         target: &str,
+        referrers: bool,
         auth: Option<RegistryAuth>,
         report: Reporter,
     ) -> Result<ImageResult, ApiError> {
-        let auth = auth.map(|a| Credentials {
-            username: a.username,
-            password: a.password,
-            identity_token: a.identity_token,
-            registry_token: a.registry_token,
-        });
-        Ok(self
-            .0
-            .push(reference, target, auth, move |p| report.progress(p))
-            .await?)
+        let progress = move |p| report.progress(p);
+        let auth = auth.map(credentials);
+        Ok(self.0.push(reference, target, referrers, auth, progress).await?)
+    }
+
+    async fn image_detail(&self, reference: &str) -> Result<ImageDetail, ApiError> {
+        Ok(self.0.detail(reference).await?)
+    }
+
+    async fn image_referrers(
+        &self,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Vec<ImageReferrer>, ApiError> {
+        Ok(self.0.referrers(reference, auth.map(credentials)).await?)
+    }
+
+    async fn registry_login(&self, auth: RegistryAuth) -> Result<(), ApiError> {
+        let server = auth.server_address.clone();
+        Ok(self.0.login(&server, credentials(auth)).await?)
     }
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, ApiError> {

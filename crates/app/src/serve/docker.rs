@@ -168,7 +168,9 @@ impl Backend for Docker {
         report: Reporter,
     ) -> Result<ImageResult, Fault> {
         let auth = auth.map(Credentials::from);
-        let push = self.0.push(reference, reference, auth, move |p| report.progress(p));
+        let push = self
+            .0
+            .push(reference, reference, false, auth, move |p| report.progress(p));
         Ok(push.await?)
     }
 
@@ -195,9 +197,9 @@ impl Backend for Docker {
         auth: RegistryAuth,
         report: Reporter,
     ) -> Result<ImageResult, Fault> {
-        let pull = self
-            .0
-            .pull(reference, platform, auth.into(), move |p| report.progress(p));
+        let pull = self.0.pull(reference, platform, false, Some(auth.into()), move |p| {
+            report.progress(p)
+        });
         Ok(pull.await?)
     }
 
@@ -225,6 +227,18 @@ impl Backend for Docker {
 
     async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, Fault> {
         Ok(self.0.commit(namespace, name, commit).await?)
+    }
+
+    async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {
+        let server = auth.server_address.clone();
+        self.0.login(&server, auth.into()).await?;
+        // Registries that would give a token in the password's place are asked with the password each time.
+        Ok(String::new())
+    }
+
+    async fn layer_sizes(&self, reference: &str) -> Result<Vec<u64>, Fault> {
+        let detail = self.0.detail(reference).await?;
+        Ok(detail.layers.iter().map(|l| l.size).collect())
     }
 }
 

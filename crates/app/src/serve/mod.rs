@@ -3,6 +3,7 @@
 mod backend;
 mod docker;
 mod files;
+mod images;
 mod node;
 mod notify;
 mod usage;
@@ -22,6 +23,8 @@ use biga_store::embedded::EmbeddedStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use images::docker_config;
+
 /// Options of `biga serve`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeOptions {
@@ -40,6 +43,12 @@ pub struct ServeOptions {
     /// Socket for Docker's command line and libraries; docker.sock below --run where left out, "none" for no socket
     #[arg(long, value_name = "PATH")]
     pub docker_socket: Option<PathBuf>,
+    /// Settings of images: mirrors, credentials, disk budget; /etc/biga/images.yaml where left out, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub image_config: Option<PathBuf>,
+    /// Which images may come in and run; /etc/biga/policy.yaml where left out, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub image_policy: Option<PathBuf>,
     /// Form of the daemon's own log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -126,7 +135,7 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
     let store = EmbeddedStore::open(layout.state.join("store.redb")).context("cannot open the store")?;
     let node = options.node_name();
     let dynamic: Arc<dyn Store> = store.clone();
-    let agent = Agent::start(agent_options(&node, &layout)?, dynamic.clone())
+    let agent = Agent::start(agent_options(&node, &layout, &options)?, dynamic.clone())
         .await
         .context("cannot start the agent")?;
     let shutdown = CancellationToken::new();
@@ -179,14 +188,14 @@ fn router(store: &Arc<dyn Store>, backend: node::Node, node: &str) -> axum::Rout
     biga_server::routes(kube, store.clone(), Arc::new(backend::Native(backend)), node)
 }
 
-fn agent_options(node: &str, layout: &Layout) -> anyhow::Result<AgentOptions> {
+fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow::Result<AgentOptions> {
     let shim = biga_payload::shim_memfd().context("cannot put the shim into memory")?;
     Ok(AgentOptions {
         node: node.into(),
         layout: layout.clone(),
         shim: Arc::new(shim),
         guest: biga_payload::GUEST,
-        images: biga_image::Options::default(),
+        images: images::options(options.image_config.as_deref(), options.image_policy.as_deref())?,
     })
 }
 

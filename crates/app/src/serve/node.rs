@@ -14,7 +14,9 @@ use biga_image::{
     Progress as ImageProgress, PullOptions, PushOptions,
 };
 use biga_model::{Isolation, PullPolicy, Reference, Timestamp};
-use biga_wire::http::{ImageLine, ImageResult, Progress, PruneResult};
+use biga_wire::http::{
+    ImageDetail, ImageDisk, ImageLayer, ImageLine, ImageReferrer, ImageResult, Progress, PruneResult,
+};
 use biga_wire::shim::{self, ErrorCode};
 use biga_wire::{Frame, FrameKind};
 use bytes::Bytes;
@@ -82,10 +84,18 @@ fn not_found(f: Failure) -> Fault {
     Fault::new(FaultKind::NotFound, f)
 }
 
+/// What is wrong with an archive or a file that was sent here.
+fn archive_fault(e: ImageError) -> Fault {
+    match e {
+        ImageError::Refused { .. } => Fault::new(FaultKind::Denied, e),
+        e => bad(e),
+    }
+}
+
 /// A registry's answer to a push or a pull.
 fn registry(e: ImageError) -> Fault {
     let kind = match e {
-        ImageError::Denied { .. } => FaultKind::Denied,
+        ImageError::Denied { .. } | ImageError::Refused { .. } => FaultKind::Denied,
         ImageError::NotFound { .. } => FaultKind::NotFound,
         _ => FaultKind::Failed,
     };
@@ -266,7 +276,7 @@ impl Node {
                 .files()
                 .load(StreamReader::new(archive), None)
                 .await
-                .map_err(bad)?;
+                .map_err(archive_fault)?;
             let mut result = ImageResult::default();
             for l in loaded {
                 for r in &l.references {
@@ -281,6 +291,7 @@ impl Node {
                     });
                 }
             }
+            images.keep_budget(None).await;
             Ok(result)
         });
         work.await.map_err(failed)?
@@ -330,8 +341,9 @@ impl Node {
                 Import::Rootfs(config) => files.import_rootfs(content, *config, None).await,
                 Import::Disk(format) => files.import_disk(content, format).await,
             };
-            let record = record.map_err(bad)?;
+            let record = record.map_err(archive_fault)?;
             images.name(&reference, &record).await.map_err(failed)?;
+            images.keep_budget(Some(&record.image_id)).await;
             Ok(one(named(&reference, &record)))
         });
         work.await.map_err(failed)?
@@ -342,6 +354,7 @@ impl Node {
         &self,
         reference: &str,
         target: &str,
+        referrers: bool,
         auth: Option<Credentials>,
         report: impl Fn(Progress) + Send + Sync,
     ) -> Result<ImageResult, Fault> {
@@ -350,6 +363,7 @@ impl Node {
         let options = PushOptions {
             auth: auth.map(Auth::from).unwrap_or_default(),
             insecure: false,
+            referrers,
         };
         let progress = move |p| report(progress_line(p, "uploading"));
         let files = self.images().files();
@@ -363,19 +377,21 @@ impl Node {
         }))
     }
 
-    /// Gets an image from its registry with these credentials, which are not kept.
+    /// Gets an image from its registry, with these credentials, which are not kept, or with those of this host.
     pub async fn pull(
         &self,
         reference: &str,
         platform: Option<&str>,
-        auth: Credentials,
+        referrers: bool,
+        auth: Option<Credentials>,
         report: impl Fn(Progress) + Send + Sync,
     ) -> Result<ImageResult, Fault> {
         let reference = parse(reference)?;
         let options = PullOptions {
             platform: platform.map(str::parse::<Platform>).transpose().map_err(bad)?,
-            auth: auth.into(),
+            auth: auth.map(Auth::from).unwrap_or_default(),
             insecure: false,
+            referrers,
         };
         let progress = move |p| report(progress_line(p, "downloading"));
         let record = self
@@ -385,7 +401,69 @@ impl Node {
             .await
             .map_err(registry)?;
         self.images().name(&reference, &record).await.map_err(failed)?;
+        self.images().keep_budget(Some(&record.image_id)).await;
         Ok(one(named(&reference, &record)))
+    }
+
+    /// All that is known of an image.
+    pub async fn detail(&self, reference: &str) -> Result<ImageDetail, Fault> {
+        let record = self.find(reference).await?;
+        let files = self.images().files();
+        let document = |bytes: Vec<u8>| match bytes.is_empty() {
+            true => Ok(serde_json::Value::Null),
+            false => serde_json::from_slice(&bytes).map_err(failed),
+        };
+        let config = document(files.raw_config(&record.image_id).map_err(failed)?)?;
+        let manifest = document(files.manifest(&record.image_id).map_err(failed)?)?;
+        let layers = record.layers.iter().map(|l| ImageLayer {
+            diff_id: l.diff_id.clone(),
+            digest: l.digest.clone(),
+            media_type: l.media_type.clone(),
+            blob_size: l.blob_size,
+            size: l.size,
+        });
+        let mut signed_by: Vec<String> = record.verified.iter().map(|v| v.key.clone()).collect();
+        signed_by.dedup();
+        Ok(ImageDetail {
+            layers: layers.collect(),
+            disk: record.disk.as_ref().map(|d| ImageDisk {
+                format: d.format.as_str().into(),
+                virtual_size: d.virtual_size,
+            }),
+            referrers: record.referrers.iter().map(referrer).collect(),
+            signed_by,
+            config,
+            manifest,
+            image_id: record.image_id.to_string(),
+            digest: record.manifest_digest,
+            index_digest: record.index_digest,
+            sources: record.sources,
+        })
+    }
+
+    /// What refers to an image in its registry.
+    pub async fn referrers(&self, reference: &str, auth: Option<Credentials>) -> Result<Vec<ImageReferrer>, Fault> {
+        let record = self.find(reference).await?;
+        let options = PullOptions {
+            auth: auth.map(Auth::from).unwrap_or_default(),
+            ..PullOptions::default()
+        };
+        let name = parse(reference)?;
+        let files = self.images().files();
+        let found = files
+            .remote_referrers(&record.image_id, &name, &options)
+            .await
+            .map_err(registry)?;
+        Ok(found.iter().map(referrer).collect())
+    }
+
+    /// Asks a registry whether it lets somebody in.
+    pub async fn login(&self, server: &str, auth: Credentials) -> Result<(), Fault> {
+        let files = self.images().files();
+        files
+            .check_login(&host_of(server), &auth.into())
+            .await
+            .map_err(registry)
     }
 
     /// Gives an image another name.
@@ -404,6 +482,26 @@ impl Node {
             removed,
             freed_bytes: report.bytes,
         })
+    }
+}
+
+fn referrer(r: &biga_image::Referrer) -> ImageReferrer {
+    ImageReferrer {
+        digest: r.digest.clone(),
+        artifact_type: r.artifact_type.clone(),
+        subject: r.subject.clone(),
+        tag: r.tag.clone(),
+        size: r.size,
+    }
+}
+
+/// The registry of an address as users and Docker's clients write it.
+fn host_of(server: &str) -> String {
+    let host = server.trim_start_matches("https://").trim_start_matches("http://");
+    let host = host.split('/').next().unwrap_or(host);
+    match host {
+        "" | "index.docker.io" | "registry-1.docker.io" => biga_model::reference::DEFAULT_REGISTRY.into(),
+        host => host.into(),
     }
 }
 

@@ -97,7 +97,7 @@ pub(super) fn token_request(realm: Url, service: Option<&str>, scope: &str, auth
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        for one in scope.split(' ') {
+        for one in scope.split(' ').filter(|s| !s.is_empty()) {
             query.append_pair("scope", one);
         }
         if let Auth::Basic { username, .. } = auth {

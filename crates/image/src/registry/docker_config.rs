@@ -1,12 +1,14 @@
-//! Credentials as `docker login` leaves them.
+//! Credentials as `docker login` keeps them: in Docker's config file, or with a helper program that the file names.
 
 use std::collections::HashMap;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::Auth;
@@ -41,28 +43,142 @@ struct HelperReply {
 }
 
 /// Looks a registry (`host[:port]`) up in Docker's config file; who is not there asks as nobody.
-pub(super) async fn lookup(path: &Path, registry: &str) -> Result<Auth, Error> {
+pub async fn lookup(path: &Path, registry: &str) -> Result<Auth, Error> {
     let bad = |why: String| Error::Credentials {
         registry: registry.to_owned(),
         why,
     };
-    let bytes = match tokio::fs::read(path).await {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Auth::Anonymous),
-        Err(e) => return Err(bad(format!("cannot read {}: {e}", path.display()))),
-    };
-    let config: Config =
-        serde_json::from_slice(&bytes).map_err(|e| bad(format!("{} is not valid: {e}", path.display())))?;
-    let helper = config.cred_helpers.get(registry).or(config.creds_store.as_ref());
-    if let Some(helper) = helper.filter(|h| !h.is_empty()) {
-        // The Docker Hub's credentials are kept under the address of its first API.
-        let server = if is_hub(registry) { HUB_KEY } else { registry };
-        if let Some(auth) = ask_helper(helper, server).await.map_err(bad)? {
-            return Ok(auth);
-        }
+    let document = read(path).await.map_err(bad)?;
+    let config: Config = serde_json::from_value(Value::Object(document))
+        .map_err(|e| bad(format!("{} is not valid: {e}", path.display())))?;
+    if let Some(helper) = config.helper(registry)
+        && let Some(auth) = ask_helper(helper, key_of(registry)).await.map_err(bad)?
+    {
+        return Ok(auth);
     }
     let entry = config.auths.iter().find(|(key, _)| matches(key, registry));
     entry.map_or(Ok(Auth::Anonymous), |(_, e)| from_entry(e).map_err(bad))
+}
+
+/// Keeps credentials for a registry, where the file says that they are kept: with a helper, or in the file itself.
+/// Returns the helper's name where there is one.
+pub async fn store(path: &Path, registry: &str, auth: &Auth) -> Result<Option<String>, Error> {
+    let bad = |why: String| Error::Credentials {
+        registry: registry.to_owned(),
+        why,
+    };
+    let (username, secret, entry) = match auth {
+        Auth::Basic { username, password } => {
+            let both = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
+            (username.as_str(), password.as_str(), json!({ "auth": both }))
+        }
+        Auth::Identity(token) => ("<token>", token.as_str(), json!({ "identitytoken": token })),
+        _ => return Err(bad("only a name with a password, or a token, can be kept".into())),
+    };
+    let mut document = read(path).await.map_err(bad)?;
+    let config: Config = serde_json::from_value(Value::Object(document.clone()))
+        .map_err(|e| bad(format!("{} is not valid: {e}", path.display())))?;
+    let helper = config.helper(registry).map(str::to_owned);
+    let entry = match &helper {
+        Some(helper) => {
+            let said = json!({ "ServerURL": key_of(registry), "Username": username, "Secret": secret });
+            run_helper(helper, "store", &said.to_string()).await.map_err(bad)?;
+            // As Docker does: the file tells that there is something, and the helper what.
+            json!({})
+        }
+        None => entry,
+    };
+    let auths = document.entry("auths").or_insert_with(|| json!({}));
+    let auths = auths
+        .as_object_mut()
+        .ok_or_else(|| bad(format!("auths in {} is no object", path.display())))?;
+    auths.retain(|key, _| !matches(key, registry));
+    auths.insert(key_of(registry).to_owned(), entry);
+    write(path, &document).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))?;
+    Ok(helper)
+}
+
+/// Forgets the credentials for a registry. Tells whether there were any.
+pub async fn erase(path: &Path, registry: &str) -> Result<bool, Error> {
+    let bad = |why: String| Error::Credentials {
+        registry: registry.to_owned(),
+        why,
+    };
+    let mut document = read(path).await.map_err(bad)?;
+    let config: Config = serde_json::from_value(Value::Object(document.clone()))
+        .map_err(|e| bad(format!("{} is not valid: {e}", path.display())))?;
+    let mut there = false;
+    if let Some(helper) = config.helper(registry) {
+        there = ask_helper(helper, key_of(registry)).await.map_err(bad)?.is_some();
+        if there {
+            run_helper(helper, "erase", key_of(registry)).await.map_err(bad)?;
+        }
+    }
+    if let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) {
+        let before = auths.len();
+        auths.retain(|key, _| !matches(key, registry));
+        if auths.len() < before {
+            there = true;
+            write(path, &document).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))?;
+        }
+    }
+    Ok(there)
+}
+
+/// The whole file, with all that is of no interest here. What is missing is empty.
+async fn read(path: &Path) -> Result<Map<String, Value>, String> {
+    let bytes = match tokio::fs::read(path).await {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Map::new()),
+        Err(e) => return Err(format!("cannot read {}: {e}", path.display())),
+    };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&bytes).map_err(|e| format!("{} is not valid: {e}", path.display()))
+}
+
+/// Replaces the file; others may not read it.
+fn write(path: &Path, document: &Map<String, Value>) -> std::io::Result<()> {
+    use std::io::Write;
+    // A link (to a file under version control, say) stays one.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let dir = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut text = serde_json::to_vec_pretty(document)?;
+    text.push(b'\n');
+    let part = path.with_added_extension("part");
+    let _ = std::fs::remove_file(&part);
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)
+        .and_then(|mut f| f.write_all(&text).and_then(|()| f.sync_all()));
+    written
+        .and_then(|()| std::fs::rename(&part, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&part)))
+}
+
+impl Config {
+    /// The helper that keeps a registry's credentials.
+    fn helper(&self, registry: &str) -> Option<&str> {
+        let own = self
+            .cred_helpers
+            .get(registry)
+            .or_else(|| self.cred_helpers.get(key_of(registry)));
+        own.or(self.creds_store.as_ref())
+            .map(String::as_str)
+            .filter(|h| !h.is_empty())
+    }
+}
+
+/// Under which name a registry's credentials are kept: the Docker Hub's under the address of its first API.
+fn key_of(registry: &str) -> &str {
+    if is_hub(registry) { HUB_KEY } else { registry }
 }
 
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -105,8 +221,26 @@ fn from_entry(entry: &Entry) -> Result<Auth, String> {
     })
 }
 
-/// `docker-credential-NAME get`, the server's address on its standard input.
+/// What a helper says of a server.
 async fn ask_helper(name: &str, server: &str) -> Result<Option<Auth>, String> {
+    let Some(said) = run_helper(name, "get", server).await? else {
+        return Ok(None);
+    };
+    let reply: HelperReply =
+        serde_json::from_slice(&said).map_err(|_| format!("docker-credential-{name} gave no credentials"))?;
+    Ok(Some(if reply.username == "<token>" {
+        Auth::Identity(reply.secret)
+    } else {
+        Auth::Basic {
+            username: reply.username,
+            password: reply.secret,
+        }
+    }))
+}
+
+/// `docker-credential-NAME VERB` with this on its standard input; what it writes, or `None` where it knows nothing of the
+/// server (<https://github.com/docker/docker-credential-helpers>).
+async fn run_helper(name: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>, String> {
     if !name
         .bytes()
         .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
@@ -116,7 +250,7 @@ async fn ask_helper(name: &str, server: &str) -> Result<Option<Auth>, String> {
     let program = format!("docker-credential-{name}");
     let run = async {
         let mut child = tokio::process::Command::new(&program)
-            .arg("get")
+            .arg(verb)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -124,7 +258,7 @@ async fn ask_helper(name: &str, server: &str) -> Result<Option<Auth>, String> {
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input has said all it wants to.
-            let _ = stdin.write_all(server.as_bytes()).await;
+            let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
@@ -139,16 +273,17 @@ async fn ask_helper(name: &str, server: &str) -> Result<Option<Auth>, String> {
         }
         return Err(format!("{program} failed: {}", said.trim()));
     }
-    let reply: HelperReply =
-        serde_json::from_slice(&out.stdout).map_err(|_| format!("{program} gave no credentials"))?;
-    Ok(Some(if reply.username == "<token>" {
-        Auth::Identity(reply.secret)
-    } else {
-        Auth::Basic {
-            username: reply.username,
-            password: reply.secret,
+    Ok(Some(out.stdout))
+}
+
+/// For the fuzzers.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(config) = serde_json::from_slice::<Config>(bytes) {
+        for (key, entry) in &config.auths {
+            let _ = from_entry(entry);
+            let _ = (matches(key, "docker.io"), config.helper(key));
         }
-    }))
+    }
 }
 
 #[cfg(test)]

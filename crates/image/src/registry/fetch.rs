@@ -57,6 +57,8 @@ pub(crate) async fn fetch(
                 return to.send(Piece::End).await.map_err(|_| Error::Cancelled);
             }
             Err(Error::Cancelled) => return Err(Error::Cancelled),
+            // More came than there is: what was passed on cannot be right, and nobody can go on behind it.
+            Err(e) if state.done > state.size => return Err(e),
             Err(e) => {
                 failures = if state.done > before { 1 } else { failures + 1 };
                 if e.retryable() && failures < repo.client.attempts {

@@ -2,9 +2,11 @@
 //! (<https://github.com/opencontainers/distribution-spec/blob/main/spec.md>).
 //!
 //! - [`client`]: connections, retries, redirects
-//! - [`auth`]: challenges, tokens, credentials of Docker's config file
+//! - [`auth`]: challenges and tokens
 //! - [`tls`]: roots, extra CAs and client certificates
 //! - [`repo`]: manifests and blobs of one repository
+//! - [`docker_config`]: credentials as Docker keeps them
+//! - [`referrers`]: what refers to a manifest
 //! - [`fetch`]: one blob as a stream that survives broken connections
 //!
 //! Credentials are sent to the host they are for and to the token service it names, never along a redirect to
@@ -14,8 +16,9 @@ use std::path::PathBuf;
 
 mod auth;
 mod client;
-mod docker_config;
+pub mod docker_config;
 mod fetch;
+mod referrers;
 mod repo;
 mod tls;
 
@@ -42,6 +45,18 @@ pub enum Auth {
     Bearer(String),
     /// Whoever Docker's config file (its path is given) names for the registry, by `auths`, `credHelpers` or `credsStore`.
     DockerConfig(PathBuf),
+}
+
+/// For the fuzzers.
+pub(crate) fn fuzz_challenge(header: &str, body: &[u8]) {
+    if let Some(auth::Challenge::Bearer { realm, service, scope }) = auth::challenge(header)
+        && let Ok(realm) = realm.parse()
+    {
+        let asking = Auth::Identity("x".into());
+        let scope = scope.unwrap_or_default();
+        drop(auth::token_request(realm, service.as_deref(), &scope, &asking));
+    }
+    let _ = auth::token(body);
 }
 
 /// Secrets stay out of logs.

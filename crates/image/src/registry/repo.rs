@@ -20,7 +20,7 @@ use crate::Error;
 use crate::store::oci;
 
 /// Largest manifest or index.
-const MAX_MANIFEST: u64 = 4 << 20;
+pub(super) const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest answer of a token service, and largest error body looked at.
 const MAX_SMALL: u64 = 1 << 20;
 
@@ -114,6 +114,30 @@ impl<'c> Repo<'c> {
             insecure,
             authorization: Mutex::new(authorization),
         }
+    }
+
+    /// A registry as a whole, to ask whether it knows somebody.
+    pub(crate) async fn door(
+        client: &'c Client,
+        registry: &str,
+        auth: &Auth,
+        insecure: bool,
+    ) -> Result<Repo<'c>, Error> {
+        let base = client.base(registry, insecure).await?;
+        let mut repo = Repo::at(client, base, "", auth.clone(), insecure, "");
+        repo.registry = registry.to_owned();
+        repo.scope.clear();
+        Ok(repo)
+    }
+
+    /// Whether the registry lets this user in.
+    pub(crate) async fn knock(&self) -> Result<(), Error> {
+        let url = self.base.join("v2/").map_err(|e| Error::Invalid {
+            what: "v2/".into(),
+            why: e.to_string(),
+        })?;
+        let response = self.call(Method::GET, url, &[], Body::None).await?;
+        self.checked(response, "access to", &self.registry).await.map(drop)
     }
 
     /// Also asks for the right to read another repository, so that its blobs can be mounted.
@@ -277,17 +301,18 @@ impl<'c> Repo<'c> {
         self.checked(response, "the blob", digest).await.map(|_| ())
     }
 
-    /// Names a manifest.
-    pub(crate) async fn put_manifest(&self, reference: &str, media_type: &str, bytes: Bytes) -> Result<(), Error> {
+    /// Names a manifest. Tells whether the registry put it on its list of those that refer to another.
+    pub(crate) async fn put_manifest(&self, reference: &str, media_type: &str, bytes: Bytes) -> Result<bool, Error> {
         let url = self.url(&format!("manifests/{reference}"))?;
         let kind = HeaderValue::from_str(media_type).map_err(|_| self.odd("the manifest's media type"))?;
         let response = self
             .call(Method::PUT, url, &[(CONTENT_TYPE, kind)], Body::Bytes(bytes))
             .await?;
-        self.checked(response, "the manifest", reference).await.map(|_| ())
+        let response = self.checked(response, "the manifest", reference).await?;
+        Ok(response.headers().contains_key("oci-subject"))
     }
 
-    fn url(&self, path: &str) -> Result<Url, Error> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
         let path = format!("v2/{}/{path}", self.name);
         self.base.join(&path).map_err(|e| Error::Invalid {
             what: path,
@@ -296,7 +321,7 @@ impl<'c> Repo<'c> {
     }
 
     /// Sends with the login at hand; where it is refused, logs in as demanded and sends again.
-    async fn call(
+    pub(super) async fn call(
         &self,
         method: Method,
         url: Url,
@@ -378,7 +403,7 @@ impl<'c> Repo<'c> {
     }
 
     /// Makes an error of an answer that is one.
-    async fn checked(&self, response: Response, what: &str, name: &str) -> Result<Response, Error> {
+    pub(super) async fn checked(&self, response: Response, what: &str, name: &str) -> Result<Response, Error> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -395,7 +420,9 @@ impl<'c> Repo<'c> {
                 registry,
             },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied {
-                what: format!("{}/{}", self.registry, self.name),
+                what: format!("{}/{}", self.registry, self.name)
+                    .trim_end_matches('/')
+                    .to_owned(),
                 registry,
                 why,
             },
@@ -408,7 +435,7 @@ impl<'c> Repo<'c> {
         })
     }
 
-    async fn body(&self, mut response: Response, max: u64, what: &str) -> Result<Bytes, Error> {
+    pub(super) async fn body(&self, mut response: Response, max: u64, what: &str) -> Result<Bytes, Error> {
         let url = response.url().clone();
         let mut all = BytesMut::new();
         while let Some(piece) = response.chunk().await.map_err(|e| unreachable(&url, e))? {
@@ -423,7 +450,7 @@ impl<'c> Repo<'c> {
         Ok(all.freeze())
     }
 
-    fn odd(&self, why: &str) -> Error {
+    pub(super) fn odd(&self, why: &str) -> Error {
         Error::Invalid {
             what: format!("the answer of {}", self.registry),
             why: why.to_owned(),

@@ -18,7 +18,7 @@ use super::import::BUFFER;
 use crate::erofs::OnlyFile;
 use crate::layer::decompress;
 use crate::tarstream::write::{Header, padding};
-use crate::{DiskFormat, DiskRecord, Error, ImageConfig, ImageId, ImageRecord, Platform, disk};
+use crate::{DiskFormat, DiskRecord, Error, ImageConfig, ImageId, ImageRecord, Platform, Referrer, Verified, disk};
 
 /// Zeros are left out in units of this size.
 const PIECE: usize = 64 << 10;
@@ -31,6 +31,8 @@ pub(super) struct FromLayer {
     pub digest: String,
     pub index_digest: String,
     pub origin: String,
+    pub referrers: Vec<Referrer>,
+    pub verified: Vec<Verified>,
 }
 
 pub(super) async fn import_disk(
@@ -38,6 +40,7 @@ pub(super) async fn import_disk(
     source: impl AsyncRead + Send + Unpin + 'static,
     format: DiskFormat,
 ) -> Result<ImageRecord, Error> {
+    store.options.policy.allows_archives()?;
     let store = store.clone();
     let source = SyncIoBridge::new(source);
     blocking(move || {
@@ -72,6 +75,8 @@ pub(super) async fn from_layer(
             manifest_digest: source.digest,
             index_digest: source.index_digest,
             sources: vec![source.origin],
+            referrers: source.referrers,
+            verified: source.verified,
             ..record
         })
     })
@@ -110,6 +115,8 @@ impl ImageStore {
             created: None,
             history: Vec::new(),
             sources: Vec::new(),
+            referrers: Vec::new(),
+            verified: Vec::new(),
         })
     }
 }

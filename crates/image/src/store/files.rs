@@ -41,6 +41,11 @@ impl Pins {
         *self.table.lock().entry(name.clone()).or_default() += 1;
         self.names.push(name);
     }
+
+    /// Keeps what the other kept.
+    pub(super) fn take_over(&mut self, mut other: Pins) {
+        self.names.append(&mut other.names);
+    }
 }
 
 impl Drop for Pins {
@@ -61,7 +66,7 @@ impl Drop for Pins {
 pub(super) fn prepare(root: &Path) -> Result<File, Error> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    for dir in ["", "images", "blobs/sha256", "layers", "disks", "tmp"] {
+    for dir in ["", "images", "blobs/sha256", "layers", "disks", "used", "tmp"] {
         let path = root.join(dir);
         builder.create(&path).map_err(Error::io("create", &path))?;
     }
@@ -134,6 +139,7 @@ impl ImageStore {
         file.as_file()
             .set_permissions(mode)
             .map_err(Error::io("write", file.path()))?;
+        self.options.steps.at("place");
         file.persist(path).map_err(|e| Error::io("create", path)(e.error))?;
         let dir = path.parent().unwrap_or(path);
         let sync = File::open(dir).and_then(|d| d.sync_all());

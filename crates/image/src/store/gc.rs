@@ -49,6 +49,19 @@ impl ImageStore {
                 .filter(|s| !record.sources.contains(s))
                 .collect();
             record.sources.extend(more);
+            let same = old.manifest_digest == record.manifest_digest;
+            let more: Vec<_> = old
+                .referrers
+                .into_iter()
+                .filter(|r| same && !record.referrers.iter().any(|n| n.digest == r.digest))
+                .collect();
+            record.referrers.extend(more);
+            let more: Vec<_> = old
+                .verified
+                .into_iter()
+                .filter(|v| !record.verified.contains(v))
+                .collect();
+            record.verified.extend(more);
         }
         self.write_whole(&oci::json(&record)?, &self.image_path(record.image_id.hex()))?;
         Ok(record)
@@ -56,6 +69,7 @@ impl ImageStore {
 
     pub(super) fn remove_blocking(&self, id: &ImageId) -> Result<GcReport, Error> {
         let path = self.image_path(id.hex());
+        self.options.steps.at("remove record");
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::NoImage(id.to_string())),
@@ -82,6 +96,7 @@ impl ImageStore {
                     Some(record) => reach(self, &record, &mut reached),
                     None => {
                         // Records go before what they name, so that no crash leaves one that names nothing.
+                        self.options.steps.at("remove record");
                         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
                         report.images += 1;
                     }
@@ -94,12 +109,15 @@ impl ImageStore {
                         continue;
                     }
                     let to = trash.join(format!("trash-{}-{}", dir.replace('/', "-"), file_name(&path)));
+                    self.options.steps.at("move away");
                     fs::rename(&path, &to).map_err(Error::io("remove", &path))?;
                     moved.push(to);
                 }
             }
         }
+        self.forget_uses();
         for path in moved {
+            self.options.steps.at("remove file");
             let size = fs::metadata(&path).map_or(0, |m| m.blocks() * 512);
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             report.files += 1;
@@ -127,11 +145,8 @@ impl ImageStore {
         let young = || {
             let written = fs::metadata(path).and_then(|m| m.modified());
             // A clock that went backwards makes it young.
-            written.is_ok_and(|t| {
-                SystemTime::now()
-                    .duration_since(t)
-                    .map_or(true, |age| age < self.options.gc_grace)
-            })
+            let is_young = |t: SystemTime| t.elapsed().map_or(true, |age| age < self.options.gc_grace);
+            written.is_ok_and(is_young) || self.last_use(record.image_id.hex()).is_some_and(is_young)
         };
         let pinned = pins.contains_key(&Name::Image(record.image_id.hex().to_owned()));
         let stays = in_use.is_none_or(|used| used.contains(&record.image_id)) || pinned || young();
@@ -140,11 +155,17 @@ impl ImageStore {
 }
 
 /// Everything a record needs.
-fn reach(store: &ImageStore, record: &ImageRecord, reached: &mut HashSet<Name>) {
+pub(super) fn reach(store: &ImageStore, record: &ImageRecord, reached: &mut HashSet<Name>) {
     let hex = |digest: &str| crate::digest::hex_of(digest).to_owned();
     reached.extend(record.layers.iter().map(|l| Name::Layer(hex(&l.diff_id))));
     if record.disk.is_some() {
         reached.insert(Name::Disk(record.image_id.hex().to_owned()));
+    }
+    for r in &record.referrers {
+        reached.insert(Name::Blob(hex(&r.digest)));
+        if let Ok(manifest) = store.read_blob(&r.digest) {
+            reached.extend(super::referrers::parts(&manifest).map(|d| Name::Blob(hex(&d.digest))));
+        }
     }
     if record.manifest_digest.is_empty() {
         return;
@@ -170,7 +191,7 @@ fn read_record(path: &Path) -> Result<Option<ImageRecord>, Error> {
     })
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(dir).map_err(Error::io("list", dir))?;
     entries
         .map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir)))
@@ -183,7 +204,7 @@ fn file_name(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn name_of(dir: &str, path: &Path) -> Name {
+pub(super) fn name_of(dir: &str, path: &Path) -> Name {
     let file = file_name(path);
     let hex = file.split('.').next().unwrap_or_default().to_owned();
     match dir {

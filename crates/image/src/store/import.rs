@@ -20,6 +20,7 @@ pub(super) async fn import_rootfs(
     config: ImageConfig,
     platform: Platform,
 ) -> Result<ImageRecord, Error> {
+    store.options.policy.allows_archives()?;
     let store = store.clone();
     let tar = SyncIoBridge::new(tar);
     blocking(move || {

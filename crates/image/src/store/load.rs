@@ -75,6 +75,7 @@ pub(super) async fn load(
     reader: impl AsyncRead + Send + Unpin + 'static,
     platform: Platform,
 ) -> Result<Vec<Loaded>, Error> {
+    store.options.policy.allows_archives()?;
     let store = store.clone();
     let reader = SyncIoBridge::new(reader);
     blocking(move || {

@@ -7,6 +7,7 @@
 //! <root>/layers/<hex>.split       what the tar had beside file contents (see tarstream::split)
 //! <root>/layers/<hex>.json        sizes, for checking; written last, so it marks a layer as whole
 //! <root>/disks/<hex>.raw|qcow2    disk images
+//! <root>/used/<hex>               empty; its time tells when the image was last used
 //! <root>/tmp/                     work in progress; emptied at start
 //! ```
 //!
@@ -24,12 +25,15 @@ use biga_model::Reference;
 use parking_lot::Mutex;
 
 use crate::layer::Limits;
-use crate::registry::{Auth, Client};
+use crate::policy::Policy;
+use crate::registry::{Auth, Client, Repo};
 use crate::{Error, ImageConfig, ImageId, ImageRecord, Platform};
 
 mod assemble;
+mod budget;
 mod commit;
 mod disks;
+mod exact;
 mod files;
 mod gc;
 mod import;
@@ -38,13 +42,16 @@ mod load;
 pub(crate) mod oci;
 mod pull;
 mod push;
+mod referrers;
 mod save;
+mod steps;
 
 pub use commit::Commit;
 pub use gc::GcReport;
 pub use load::Loaded;
 pub use push::Pushed;
 pub use save::ArchiveFormat;
+pub use steps::Steps;
 
 /// How the store and its registry client behave.
 #[derive(Debug, Clone)]
@@ -67,6 +74,16 @@ pub struct Options {
     pub backoff: Duration,
     /// A connection that brings nothing for so long counts as broken.
     pub stall_timeout: Duration,
+    /// A file in the form of Docker's, with credentials for whoever asks without any of his own.
+    pub credentials: Option<PathBuf>,
+    /// Which images may come in and run.
+    pub policy: Policy,
+    /// Bytes of disk that images may take, above which those used least recently go ([`ImageStore::over_budget`]).
+    pub disk_budget: Option<u64>,
+    /// Layers are mounted through loop devices also where the kernel could mount them from their files.
+    pub loop_devices: bool,
+    /// For tests.
+    pub steps: Steps,
 }
 
 impl Default for Options {
@@ -81,6 +98,11 @@ impl Default for Options {
             attempts: 5,
             backoff: Duration::from_millis(250),
             stall_timeout: Duration::from_secs(60),
+            credentials: None,
+            policy: Policy::accept_all(),
+            disk_budget: None,
+            loop_devices: false,
+            steps: Steps::default(),
         }
     }
 }
@@ -94,6 +116,8 @@ pub struct PullOptions {
     pub auth: Auth,
     /// Plain HTTP is allowed for this pull.
     pub insecure: bool,
+    /// Also fetch what refers to the image: signatures, bills of materials.
+    pub referrers: bool,
 }
 
 /// How to push.
@@ -103,6 +127,9 @@ pub struct PushOptions {
     pub auth: Auth,
     /// Plain HTTP is allowed for this push.
     pub insecure: bool,
+    /// Also send what refers to the image, as far as it was fetched with it. The image must then arrive under the manifest it
+    /// came with: blobs that the registry lacks are fetched from where they came.
+    pub referrers: bool,
 }
 
 /// What happens while an image moves. Sent often, from several threads; keep the receiver quick.
@@ -177,6 +204,24 @@ impl ImageStore {
             _lock: lock,
         };
         Ok(Arc::new(store))
+    }
+
+    /// Which images may come in and run.
+    pub fn policy(&self) -> &Policy {
+        &self.options.policy
+    }
+
+    /// Asks a registry (`host[:port]`) whether it lets somebody in.
+    pub async fn check_login(&self, registry: &str, auth: &Auth) -> Result<(), Error> {
+        Repo::door(&self.client, registry, auth, false).await?.knock().await
+    }
+
+    /// Who asks where nobody was named.
+    fn auth_or_own(&self, auth: &Auth) -> Auth {
+        match (auth, &self.options.credentials) {
+            (Auth::Anonymous, Some(path)) => Auth::DockerConfig(path.clone()),
+            (auth, _) => auth.clone(),
+        }
     }
 
     /// The directory it lives in.

@@ -35,6 +35,8 @@ pub(crate) struct Descriptor {
     pub size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -46,6 +48,7 @@ impl Descriptor {
             digest,
             size,
             platform: None,
+            artifact_type: None,
             annotations: BTreeMap::new(),
         }
     }
@@ -58,8 +61,13 @@ pub(crate) struct Manifest {
     pub schema_version: u32,
     #[serde(default)]
     pub media_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+    /// What it speaks of, where it is no image but says something of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -75,6 +83,7 @@ pub(crate) struct Index {
 }
 
 /// Either.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and never for long")]
 pub(crate) enum Document {
     Manifest(Manifest),
     Index(Index),
@@ -234,8 +243,10 @@ pub(crate) fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> Result<Ve
     let manifest = Manifest {
         schema_version: 2,
         media_type: OCI_MANIFEST.to_owned(),
+        artifact_type: None,
         config,
         layers,
+        subject: None,
         annotations: BTreeMap::new(),
     };
     json(&manifest)

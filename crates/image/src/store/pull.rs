@@ -8,9 +8,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::disks;
 use super::files::{Name, Pins, blocking};
-use super::layers::{LayerMeta, Received};
+use super::layers::{Fresh, LayerMeta, Received};
 use super::oci::{self, Descriptor, Document, Manifest};
-use super::{ImageStore, LayerState, Progress, ProgressFn, PullOptions};
+use super::{ImageStore, LayerState, Progress, ProgressFn, PullOptions, referrers};
+use crate::policy::signing;
 use crate::registry::{Repo, fetch, mismatch};
 use crate::{Error, ImageRecord, LayerRecord, Platform};
 
@@ -33,9 +34,14 @@ pub(super) async fn pull(
     options: &PullOptions,
     progress: ProgressFn<'_>,
 ) -> Result<ImageRecord, Error> {
-    let sources = Repo::sources(&store.client, reference, &options.auth, options.insecure).await?;
+    // What is refused wherever it comes from is not even asked for.
+    store.options.policy.demand(reference)?;
+    let auth = store.auth_or_own(&options.auth);
+    let sources = Repo::sources(&store.client, reference, &auth, options.insecure).await?;
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let resolved = resolve(&sources, reference, &platform).await?;
+    let subjects = [resolved.digest.as_str(), resolved.index_digest.as_str()];
+    let verified = signing::admit(&store.options.policy, &sources, reference, &subjects).await?;
     let origin = format!("{}/{}", reference.registry, reference.repository);
     let layers = resolved
         .manifest
@@ -49,10 +55,16 @@ pub(super) async fn pull(
     });
 
     let mut pins = store.pins();
+    let referrers = match options.referrers {
+        true => referrers::fetch_all(store, &sources, &subjects, &mut pins).await?,
+        false => Vec::new(),
+    };
     if let Some(known) = store.known(&resolved.digest, &mut pins)? {
         let record = ImageRecord {
             index_digest: resolved.index_digest,
             sources: vec![origin],
+            referrers,
+            verified,
             ..known
         };
         tell_all_exist(&record, progress);
@@ -90,6 +102,8 @@ pub(super) async fn pull(
             digest: resolved.digest,
             index_digest: resolved.index_digest,
             origin,
+            referrers,
+            verified,
         };
         let record = disks::from_layer(store, config.rootfs.diff_ids[0].clone(), only, config_bytes, source).await?;
         // The disk was copied out of the layer, which nobody needs any more.
@@ -102,6 +116,8 @@ pub(super) async fn pull(
     let record = ImageRecord {
         index_digest: resolved.index_digest,
         sources: vec![origin],
+        referrers,
+        verified,
         ..record?
     };
     let store = store.clone();
@@ -160,7 +176,7 @@ async fn resolve(sources: &[Repo<'_>], reference: &Reference, platform: &Platfor
 }
 
 /// Asks one source after the other.
-async fn any<'r, 'c: 'r, T, F>(sources: &'r [Repo<'c>], ask: impl Fn(&'r Repo<'c>) -> F) -> Result<T, Error>
+pub(super) async fn any<'r, 'c: 'r, T, F>(sources: &'r [Repo<'c>], ask: impl Fn(&'r Repo<'c>) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -232,6 +248,35 @@ async fn layer(
         return Ok(meta);
     }
     tell(LayerState::Transferring, 0);
+    let mut sources = sources;
+    let fresh = loop {
+        match fetch_layer(store, sources, blob, diff_id, &tell).await {
+            // A mirror may be damaged, or lie: the next may not.
+            Err(e @ (Error::Mismatch { .. } | Error::Layer { .. })) if sources.len() > 1 => {
+                tracing::warn!(
+                    "{} does not give what it should: {e}; asking the next",
+                    sources[0].registry
+                );
+                sources = &sources[1..];
+            }
+            other => break other?,
+        }
+    };
+    let mut more = store.pins();
+    let keeper = store.clone();
+    let meta = blocking(move || keeper.keep_layer(fresh, &mut more)).await?;
+    tell(LayerState::Done, blob.size);
+    Ok(meta)
+}
+
+/// One way of a layer from its blob to files that are not in their place yet.
+async fn fetch_layer(
+    store: &Arc<ImageStore>,
+    sources: &[Repo<'_>],
+    blob: &Descriptor,
+    diff_id: &str,
+    tell: &(dyn Fn(LayerState, u64) + Send + Sync),
+) -> Result<Fresh, Error> {
     let (to, from) = tokio::sync::mpsc::channel(PIECES);
     let converter = store.clone();
     let name = blob.digest.clone();
@@ -249,11 +294,7 @@ async fn layer(
         let what = format!("the diff id of layer {}", blob.digest);
         return Err(mismatch(&what, diff_id, &fresh.diff_id));
     }
-    let mut more = store.pins();
-    let keeper = store.clone();
-    let meta = blocking(move || keeper.keep_layer(fresh, &mut more)).await?;
-    tell(LayerState::Done, blob.size);
-    Ok(meta)
+    Ok(fresh)
 }
 
 impl ImageStore {
@@ -318,6 +359,8 @@ impl ImageStore {
             created: config.created.clone(),
             history: config.history.clone().unwrap_or_default(),
             sources: Vec::new(),
+            referrers: Vec::new(),
+            verified: Vec::new(),
         })
     }
 }

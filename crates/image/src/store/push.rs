@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 use super::files::{Name, Pins, blocking};
 use super::oci::{self, Descriptor, Manifest};
 use super::save::Source;
-use super::{ImageStore, LayerState, Progress, ProgressFn, PushOptions};
+use super::{ImageStore, LayerState, Progress, ProgressFn, PushOptions, exact, referrers};
 use crate::registry::{Repo, Upload};
 use crate::{Error, ImageId, ImageRecord};
 
@@ -26,6 +26,8 @@ pub struct Pushed {
     pub manifest_digest: String,
     /// Bytes of the manifest.
     pub manifest_size: u64,
+    /// How many things that refer to it were sent along.
+    pub referrers: usize,
 }
 
 pub(super) async fn push(
@@ -38,8 +40,9 @@ pub(super) async fn push(
     let mut pins = store.pins();
     pins.add(Name::Image(id.hex().to_owned()));
     let record = store.get(id)?;
-    pin_parts(&record, &mut pins);
-    let mut repo = Repo::origin(&store.client, reference, &options.auth, options.insecure, "pull,push").await?;
+    pin_parts(store, &record, &mut pins);
+    let auth = store.auth_or_own(&options.auth);
+    let mut repo = Repo::origin(&store.client, reference, &auth, options.insecure, "pull,push").await?;
     let neighbours = neighbours(&record, reference);
     for other in &neighbours {
         repo.also_pull(other);
@@ -49,37 +52,92 @@ pub(super) async fn push(
         .clone()
         .or(reference.digest.clone())
         .unwrap_or_else(|| "latest".into());
-    if let Some(pushed) = as_it_was(store, &record, &repo, &neighbours, &tag, progress).await? {
+    // What refers to the image would refer to nothing if it arrived under another manifest.
+    let exact = options.referrers && !record.referrers.is_empty();
+    let job = Job {
+        store,
+        record: &record,
+        repo: &repo,
+        neighbours: &neighbours,
+        tag: &tag,
+        progress,
+    };
+    let pushed = match as_it_was(&job, exact).await? {
+        Some(pushed) => pushed,
+        None => anew(&job).await?,
+    };
+    if !exact {
         return Ok(pushed);
     }
-    let (owner, this) = (store.clone(), record.clone());
+    let referrers = referrers::push_all(store, &record.referrers, &repo, &pushed.manifest_digest).await?;
+    Ok(Pushed { referrers, ..pushed })
+}
+
+/// What a push works with.
+struct Job<'p> {
+    store: &'p Arc<ImageStore>,
+    record: &'p ImageRecord,
+    repo: &'p Repo<'p>,
+    neighbours: &'p [String],
+    tag: &'p str,
+    progress: ProgressFn<'p>,
+}
+
+/// Compresses the layers and makes a manifest for them; where they come out as they once came in, it is the original one.
+async fn anew(job: &Job<'_>) -> Result<Pushed, Error> {
+    let (owner, this) = (job.store.clone(), job.record.clone());
     let outgoing = blocking(move || owner.outgoing(&this)).await?;
     let known = outgoing
         .layers
         .iter()
         .map(|(d, _)| (d.digest.clone(), d.size))
         .collect();
-    progress(Progress::Resolved {
-        manifest_digest: record.manifest_digest.clone(),
+    (job.progress)(Progress::Resolved {
+        manifest_digest: job.record.manifest_digest.clone(),
         layers: known,
     });
     let mut layers = Vec::new();
     for (plain, source) in outgoing.layers {
-        layers.push(layer(store, &repo, plain, source, progress).await?);
+        layers.push(layer(job.store, job.repo, plain, source, job.progress).await?);
     }
     let config_digest = crate::digest::of(&outgoing.config);
     let config = Descriptor::new(oci::OCI_CONFIG, config_digest.clone(), outgoing.config.len() as u64);
-    if !repo.has_blob(&config_digest, config.size).await? {
-        repo.upload_bytes(&config_digest, outgoing.config.into()).await?;
+    if !job.repo.has_blob(&config_digest, config.size).await? {
+        job.repo.upload_bytes(&config_digest, outgoing.config.into()).await?;
     }
-    finish(&repo, &tag, oci::OCI_MANIFEST, oci::manifest(config, layers)?).await
+    if let Some((bytes, original)) = original(job.store, job.record)? {
+        let digests = |m: &[Descriptor]| m.iter().map(|d| d.digest.clone()).collect::<Vec<_>>();
+        if original.config.digest == config_digest && digests(&original.layers) == digests(&layers) {
+            return finish(job.repo, job.tag, media_type(&original), bytes).await;
+        }
+    }
+    finish(job.repo, job.tag, oci::OCI_MANIFEST, oci::manifest(config, layers)?).await
 }
 
-fn pin_parts(record: &ImageRecord, pins: &mut Pins) {
-    for l in &record.layers {
-        pins.add(Name::Layer(crate::digest::hex_of(&l.diff_id).to_owned()));
+/// The manifest that an image came with.
+fn original(store: &ImageStore, record: &ImageRecord) -> Result<Option<(Vec<u8>, Manifest)>, Error> {
+    if record.manifest_digest.is_empty() {
+        return Ok(None);
     }
-    pins.add(Name::Disk(record.image_id.hex().to_owned()));
+    let bytes = store.manifest(&record.image_id)?;
+    let manifest = serde_json::from_slice(&bytes).map_err(|e| Error::Invalid {
+        what: format!("the manifest {}", record.manifest_digest),
+        why: e.to_string(),
+    })?;
+    Ok(Some((bytes, manifest)))
+}
+
+fn media_type(manifest: &Manifest) -> &str {
+    match manifest.media_type.as_str() {
+        "" => oci::OCI_MANIFEST,
+        named => named,
+    }
+}
+
+fn pin_parts(store: &ImageStore, record: &ImageRecord, pins: &mut Pins) {
+    let mut parts = std::collections::HashSet::from([Name::Disk(record.image_id.hex().to_owned())]);
+    super::gc::reach(store, record, &mut parts);
+    parts.into_iter().for_each(|name| pins.add(name));
 }
 
 /// Other repositories of the same registry that are known to have the blobs.
@@ -92,45 +150,45 @@ fn neighbours(record: &ImageRecord, reference: &Reference) -> Vec<String> {
         .collect()
 }
 
-/// The original manifest, if the registry has or can mount every layer of it.
-async fn as_it_was(
-    store: &ImageStore,
-    record: &ImageRecord,
-    repo: &Repo<'_>,
-    neighbours: &[String],
-    tag: &str,
-    progress: ProgressFn<'_>,
-) -> Result<Option<Pushed>, Error> {
-    if record.manifest_digest.is_empty() {
+/// The original manifest, if the registry has or can mount every layer of it. If it must be `exact`, what the registry lacks
+/// is made or fetched, and it is an error where that cannot be.
+async fn as_it_was(job: &Job<'_>, exact: bool) -> Result<Option<Pushed>, Error> {
+    let Some((bytes, manifest)) = original(job.store, job.record)? else {
         return Ok(None);
-    }
-    let bytes = store.manifest(&record.image_id)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| Error::Invalid {
-        what: format!("the manifest {}", record.manifest_digest),
-        why: e.to_string(),
-    })?;
+    };
     for blob in &manifest.layers {
-        if !present(repo, blob, neighbours).await? {
+        let tell = |state, done| {
+            (job.progress)(Progress::Layer {
+                digest: blob.digest.clone(),
+                state,
+                done,
+                total: blob.size,
+            });
+        };
+        if present(job.repo, blob, job.neighbours).await? {
+            tell(LayerState::Exists, blob.size);
+            continue;
+        }
+        if !exact {
             return Ok(None);
         }
-        let (digest, total) = (blob.digest.clone(), blob.size);
-        progress(Progress::Layer {
-            digest,
-            state: LayerState::Exists,
-            done: total,
-            total,
-        });
+        tell(LayerState::Transferring, 0);
+        let file = exact::blob(job.store, job.record, blob).await?;
+        let upload = Upload {
+            digest: &blob.digest,
+            file: file.path(),
+            size: blob.size,
+        };
+        job.repo
+            .upload(&upload, &|sent| tell(LayerState::Transferring, sent))
+            .await?;
+        tell(LayerState::Done, blob.size);
     }
-    if !present(repo, &manifest.config, neighbours).await? {
-        let config = store.read_blob(&manifest.config.digest)?;
-        repo.upload_bytes(&manifest.config.digest, config.into()).await?;
+    if !present(job.repo, &manifest.config, job.neighbours).await? {
+        let config = job.store.read_blob(&manifest.config.digest)?;
+        job.repo.upload_bytes(&manifest.config.digest, config.into()).await?;
     }
-    let media_type = if manifest.media_type.is_empty() {
-        oci::OCI_MANIFEST
-    } else {
-        &manifest.media_type
-    };
-    finish(repo, tag, media_type, bytes).await.map(Some)
+    finish(job.repo, job.tag, media_type(&manifest), bytes).await.map(Some)
 }
 
 async fn present(repo: &Repo<'_>, blob: &Descriptor, neighbours: &[String]) -> Result<bool, Error> {
@@ -149,6 +207,7 @@ async fn finish(repo: &Repo<'_>, tag: &str, media_type: &str, manifest: Vec<u8>)
     let pushed = Pushed {
         manifest_digest: crate::digest::of(&manifest),
         manifest_size: manifest.len() as u64,
+        referrers: 0,
     };
     repo.put_manifest(tag, media_type, Bytes::from(manifest)).await?;
     Ok(pushed)
@@ -192,7 +251,7 @@ async fn layer(
 
 impl ImageStore {
     /// The gzip of a layer's tar; the same tar gives the same bytes.
-    fn compress(&self, source: &Source) -> Result<(NamedTempFile, String, u64), Error> {
+    pub(super) fn compress(&self, source: &Source) -> Result<(NamedTempFile, String, u64), Error> {
         let mut tar = self.open_source(source)?;
         let temp = self.temp()?;
         let file = temp.reopen().map_err(Error::io("open", temp.path()))?;

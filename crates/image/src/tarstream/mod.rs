@@ -6,6 +6,7 @@
 //! The `tar` crate is not used here because it gives no access to the raw bytes between entries, which the
 //! split needs, and because limits must hold before anything is allocated.
 
+mod acl;
 mod header;
 mod input;
 mod pax;

@@ -73,6 +73,8 @@ impl Pax {
             b"GNU.sparse.map" => self.sparse.map = text(),
             b"GNU.sparse.offset" => self.sparse.offsets.push(number()?),
             b"GNU.sparse.numbytes" => self.sparse.lengths.push(number()?),
+            b"SCHILY.acl.access" => self.acl(b"system.posix_acl_access", value, false),
+            b"SCHILY.acl.default" => self.acl(b"system.posix_acl_default", value, true),
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
@@ -80,6 +82,15 @@ impl Pax {
             }
         }
         Ok(())
+    }
+
+    /// A list as text, unless it is there in the kernel's form.
+    fn acl(&mut self, name: &[u8], text: &[u8], is_default: bool) {
+        if let Some(value) = super::acl::encode(text, is_default)
+            && !self.xattrs.iter().any(|(n, _)| n == name)
+        {
+            self.xattrs.insert(0, (name.to_vec(), value));
+        }
     }
 }
 

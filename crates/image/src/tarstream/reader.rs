@@ -14,6 +14,9 @@ const MAX_PAX: u64 = 1 << 20;
 /// Largest GNU long name.
 const MAX_LONG_NAME: u64 = 64 << 10;
 
+/// Extended headers and long names before one entry, all together: each alone is small, and there may be any number.
+const MAX_AHEAD: u64 = 4 << 20;
+
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
@@ -86,9 +89,13 @@ impl<R: Read> Reader<R> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
         self.pass_over()?;
         let mut ahead = Ahead::default();
+        let start = self.input.position();
         while !self.ended {
             let mut block = [0; BLOCK];
             let at = self.input.position();
+            if at - start > MAX_AHEAD {
+                return Err(Error::HeaderTooBig(at - start));
+            }
             if !self.input.exact(&mut block)? {
                 self.ended = true;
                 break;

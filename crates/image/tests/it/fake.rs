@@ -122,30 +122,47 @@ impl Content {
     }
 
     pub fn with_blob(tar: &[u8], blob: Vec<u8>, architecture: &str) -> Content {
+        Content::with_blobs(&[(sha(tar), blob)], architecture)
+    }
+
+    /// An image of several gzip layers.
+    pub fn of_layers(tars: &[Vec<u8>], architecture: &str) -> Content {
+        let layers: Vec<_> = tars.iter().map(|t| (sha(t), gzip(t))).collect();
+        Content::with_blobs(&layers, architecture)
+    }
+
+    /// Each layer's diff id and blob. The last one is `layer`.
+    fn with_blobs(layers: &[(String, Vec<u8>)], architecture: &str) -> Content {
+        let diff_ids: Vec<String> = layers.iter().map(|(id, _)| format!("\"{id}\"")).collect();
         let config = format!(
-            r#"{{"architecture":"{architecture}","os":"linux","config":{{"Cmd":["run"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-            sha(tar)
+            r#"{{"architecture":"{architecture}","os":"linux","config":{{"Cmd":["run"]}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            diff_ids.join(",")
         );
+        let entry = |blob: &[u8]| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{}","size":{}}}"#,
+                sha(blob),
+                blob.len()
+            )
+        };
+        let entries: Vec<String> = layers.iter().map(|(_, blob)| entry(blob)).collect();
         let manifest = format!(
-            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{}","size":{}}}]}}"#,
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{}]}}"#,
             sha(config.as_bytes()),
             config.len(),
-            sha(&blob),
-            blob.len()
+            entries.join(",")
         );
         let mut content = Content {
             manifest: manifest.clone().into_bytes(),
-            layer: blob.clone(),
+            layer: layers.last().unwrap().1.clone(),
             ..Content::default()
         };
         content.manifest("latest", manifest.into_bytes());
-        content.files.insert(
-            format!("/v2/app/blobs/{}", sha(config.as_bytes())),
-            (String::new(), config.into_bytes()),
-        );
-        content
-            .files
-            .insert(format!("/v2/app/blobs/{}", sha(&blob)), (String::new(), blob));
+        let blobs = layers.iter().map(|(_, b)| b.clone()).chain([config.into_bytes()]);
+        for blob in blobs {
+            let path = format!("/v2/app/blobs/{}", sha(&blob));
+            content.files.insert(path, (String::new(), blob));
+        }
         content
     }
 

@@ -129,6 +129,58 @@ fn bombs_are_refused() {
 }
 
 #[test]
+fn bombs_of_headers_are_refused() {
+    // One that is too large, by its header alone.
+    for (kind, size) in [
+        (tar::EntryType::XHeader, 2 << 20),
+        (tar::EntryType::GNULongName, 100_000),
+    ] {
+        let t = TarBuilder::new()
+            .entry("x", kind, "", &vec![b'x'; size])
+            .file("f", b"")
+            .end();
+        assert!(refused(&t).contains("too large"), "{kind:?}");
+    }
+    // Many small ones before one entry, each of which adds to what is held for it.
+    let record = {
+        let value = noise(60_000, 1);
+        let rest = "SCHILY.xattr.user.x".len() + value.len() + 3;
+        [format!("{} SCHILY.xattr.user.x=", rest + 5).as_bytes(), &value, b"\n"].concat()
+    };
+    let mut t = TarBuilder::new();
+    for _ in 0..80 {
+        t = t.entry("x", tar::EntryType::XHeader, "", &record);
+    }
+    assert!(refused(&t.file("f", b"").end()).contains("too large"));
+    let one = TarBuilder::new()
+        .entry("x", tar::EntryType::XHeader, "", &record)
+        .file("f", b"");
+    assert!(try_layer(&one.end(), &Limits::default()).is_ok());
+}
+
+#[test]
+fn bombs_of_compression_are_refused() {
+    // Zstd makes next to nothing of zeros, far beyond what any honest layer has.
+    let head = TarBuilder::new().file("zeros", b"").end();
+    let mut head = head[..512].to_vec();
+    head[124..136].copy_from_slice(format!("{:011o}\0", 3u64 << 30).as_bytes());
+    fix_checksum(&mut head, 0);
+    let mut packer = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    std::io::Write::write_all(&mut packer, &head).unwrap();
+    for _ in 0..(3 << 10) {
+        std::io::Write::write_all(&mut packer, &[0; 1 << 20]).unwrap();
+    }
+    std::io::Write::write_all(&mut packer, &[0; 1024]).unwrap();
+    let blob = packer.finish().unwrap();
+    assert!(blob.len() < 1 << 20);
+    let e = match try_layer(&blob, &Limits::default()) {
+        Ok(_) => panic!("it was taken"),
+        Err(e) => e.to_string(),
+    };
+    assert!(e.contains("times its size"), "{e}");
+}
+
+#[test]
 fn duplicates_replace_each_other() {
     let tar = TarBuilder::new()
         .file("f", b"first")

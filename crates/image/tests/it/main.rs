@@ -2,11 +2,20 @@
 //! as root.
 
 mod archives;
+mod budget;
+mod crash;
+mod credentials;
 mod disks;
 mod erofs;
 mod fake;
 mod files;
+mod fuzz;
 mod hostile;
+mod policy;
+mod referrers;
 mod registry;
 mod resilience;
+mod shapes;
+mod signer;
 mod support;
+mod tls;

@@ -156,18 +156,9 @@ async fn what_skopeo_pushes() {
     }
 }
 
-/// `secret`, as bcrypt with the lowest cost that the registry takes.
-const SECRET_HASH: &str = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords() {
-    let registry = Registry::start(|dir| {
-        fs::write(dir.join("htpasswd"), format!("me:{SECRET_HASH}\n")).unwrap();
-        format!(
-            "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-            str(&dir.join("htpasswd"))
-        )
-    });
+    let registry = Registry::with_password();
     let a = Store::new();
     let image = a.import(tar(), "app").await;
     let name = registry.reference("app:1");

@@ -281,6 +281,113 @@ async fn mirrors_come_first_and_may_fail() {
     assert_eq!(mirror.count("/manifests/"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_lies_is_passed_over() {
+    let c = content();
+    for change in [|b: &mut Vec<u8>| b[5000] ^= 1, |b: &mut Vec<u8>| b.extend([0; 10])] {
+        let (bad, good) = (c.clone(), c.clone());
+        let path = c.layer_path();
+        let mirror = Fake::start(move |a| {
+            let mut reply = bad.reply(a);
+            if a.path == path {
+                change(&mut reply.body);
+            }
+            reply
+        });
+        let origin = Fake::start(move |a| good.reply(a));
+        let s = Store::with(|o| {
+            o.mirrors
+                .insert(origin.host.clone(), vec![format!("http://{}", mirror.host)]);
+        });
+        pull(&origin, &s).await.unwrap();
+        assert_eq!((mirror.count("/blobs/"), origin.count("/blobs/")), (2, 1));
+        assert!(s.files("tmp").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_fetched_at_once() {
+    let tars: Vec<Vec<u8>> = (0..3)
+        .map(|i| TarBuilder::new().file("x", &noise(5000, i)).end())
+        .collect();
+    let c = Content::of_layers(&tars, "amd64");
+    // Each blob of a layer waits until all three have been asked for.
+    let together = Arc::new(std::sync::Barrier::new(3));
+    let fake = Fake::start(move |a| {
+        let reply = c.reply(a);
+        if a.path.contains("/blobs/") && reply.body.len() > 3000 {
+            together.wait();
+        }
+        reply
+    });
+    let record = tokio::time::timeout(PATIENCE, pull(&fake, &Store::new())).await;
+    assert_eq!(record.expect("one after the other").unwrap().layers.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_without_compression() {
+    let tar = TarBuilder::new().file("data", &noise(50_000, 1)).end();
+    let c = Content::with_blob(&tar, tar.clone(), "amd64");
+    let record = pull(&Fake::start(move |a| c.reply(a)), &Store::new()).await.unwrap();
+    assert_eq!(record.layers[0].digest, record.layers[0].diff_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_on_the_way_is_got_anew() {
+    let c = content();
+    let me: Arc<parking_lot::Mutex<String>> = Arc::default();
+    let my_name = me.clone();
+    let (given, used) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // Every token is good for one request.
+    let fake = Fake::start(move |a| {
+        if a.path.starts_with("/token") {
+            let body = format!(r#"{{"token":"T{}"}}"#, given.fetch_add(1, Ordering::SeqCst));
+            return Reply {
+                status: 200,
+                body: body.into_bytes(),
+                ..Reply::default()
+            };
+        }
+        let token = a
+            .headers
+            .get("authorization")
+            .and_then(|v| v.strip_prefix("Bearer T")?.parse().ok());
+        if a.path != "/v2/" && token.is_none_or(|t: usize| t < used.fetch_max(t + 1, Ordering::SeqCst)) {
+            let demand = format!(r#"Bearer realm="http://{}/token",service="reg""#, my_name.lock());
+            return Reply {
+                status: 401,
+                headers: vec![("WWW-Authenticate".into(), demand)],
+                ..Reply::default()
+            };
+        }
+        c.reply(a)
+    });
+    me.lock().clone_from(&fake.host);
+    pull(&fake, &Store::new()).await.unwrap();
+    assert!(fake.count("/token") >= 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_end_after_as_many_as_allowed() {
+    for attempts in [1, 3] {
+        let fake = Fake::start(|_| Reply {
+            status: 503,
+            ..Reply::default()
+        });
+        let s = Store::with(|o| o.attempts = attempts);
+        let e = pull(&fake, &s).await.unwrap_err();
+        assert!(matches!(e, Error::Registry { status: 503, .. }) && e.retryable(), "{e}");
+        assert_eq!(fake.count("/manifests/"), attempts as usize);
+    }
+    // What will not pass is not tried again.
+    let fake = Fake::start(|_| Reply {
+        status: 403,
+        ..Reply::default()
+    });
+    assert!(matches!(pull(&fake, &Store::new()).await, Err(Error::Denied { .. })));
+    assert_eq!(fake.count("/manifests/"), 1);
+}
+
 #[tokio::test]
 async fn plain_http_is_for_this_host() {
     let s = Store::new();

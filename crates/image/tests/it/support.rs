@@ -354,6 +354,17 @@ impl Registry {
         panic!("docker-registry does not start");
     }
 
+    /// One that lets in `me` with `secret` alone.
+    pub fn with_password() -> Registry {
+        // The password as bcrypt with the lowest cost that the registry takes.
+        const HASH: &str = "$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+        Registry::start(|dir| {
+            fs::write(dir.join("htpasswd"), format!("me:{HASH}\n")).unwrap();
+            let file = dir.join("htpasswd");
+            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", str(&file))
+        })
+    }
+
     fn wait(&mut self) -> bool {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {

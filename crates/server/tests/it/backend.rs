@@ -112,7 +112,9 @@ impl Backend for FakeBackend {
         Ok(one(&format!("loaded:{done}")))
     }
 
-    async fn image_save(&self, reference: &str, format: ArchiveFormat) -> Result<ByteStream, ApiError> {
+    async fn image_save(&self, references: &[String], format: ArchiveFormat) -> Result<ByteStream, ApiError> {
+        let reference = references.join(" ");
+        let reference = reference.as_str();
         if reference == "missing" {
             return Err(ApiError::not_found("images", reference));
         }
@@ -134,6 +136,7 @@ impl Backend for FakeBackend {
         &self,
         reference: &str,
         target: &str,
+        _referrers: bool,
         auth: Option<RegistryAuth>,
         _report: Reporter,
     ) -> Result<ImageResult, ApiError> {

@@ -18,23 +18,23 @@ use crate::output::{line, note};
 /// Arguments of `image load`.
 #[derive(Debug, clap::Args)]
 pub struct LoadArgs {
-    /// Archive; standard input where left out
-    #[arg(short = 'i', long, value_name = "FILE")]
+    /// Archive, or directory with an OCI layout; standard input where left out
+    #[arg(short = 'i', long, value_name = "PATH")]
     input: Option<PathBuf>,
 }
 
 /// Arguments of `image save`.
 #[derive(Debug, clap::Args)]
 pub struct SaveArgs {
-    /// Archive; standard output where left out
-    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    /// Archive, or with --format oci-dir a new directory; standard output where left out
+    #[arg(short = 'o', long = "output", value_name = "PATH")]
     file: Option<PathBuf>,
     /// Form of the archive
-    #[arg(long, value_name = "FORMAT", default_value = "docker", value_parser = ["docker", "oci"])]
+    #[arg(long, value_name = "FORMAT", default_value = "docker", value_parser = ["docker", "oci", "oci-dir"])]
     format: String,
-    /// The image
-    #[arg(value_name = "IMAGE")]
-    image: String,
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<String>,
 }
 
 /// Arguments of `image import`. The name goes to standard output, the image's id to standard error.
@@ -81,7 +81,11 @@ fn pieces(input: Input) -> impl Stream<Item = io::Result<Bytes>> + Send + Sync +
 
 /// `load`.
 pub async fn load(cx: &Context, args: LoadArgs) -> anyhow::Result<Code> {
-    let input = open(args.input.as_deref()).await?;
+    let directory = args.input.as_ref().filter(|p| p.is_dir()).cloned();
+    let input = match directory.clone() {
+        Some(dir) => pack(dir),
+        None => open(args.input.as_deref()).await?,
+    };
     let mut shown = Shown::default();
     let result = cx.client.image_load(pieces(input), |p| shown.show(p)).await?;
     drop(shown);
@@ -89,15 +93,55 @@ pub async fn load(cx: &Context, args: LoadArgs) -> anyhow::Result<Code> {
     Ok(Code::OK)
 }
 
+/// A directory as the archive that it would be. Where it cannot be packed, the archive breaks off with the reason.
+fn pack(dir: PathBuf) -> Input {
+    let (reader, writer) = tokio::io::duplex(PIECE);
+    let writer = tokio_util::io::SyncIoBridge::new(writer);
+    let packing = tokio::task::spawn_blocking(move || {
+        let mut out = std::io::BufWriter::with_capacity(PIECE, writer);
+        biga_image::layout_dir::pack(&dir, &mut out).map_err(io::Error::other)?;
+        std::io::Write::flush(&mut out)
+    });
+    let packed = futures_util::stream::once(async move {
+        match packing.await {
+            Ok(Ok(())) => Ok(Bytes::new()),
+            Ok(Err(e)) => Err(e),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    });
+    let bytes = ReaderStream::with_capacity(reader, PIECE).chain(packed);
+    Box::new(tokio_util::io::StreamReader::new(Box::pin(bytes)))
+}
+
+/// Lays an archive out in a directory.
+async fn unpack(dir: PathBuf, bytes: biga_client::ByteStream) -> anyhow::Result<()> {
+    let bytes = bytes.map(|b| b.map_err(io::Error::other));
+    let reader = tokio_util::io::SyncIoBridge::new(tokio_util::io::StreamReader::new(Box::pin(bytes)));
+    tokio::task::spawn_blocking(move || biga_image::layout_dir::unpack(reader, &dir)).await??;
+    Ok(())
+}
+
 /// `save`.
 pub async fn save(cx: &Context, args: SaveArgs) -> anyhow::Result<Code> {
-    check_output(args.file.as_deref())?;
-    let o = cx.image(&args.image).await?;
+    if args.format != "oci-dir" {
+        check_output(args.file.as_deref())?;
+    }
+    let mut references = Vec::new();
+    for name in &args.images {
+        references.push(cx.image(name).await?.spec.reference);
+    }
     let format = match args.format.as_str() {
-        "oci" => ArchiveFormat::Oci,
-        _ => ArchiveFormat::Docker,
+        "docker" => ArchiveFormat::Docker,
+        _ => ArchiveFormat::Oci,
     };
-    let bytes = cx.client.image_save(&o.spec.reference, format).await?;
+    let bytes = cx.client.image_save(&references, format).await?;
+    if args.format == "oci-dir" {
+        let dir = args
+            .file
+            .ok_or_else(|| fail(Code::USAGE, "--format oci-dir needs a directory: name it with -o"))?;
+        unpack(dir, bytes).await?;
+        return Ok(Code::OK);
+    }
     write_out(args.file.as_deref(), bytes).await?;
     Ok(Code::OK)
 }

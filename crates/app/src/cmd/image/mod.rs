@@ -1,17 +1,18 @@
 //! `biga image …`.
 
 pub mod archive;
+mod history;
 mod pull;
 mod push;
 
 use biga_client::{DeleteParams, ListParams};
 use biga_model::{Image, Timestamp};
 
-use crate::cmd::inspect::{InspectArgs, inspect};
+use crate::cmd::inspect::InspectArgs;
 use crate::cmd::many::each;
 use crate::context::{Context, familiar};
 use crate::exit::Code;
-use crate::output::{OutputArgs, TextTable, line, note, object_table, print_objects, values};
+use crate::output::{OutputArgs, line, note, object_table, print_objects, values};
 
 /// Verbs of `image`.
 #[derive(Debug, clap::Subcommand)]
@@ -26,7 +27,7 @@ pub enum ImageCommand {
     /// Remove images
     Rm(RmArgs),
     /// Show all about images
-    Inspect(InspectArgs),
+    Inspect(InspectImageArgs),
     /// Load the images of an archive
     Load(archive::LoadArgs),
     /// Write an image into an archive
@@ -35,8 +36,10 @@ pub enum ImageCommand {
     Import(archive::ImportArgs),
     /// Give an image another name
     Tag(TagArgs),
-    /// Show the layers of an image
+    /// Show how an image was made, step by step
     History(HistoryArgs),
+    /// Show what refers to an image in its registry: signatures, bills of materials
+    Referrers(ReferrersArgs),
     /// Remove what nothing uses
     Prune,
 }
@@ -73,6 +76,34 @@ pub struct TagArgs {
 /// Arguments of `image history`.
 #[derive(Debug, clap::Args)]
 pub struct HistoryArgs {
+    /// Show commands and digests in full
+    #[arg(long)]
+    no_trunc: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+/// Arguments of `image inspect`.
+#[derive(Debug, clap::Args)]
+pub struct InspectImageArgs {
+    /// Also show config, manifest, layers and what refers to it, as "detail"
+    #[arg(long)]
+    detail: bool,
+    #[command(flatten)]
+    inspect: InspectArgs,
+}
+
+/// Arguments of `image referrers`.
+#[derive(Debug, clap::Args)]
+pub struct ReferrersArgs {
+    /// Show those that were fetched with the image, without asking its registry
+    #[arg(long)]
+    local: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     /// The image
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -85,12 +116,13 @@ pub async fn run(cx: &Context, command: ImageCommand) -> anyhow::Result<Code> {
         ImageCommand::Push(a) => push::push(cx, a).await,
         ImageCommand::Ls(a) => ls(cx, a).await,
         ImageCommand::Rm(a) => rm(cx, a).await,
-        ImageCommand::Inspect(a) => inspect(a, |n| async move { cx.image(&n).await }).await,
+        ImageCommand::Inspect(a) => history::inspect_image(cx, a).await,
         ImageCommand::Load(a) => archive::load(cx, a).await,
         ImageCommand::Save(a) => archive::save(cx, a).await,
         ImageCommand::Import(a) => archive::import(cx, a).await,
         ImageCommand::Tag(a) => tag(cx, a).await,
-        ImageCommand::History(a) => history(cx, a).await,
+        ImageCommand::History(a) => history::history(cx, a).await,
+        ImageCommand::Referrers(a) => history::referrers(cx, a).await,
         ImageCommand::Prune => prune(cx).await,
     }
 }
@@ -128,21 +160,6 @@ async fn tag(cx: &Context, args: TagArgs) -> anyhow::Result<Code> {
     let o = cx.image(&args.image).await?;
     cx.client.image_tag(&o.spec.reference, &args.name).await?;
     line(familiar(&args.name))?;
-    Ok(Code::OK)
-}
-
-async fn history(cx: &Context, args: HistoryArgs) -> anyhow::Result<Code> {
-    let o = cx.image(&args.image).await?;
-    let s = o.status_or_default();
-    if s.layers.is_empty() {
-        note(format!("{} has no layers: it is a disk", familiar(&o.spec.reference)));
-    }
-    let mut t = TextTable::new(["Layer", "Content"]);
-    // The newest first, as everybody shows it.
-    for (i, digest) in s.layers.iter().enumerate().rev() {
-        t.row([&(i + 1).to_string(), digest]);
-    }
-    t.print()?;
     Ok(Code::OK)
 }
 

@@ -4,6 +4,8 @@ use biga_client::{ErrorKind, Patch};
 use biga_model::{Image, ImagePhase, ImageSpec, Object, Reference};
 use serde_json::json;
 
+use super::push::Shown;
+use crate::cmd::login;
 use crate::context::{Context, familiar};
 use crate::exit::{Code, fail};
 use crate::output::line;
@@ -15,6 +17,9 @@ pub struct PullArgs {
     /// Not the node's own platform, as linux/arm64
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Also fetch what refers to it: signatures, bills of materials
+    #[arg(long)]
+    referrers: bool,
     /// Print nothing but the reference
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -26,6 +31,11 @@ pub struct PullArgs {
 /// Asks the node to have the image, and follows it until it has.
 pub async fn pull(cx: &Context, args: PullArgs) -> anyhow::Result<Code> {
     let reference: Reference = args.image.parse().map_err(|e: String| fail(Code::USAGE, e))?;
+    // The node knows its own logins. Those of this user, and what an Image cannot say, go along with a call.
+    let auth = login::kept(&reference.registry).await?;
+    if auth.is_some() || args.referrers {
+        return pull_by_call(cx, &args, &reference, auth.as_deref()).await;
+    }
     let o = ask(cx, &reference, args.platform).await?;
     let wanted = o.spec.pull_request;
     let mut bar = (!args.quiet).then(|| PullBar::new(&args.image));
@@ -51,6 +61,29 @@ pub async fn pull(cx: &Context, args: PullArgs) -> anyhow::Result<Code> {
         let why = if s.message.is_empty() { s.reason } else { s.message };
         return Err(fail(Code::FAILED, format!("cannot pull {name}: {why}")));
     }
+    line(&name)?;
+    Ok(Code::OK)
+}
+
+async fn pull_by_call(
+    cx: &Context,
+    args: &PullArgs,
+    reference: &Reference,
+    auth: Option<&str>,
+) -> anyhow::Result<Code> {
+    let mut shown = Shown::default();
+    let name = reference.to_string();
+    let pulling = cx
+        .client
+        .image_pull(&name, args.platform.as_deref(), args.referrers, auth, |p| {
+            if !args.quiet {
+                shown.show(p);
+            }
+        })
+        .await;
+    drop(shown);
+    let name = familiar(&args.image);
+    pulling.map_err(|e| fail(Code::FAILED, format!("cannot pull {name}: {e}")))?;
     line(&name)?;
     Ok(Code::OK)
 }

@@ -1,16 +1,21 @@
 //! `biga image push`.
 
+use biga_model::Reference;
 use biga_wire::http::Progress;
 use indicatif::ProgressBar;
 
+use crate::cmd::login;
 use crate::context::{Context, familiar};
-use crate::exit::Code;
+use crate::exit::{Code, fail};
 use crate::output::line;
 use crate::wait;
 
 /// Arguments of `image push`.
 #[derive(Debug, clap::Args)]
 pub struct PushArgs {
+    /// Also send what was fetched with it and refers to it: signatures, bills of materials
+    #[arg(long)]
+    referrers: bool,
     /// The image
     #[arg(value_name = "IMAGE")]
     image: String,
@@ -23,10 +28,14 @@ pub struct PushArgs {
 pub async fn push(cx: &Context, args: PushArgs) -> anyhow::Result<Code> {
     let o = cx.image(&args.image).await?;
     let target = args.target.as_deref().unwrap_or(&o.spec.reference);
+    let reference: Reference = target.parse().map_err(|e: String| fail(Code::USAGE, e))?;
+    let auth = login::kept(&reference.registry).await?;
     let mut shown = Shown::default();
     let result = cx
         .client
-        .image_push(&o.spec.reference, target, |p| shown.show(p))
+        .image_push(&o.spec.reference, target, args.referrers, auth.as_deref(), |p| {
+            shown.show(p);
+        })
         .await?;
     drop(shown);
     let digest = result.images.first().map(|i| i.digest.as_str()).unwrap_or_default();

@@ -15,6 +15,7 @@ mod machines;
 mod microvms;
 mod networks;
 mod pods;
+mod registries;
 mod sharing;
 
 use biga_testkit::Daemon;
