@@ -79,7 +79,7 @@ enum Command {
     /// Show what an instance wrote
     Logs(logs::LogsArgs),
     /// Run one more process in an instance
-    Exec(exec::ExecArgs),
+    Exec(Box<exec::ExecArgs>),
     /// Copy files into and out of an instance
     Cp(cp::CpArgs),
     /// Show what an instance changed of its image
@@ -214,7 +214,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Ps(a) => ps::ps(cx, a).await,
         Command::Inspect(a) => inspect::inspect(a, |n| async move { cx.instance(&n).await }).await,
         Command::Logs(a) => logs::logs(cx, a).await,
-        Command::Exec(a) => exec::exec(cx, a).await,
+        Command::Exec(a) => exec::exec(cx, *a).await,
         Command::Cp(a) => cp::cp(cx, a).await,
         Command::Diff(a) => files::diff(cx, a).await,
         Command::Commit(a) => files::commit(cx, a).await,
