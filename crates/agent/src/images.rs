@@ -259,14 +259,17 @@ impl Images {
             .items;
         let images = self.objects.list(None).await.map_err(|e| failed(e.to_string()))?.items;
         let id_of = |o: &Object<Image>| o.status_or_default().image_id.parse::<ImageId>().ok();
-        let mut keep: HashSet<ImageId> = instances
-            .iter()
-            .filter_map(|o| o.status_or_default().image_id.parse().ok())
-            .collect();
+        let statuses: Vec<_> = instances.iter().filter_map(|o| o.status.as_ref()).collect();
+        let used = statuses.iter().flat_map(|s| s.image_ids());
+        let mut keep: HashSet<ImageId> = used.filter_map(|id| id.parse().ok()).collect();
         keep.extend(fresh.cloned());
         let wanted: HashSet<String> = instances
             .iter()
-            .filter_map(|o| o.spec.image.parse::<Reference>().ok())
+            .flat_map(|o| {
+                let several = o.spec.init_containers.iter().chain(&o.spec.containers);
+                std::iter::once(&o.spec.image).chain(several.map(|c| &c.image))
+            })
+            .filter_map(|image| image.parse::<Reference>().ok())
             .map(|r| r.object_name())
             .collect();
         keep.extend(

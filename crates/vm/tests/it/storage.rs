@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use biga_wire::config::{Mount, MountSource};
+use biga_wire::config::{Mount, MountHow, MountSource};
 use biga_wire::shim::ErrorCode;
 use biga_wire::workload::MAIN;
 
@@ -19,6 +19,7 @@ fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
         target: target.into(),
         read_only,
         copy_up: false,
+        how: MountHow::default(),
     }
 }
 
@@ -52,15 +53,18 @@ fn a_read_only_root_with_volumes() {
             target: "/data".into(),
             read_only: false,
             copy_up: true,
+            how: MountHow::default(),
         },
         Mount {
             source: MountSource::Tmpfs {
                 size: Some(1 << 20),
                 mode: 0o1777,
+                options: Vec::new(),
             },
             target: "/scratch/deep".into(),
             read_only: false,
             copy_up: false,
+            how: MountHow::default(),
         },
     ];
     let mut shim = Shim::boot(image.workload());
