@@ -221,13 +221,8 @@ async fn in_use(api: &DockerApi, found: &FoundImage, named: Option<&Object<Image
             objects.any(|o| familiar(&o.spec.reference) == familiar(image))
         };
         let names = c.spec.all_containers().any(|k| is_named(c.spec.image_of(k))) || is_named(c.spec.main_image());
-<<<<<<< HEAD
         let uses = s.image_ids().any(|id| id == found.id) || (s.image_id.is_empty() && names);
         if !uses {
-=======
-        let of_it = s.image_ids().any(|id| id == found.id);
-        if !of_it && !(s.image_id.is_empty() && names) {
->>>>>>> image
             continue;
         }
         let container = short(&docker_id(c.uid()));
