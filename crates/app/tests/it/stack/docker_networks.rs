@@ -22,8 +22,8 @@ fn address(d: &Daemon, name: &str, network: &str) -> String {
 /// What a container's resolver says of a name: its last address, or nothing.
 fn resolve(d: &Daemon, name: &str, asked: &str) -> String {
     let out = docker(d, &["exec", name, "nslookup", "-type=a", asked]).out;
-    let lines = out.lines().filter_map(|l| l.strip_prefix("Address: "));
-    lines.last().unwrap_or_default().trim().to_string()
+    let mut lines = out.lines().filter_map(|l| l.strip_prefix("Address: "));
+    lines.next_back().unwrap_or_default().trim().to_string()
 }
 
 fn sleeper(d: &Daemon, name: &str, options: &[&str]) {

@@ -107,11 +107,10 @@ fn logs_in_parts_and_with_details() {
     assert_eq!(logs(&["--until", &second]), "one\ntwo");
     for driver in ["none", "local", "json-file"] {
         docker(&d, &["create", "--name", driver, "--log-driver", driver, "busybox"]).ok();
-        assert_eq!(
-            docker(&d, &["inspect", "-f", "{{.HostConfig.LogConfig.Type}}", driver])
+        assert!(
+            !docker(&d, &["inspect", "-f", "{{.HostConfig.LogConfig.Type}}", driver])
                 .ok()
-                .is_empty(),
-            false
+                .is_empty()
         );
     }
     let refused = docker(&d, &["logs", "none"]);
