@@ -185,7 +185,7 @@ fn policy_and_budget() {
         fs::write(&settings, "loopDevices: true\n").unwrap();
         fs::write(
             &policy,
-            format!("default: reject\narchives: accept\nrules:\n  {HOST}/good: accept\n"),
+            format!("default: reject\narchives: accept\nrules:\n  {HOST}/good: accept\n  {HOST}/bad: reject\n"),
         )
         .unwrap();
         let text = |p: &Path| p.display().to_string();
