@@ -245,7 +245,13 @@ fn policy_and_budget() {
     d.biga(&["image", "pull", "-q", &b]).ok();
     eventually("the older one's end", || (!names().contains("good/a")).then_some(()));
     assert!(names().contains("good/b"));
-    assert!(d.biga(&["get", "events", "-o", "json"]).ok().contains("Evicted"));
+    // Events are written behind what they tell of.
+    eventually("the event", || {
+        d.biga(&["get", "events", "-o", "json"])
+            .ok()
+            .contains("Evicted")
+            .then_some(())
+    });
     // What an instance names is never taken, and what just came neither.
     d.biga(&["run", "-d", "--name", "user", &b, "sleep", "1000"]).ok();
     d.biga(&["image", "pull", "-q", &a]).ok();
