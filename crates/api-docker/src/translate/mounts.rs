@@ -76,6 +76,10 @@ pub fn volumes(body: &CreateBody, around: &Around) -> Result<Made, Error> {
         programs: super::create::isolation(h)? != biga_model::Isolation::Container,
     };
     for text in &h.binds {
+        if names_only_a_path(text) {
+            m.anonymous(text, How::default())?;
+            continue;
+        }
         let (source, target, options) = split_bind(text)?;
         let how = bind_options(options)?;
         m.add(bind_source(source)?, target, how)?;
@@ -284,6 +288,17 @@ pub fn driver(name: &str, options: &BTreeMap<String, String>) -> Result<Option<L
         }
     }
     Ok(Some(m))
+}
+
+/// How many volumes without a name a container may need, of those its own image asks for and all others.
+pub fn anonymous_at_most(body: &CreateBody, of_image: usize) -> usize {
+    let binds = body.host_config.binds.iter().filter(|b| names_only_a_path(b)).count();
+    body.volumes.len() + body.host_config.mounts.len() + binds + of_image
+}
+
+/// Whether a bind is a path in the container alone, which is a volume without a name.
+fn names_only_a_path(bind: &str) -> bool {
+    !bind.is_empty() && !bind.contains(':')
 }
 
 /// `source:target`, `source:target:options`.

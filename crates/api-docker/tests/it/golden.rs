@@ -123,7 +123,8 @@ fn what_cannot_be_done_is_refused_by_name() {
         h(json!({"MemorySwappiness": 500})),
         h(json!({"DeviceCgroupRules": ["q 1:2 r"]})),
         h(json!({"Privileged": true, "UsernsMode": "private"})),
-        h(json!({"Binds": ["/a"]})),
+        h(json!({"Binds": ["a"]})),
+        h(json!({"Binds": [""]})),
         h(json!({"Binds": ["../a:/b"]})),
         h(json!({"Binds": ["/a:/b", "/c:/b/"]})),
         h(json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})),
@@ -140,6 +141,17 @@ fn what_cannot_be_done_is_refused_by_name() {
     ];
     let answers: Vec<String> = bodies.into_iter().map(|b| create(b).unwrap_err()).collect();
     assert_json_snapshot!(answers);
+}
+
+#[test]
+fn a_bind_of_one_path_is_a_volume_without_a_name() {
+    let made = create(json!({"Image": "b", "Volumes": {"/a/": {}}, "HostConfig": {"Binds": ["/a", "/b"]}})).unwrap();
+    assert_eq!(made["anonymous"], json!(["anonymous1", "anonymous2"]));
+    let mounts = made["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let paths: Vec<&Value> = mounts.iter().map(|m| &m["mountPath"]).collect();
+    assert_eq!(paths, ["/a", "/b"]);
+    let twice = create(json!({"Image": "b", "HostConfig": {"Binds": ["/a", "/a"]}}));
+    assert_eq!(twice.unwrap_err(), "400 Duplicate mount point: /a");
 }
 
 #[test]

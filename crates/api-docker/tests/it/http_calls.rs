@@ -273,7 +273,15 @@ async fn limits_are_updated() {
     s.post("/containers/uu/update", json!({"Memory": 1})).await.must(400);
     s.post("/containers/uu/update", json!({"BlkioWeight": 10}))
         .await
-        .must(501);
+        .must(200);
+    let h = s.get("/containers/uu/json").await.json()["HostConfig"].clone();
+    assert_eq!(
+        (&h["BlkioWeight"], &h["Memory"]),
+        (&json!(10), &json!(67108864)),
+        "what is not named stays"
+    );
+    let ulimits = json!({"Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}]});
+    s.post("/containers/uu/update", ulimits).await.must(501);
 }
 
 #[tokio::test]
@@ -502,6 +510,23 @@ async fn networks_and_volumes() {
     s.call("DELETE", "/volumes/data", None).await.must(204);
     s.get("/volumes/data").await.must(404);
     s.call("DELETE", "/volumes/data?force=1", None).await.must(204);
+
+    // Paths alone are volumes without names, as many as are asked for.
+    let body = json!({"Image": "busybox", "HostConfig": {"Binds": ["/one", "/two", "/three"]}});
+    s.post("/containers/create?name=unnamed", body).await.must(201);
+    let doc = s.get("/containers/unnamed/json").await.json();
+    let mut mounts: Vec<(&str, &str)> = doc["Mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| {
+            assert_eq!(m["Name"].as_str().unwrap().len(), 64, "{m}");
+            (m["Type"].as_str().unwrap(), m["Destination"].as_str().unwrap())
+        })
+        .collect();
+    mounts.sort_unstable();
+    assert_eq!(mounts, [("volume", "/one"), ("volume", "/three"), ("volume", "/two")]);
+    s.call("DELETE", "/containers/unnamed?v=1", None).await.must(204);
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
         links: links(api, body).await?,
         volumes_from: volumes_from(api, body).await?,
         volume_names: std::iter::repeat_with(new_id)
-            .take(body.volumes.len() + body.host_config.mounts.len() + own_volumes)
+            .take(crate::translate::mounts::anonymous_at_most(body, own_volumes))
             .collect(),
         others,
     })
