@@ -48,8 +48,6 @@ pub(crate) struct Shared {
     pids: Option<OwnedFd>,
     /// Of a root that holds the pod's memory and nothing else.
     mounts: OwnedFd,
-    /// The shim's own.
-    own_pids: OwnedFd,
 }
 
 /// One container's part in what its pod shares.
@@ -72,13 +70,6 @@ pub(crate) struct Memory {
 }
 
 impl Joined {
-    /// Lets the next child of the shim be born where a first process of this container has to be.
-    pub fn choose_pids(&self) -> Result<(), Error> {
-        let pids = self.shared.pids.as_ref().unwrap_or(&self.shared.own_pids);
-        rustix::thread::move_into_link_name_space(pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
-            .step(|| "choose the namespace of process ids".into())
-    }
-
     /// In the child: takes the pod's memory along. Mounts can be copied only by who is in their namespace, and a copy that is not
     /// attached anywhere can be taken out of it.
     pub fn memory(&self) -> Result<Memory, Error> {
@@ -131,7 +122,6 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
     if pod.share_pids {
         namespaces = namespaces.and(Namespaces::PID);
     }
-    let own_pids = open_namespace("self", "pid")?;
     let (ours, theirs) = control::pair()?;
     let directory = below.and_then(Group::directory);
     let entrances = match (below, &directory) {
@@ -144,7 +134,7 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
         Fork::Parent(child) => child,
     };
     drop(theirs);
-    match hold(&child, &ours, pod, own_pids) {
+    match hold(&child, &ours, pod) {
         Ok(shared) if pod.share_pids => Ok((shared, Some(child))),
         Ok(shared) => {
             child.wait(true).step(|| "wait for the pod's first process".into())?;
@@ -159,7 +149,7 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
 }
 
 /// Waits until the child has made everything, opens its namespaces and lets it go on.
-fn hold(child: &Child, socket: &OwnedFd, pod: &Pod, own_pids: OwnedFd) -> Result<Shared, Error> {
+fn hold(child: &Child, socket: &OwnedFd, pod: &Pod) -> Result<Shared, Error> {
     match control::receive(socket).step(|| "hear from the pod's first process".into())? {
         Some((Message::Ready, _)) => {}
         Some((Message::Failed(code, message), _)) => return Err(Error::Child { code, message }),
@@ -178,7 +168,6 @@ fn hold(child: &Child, socket: &OwnedFd, pod: &Pod, own_pids: OwnedFd) -> Result
             false => None,
         },
         mounts: open_namespace(&of, "mnt")?,
-        own_pids,
     };
     control::send(socket, &Message::Ready, None).step(|| "speak to the pod's first process".into())?;
     Ok(shared)
