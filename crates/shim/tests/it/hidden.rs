@@ -165,6 +165,26 @@ fn a_watcher_in_the_container_finds_nothing_of_the_host() {
 }
 
 #[test]
+fn without_the_right_to_look_not_even_the_program_before_is_seen() {
+    // The rights of both are the same by then, and only that the process may not be read keeps it hidden.
+    let watcher = "echo watching
+        while ! [ -e /tmp/enough ]; do
+            for p in /proc/[0-9]*; do
+                [ -e $p/exe ] && ! [ $p/exe -ef /bin/busybox ] && [ -e $p/exe ] && echo other
+            done
+        done
+        [ /proc/1/exe -ef /bin/busybox ] && echo enough";
+    let rig = Rig::sh(watcher).up();
+    until("the watcher", || rig.log().contains("watching").then_some(()));
+    for _ in 0..ROUNDS {
+        assert_eq!(rig.exec(&["true"]).0.code, 0);
+    }
+    assert_eq!(rig.exec(&["touch", "/tmp/enough"]).0.code, 0);
+    assert_eq!(rig.wait().code, 0);
+    assert_eq!(rig.log(), "watching\nenough\n");
+}
+
+#[test]
 fn nor_does_one_in_a_pod_that_shares_process_ids() {
     let rig = Rig::pod(&[("watcher", "true"), ("other", FOREVER)]);
     let script = watcher(&marker(&rig));
