@@ -102,7 +102,7 @@ pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &Owned
     let prepared = prepare(&mut first, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
     match prepared {
         Ok((socket, confinement)) => {
-            if let Err(e) = lead_session(first.program.tty) {
+            if let Err(e) = appear(&first, &socket) {
                 control::fail(&socket, &e);
                 exit_now(FAILED);
             }
@@ -119,6 +119,15 @@ pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &Owned
         Err(e) => control::fail(socket, &e),
     }
     exit_now(FAILED)
+}
+
+/// All is made, and of the host nothing is left: goes on where containers that run already see it.
+fn appear(first: &First<'_>, socket: &OwnedFd) -> Result<(), Error> {
+    if first.pod.is_some_and(Joined::shares_process_ids) {
+        namespaces::fork_inside(Namespaces::NONE, socket)?;
+        die_with_shim()?;
+    }
+    lead_session(first.program.tty)
 }
 
 /// Says that all is made, and waits.
@@ -156,6 +165,7 @@ struct OfHost {
     sources: Vec<Option<OwnedFd>>,
     own_files: Vec<(&'static str, OwnedFd)>,
     shared: Option<rootfs::SharedMemory>,
+    proc: Option<OwnedFd>,
     labels: Labels,
 }
 
@@ -166,10 +176,14 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         namespaces::enter(netns, LinkNameSpaceType::Network, "network")?;
     }
     namespaces::join_others(container)?;
-    let (shared, of_pod) = match first.pod.map(Joined::memory).transpose()? {
-        Some(memory) => (Some((memory.shm, None)), memory.tmpfs),
-        None => (namespaces::shared_memory(container)?, Default::default()),
+    let (shared, of_pod, proc) = match first.pod.map(Joined::memory).transpose()? {
+        Some(memory) => (Some((memory.shm, None)), memory.tmpfs, memory.proc),
+        None => (namespaces::shared_memory(container)?, Default::default(), None),
     };
+    if proc.is_some() {
+        // For the child that goes on: this process stays outside, where no container sees it.
+        namespaces::share_process_ids(container)?;
+    }
     let ids = first.owner.as_ref().map(|o| o.user.as_fd());
     // While mounts still hang together with the host's, for those that shall keep that.
     let mut sources = mounts::sources(container, &mut first.blocks, ids)?;
@@ -197,6 +211,7 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         sources,
         own_files,
         shared,
+        proc,
         labels: first.program.labels.clone(),
     })
 }
@@ -210,7 +225,7 @@ fn inside(first: &First<'_>, of_host: OfHost, socket: &OwnedFd) -> Result<(Optio
     }
     namespaces::from_within(container)?;
     names(container)?;
-    rootfs::kernel_file_systems(root.as_fd(), container, dev, of_host.shared)?;
+    rootfs::kernel_file_systems(root.as_fd(), container, dev, of_host.shared, of_host.proc)?;
     of_host.nodes.make(root.as_fd(), first.owner.is_some())?;
     for (target, tree) in &of_host.own_files {
         rootfs::attach_at(root.as_fd(), tree, target, beneath::Kind::File)?;

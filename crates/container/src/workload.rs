@@ -169,7 +169,9 @@ impl ContainerWorkload {
     fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
         let (streams, pipes) = streams(&program, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
-        namespaces::share_process_ids(&self.container)?;
+        if !self.pod.as_ref().is_some_and(Joined::shares_process_ids) {
+            namespaces::share_process_ids(&self.container)?;
+        }
         // With ids of its own, the process that is born here is only on the way to the container.
         let flags = match &owner {
             None => namespaces::at_birth(&self.container),

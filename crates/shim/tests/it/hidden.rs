@@ -8,7 +8,7 @@ use biga_wire::config::Container;
 use biga_wire::shim::{Reply, Request};
 use biga_wire::{Frame, FrameKind};
 
-use crate::support::{DEFAULT_CAPS, Rig, spec, until};
+use crate::support::{DEFAULT_CAPS, Rig, fields, spec, until};
 
 const FOREVER: &str = "while :; do sleep 1000; done";
 /// How often the watched exec runs.
@@ -186,7 +186,7 @@ fn without_the_right_to_look_not_even_the_program_before_is_seen() {
 
 #[test]
 fn nor_does_one_in_a_pod_that_shares_process_ids() {
-    let rig = Rig::pod(&[("watcher", "true"), ("other", FOREVER)]);
+    let rig = Rig::pod(&[("watcher", "true"), ("other", FOREVER), ("brief", "true")]);
     let script = watcher(&marker(&rig));
     let rig = rig
         .with_pod(|p| {
@@ -200,12 +200,38 @@ fn nor_does_one_in_a_pod_that_shares_process_ids() {
     until("the watcher", || {
         rig.log_of("watcher").contains("watching").then_some(())
     });
-    for _ in 0..ROUNDS / 2 {
+    for _ in 0..ROUNDS / 3 {
         for name in ["watcher", "other"] {
             assert_eq!(rig.exec_in(name, &["true"]).0.code, 0);
         }
+        rig.start("brief");
+        assert_eq!(rig.wait_for("brief").code, 0);
     }
     assert_eq!(rig.exec_in("watcher", &["touch", "/tmp/enough"]).0.code, 0);
     assert_eq!(rig.wait_for("watcher").code, 0);
     assert_eq!(rig.log_of("watcher"), "watching\nenough\n");
+}
+
+#[test]
+fn process_1_of_a_pod_has_neither_rights_nor_files() {
+    let rig = Rig::pod(&[("a", FOREVER)])
+        .with_pod(|p| {
+            p.share_pids = true;
+            may_look(&mut p.containers[0].container);
+        })
+        .up();
+    rig.start("a");
+    let status = fields(&rig.exec_in("a", &["cat", "/proc/1/status"]).1);
+    assert_eq!(status["NoNewPrivs"], "1");
+    for set in ["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"] {
+        assert_eq!(status[set].trim_start_matches('0'), "", "{set}: {status:?}");
+    }
+    let script = "ls -A /proc/1/root /proc/1/cwd; touch /proc/1/root/x 2>&1; for f in /proc/1/fd/*; do [ -d $f ] && ls -A $f/; done; echo looked";
+    let (_, seen) = rig.exec_in("a", &["sh", "-c", script]);
+    assert!(seen.contains("Read-only") && seen.ends_with("looked\n"), "{seen}");
+    assert_eq!(
+        seen.lines().filter(|l| !l.ends_with(':') && !l.is_empty()).count(),
+        2,
+        "{seen}"
+    );
 }
