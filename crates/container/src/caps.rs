@@ -55,6 +55,9 @@ pub const NAMES: [&str; 41] = [
 pub struct Caps(u64);
 
 impl Caps {
+    /// No capability.
+    pub const NONE: Caps = Caps(0);
+
     /// Every capability this crate knows.
     pub const ALL: Caps = Caps((1 << NAMES.len()) - 1);
 

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use biga_sys::namespace;
-use biga_sys::process::Namespaces as Flags;
+use biga_sys::process::{self, Fork, Namespaces as Flags, exit_now};
 use biga_wire::config::{Container, Namespace, TimeOffsets};
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 
 use crate::Error;
+use crate::control::{self, Message};
 use crate::error::Context;
 use crate::rootfs;
 
@@ -57,12 +58,40 @@ fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Lets children of this process be born into another's process ids, where the container shares those.
-pub fn share_process_ids(container: &Container) -> Result<bool, Error> {
-    let Namespace::Of(path) = &container.namespaces.pid else {
-        return Ok(false);
-    };
-    enter(path, LinkNameSpaceType::ProcessID, "process id")?;
-    Ok(true)
+pub fn share_process_ids(container: &Container) -> Result<(), Error> {
+    match &container.namespaces.pid {
+        Namespace::Of(path) => enter(path, LinkNameSpaceType::ProcessID, "process id"),
+        _ => Ok(()),
+    }
+}
+
+/// Lets children be born into this process's own process ids again.
+pub fn keep_process_ids(container: &Container) -> Result<(), Error> {
+    match &container.namespaces.pid {
+        Namespace::Of(_) => enter(
+            Path::new("/proc/self/ns/pid"),
+            LinkNameSpaceType::ProcessID,
+            "own process id",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Forks the process that goes on inside, as a child of this one's parent, and ends this one. Returns in the child.
+///
+/// What a container sees of a process, it may be allowed to look into. So a process must not be in the container's process
+/// ids while it still has anything of the host: the one before it enters everything else first, and lets go of the rest.
+pub fn fork_inside(flags: Flags, socket: &OwnedFd) -> Result<(), Error> {
+    match process::fork_sibling(flags).step(|| "make a process in the container: does it still run?".into())? {
+        Fork::Child => Ok(()),
+        Fork::Parent(child) => {
+            if control::send(socket, &Message::Born(child.pid), Some(child.pidfd.as_fd())).is_err() {
+                // Nobody is there who could ever run it.
+                let _ = child.signal(9);
+            }
+            exit_now(0)
+        }
+    }
 }
 
 /// Makes the namespaces that are made from within.
@@ -84,9 +113,10 @@ fn set_clocks(offsets: &TimeOffsets) -> Result<(), Error> {
     fs::write("/proc/self/timens_offsets", text).step(|| "set the container's clocks".into())
 }
 
-/// What an exec joins of a running container.
+/// What an exec joins of a running container. In the process ids are its children only.
 pub fn of_exec(container: &Container) -> ThreadNameSpaceType {
     let mut all = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::NETWORK

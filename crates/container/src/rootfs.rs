@@ -190,15 +190,16 @@ pub fn device_directory(label: Option<&str>) -> Result<OwnedFd, Error> {
 /// Shared memory and message queues of those whose IPC a container shares.
 pub type SharedMemory = (OwnedFd, Option<OwnedFd>);
 
-/// Mounts the kernel's file systems, and `/dev` as [`device_directory`] made it.
+/// Mounts the kernel's file systems, and `/dev` as [`device_directory`] made it. `proc` is that of others' process ids.
 pub fn kernel_file_systems(
     root: BorrowedFd<'_>,
     container: &Container,
     dev: &OwnedFd,
     shared: Option<SharedMemory>,
+    proc: Option<OwnedFd>,
 ) -> Result<(), Error> {
     let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let proc = make("proc", &[], secure)?;
+    let proc = proc.map_or_else(|| make("proc", &[], secure), Ok)?;
     attach_at(root, &proc, "/proc", Kind::Directory)?;
 
     attach_at(root, dev, "/dev", Kind::Directory)?;

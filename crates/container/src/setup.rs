@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  entrypoint: join control groups ─ network ─ rootfs, mounts, devices ─ pivot ─ (wait for start) ─ confine ─ exec
-//!  exec:       join control groups ─ join namespaces ─ terminal ─ confine ─ exec
+//!  exec:       join control groups ─ join namespaces ─ terminal ─ let go of the host ─ fork inside ─ confine ─ exec
 //! ```
 //!
 //! Nothing here returns to the shim's code: a child executes its program or says why not and ends.
@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use biga_sys::process::exit_now;
+use biga_sys::process::{Namespaces, exit_now};
 use biga_sys::{fd, signal};
 use biga_wire::config::Container;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -102,6 +102,10 @@ pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &Owned
     let prepared = prepare(&mut first, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
     match prepared {
         Ok((socket, confinement)) => {
+            if let Err(e) = appear(&first, &socket) {
+                control::fail(&socket, &e);
+                exit_now(FAILED);
+            }
             if !first.start && !told_to_run(&socket) {
                 // The shim went away before it said start.
                 exit_now(FAILED);
@@ -115,6 +119,15 @@ pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &Owned
         Err(e) => control::fail(socket, &e),
     }
     exit_now(FAILED)
+}
+
+/// All is made, and of the host nothing is left: goes on where containers that run already see it.
+fn appear(first: &First<'_>, socket: &OwnedFd) -> Result<(), Error> {
+    if first.pod.is_some_and(Joined::shares_process_ids) {
+        namespaces::fork_inside(Namespaces::NONE, socket)?;
+        die_with_shim()?;
+    }
+    lead_session(first.program.tty)
 }
 
 /// Says that all is made, and waits.
@@ -133,7 +146,7 @@ fn prepare(
         // On into the user namespace, in a process of its own: whoever is born there owns its other namespaces.
         of_host.root = rootfs::clone_tree(&of_host.root, false).step(|| "hand over the root file system".into())?;
         userns::enter(owner)?;
-        userns::fork_inside(namespaces::at_birth(first.container), socket)?;
+        namespaces::fork_inside(namespaces::at_birth(first.container), socket)?;
         die_with_shim()?;
         rustix::mount::mount_change("/", PRIVATE).step(|| "make mounts private".into())?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -152,6 +165,7 @@ struct OfHost {
     sources: Vec<Option<OwnedFd>>,
     own_files: Vec<(&'static str, OwnedFd)>,
     shared: Option<rootfs::SharedMemory>,
+    proc: Option<OwnedFd>,
     labels: Labels,
 }
 
@@ -162,10 +176,14 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         namespaces::enter(netns, LinkNameSpaceType::Network, "network")?;
     }
     namespaces::join_others(container)?;
-    let (shared, of_pod) = match first.pod.map(Joined::memory).transpose()? {
-        Some(memory) => (Some((memory.shm, None)), memory.tmpfs),
-        None => (namespaces::shared_memory(container)?, Default::default()),
+    let (shared, of_pod, proc) = match first.pod.map(Joined::memory).transpose()? {
+        Some(memory) => (Some((memory.shm, None)), memory.tmpfs, memory.proc),
+        None => (namespaces::shared_memory(container)?, Default::default(), None),
     };
+    if proc.is_some() {
+        // For the child that goes on: this process stays outside, where no container sees it.
+        namespaces::share_process_ids(container)?;
+    }
     let ids = first.owner.as_ref().map(|o| o.user.as_fd());
     // While mounts still hang together with the host's, for those that shall keep that.
     let mut sources = mounts::sources(container, &mut first.blocks, ids)?;
@@ -193,6 +211,7 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         sources,
         own_files,
         shared,
+        proc,
         labels: first.program.labels.clone(),
     })
 }
@@ -206,7 +225,7 @@ fn inside(first: &First<'_>, of_host: OfHost, socket: &OwnedFd) -> Result<(Optio
     }
     namespaces::from_within(container)?;
     names(container)?;
-    rootfs::kernel_file_systems(root.as_fd(), container, dev, of_host.shared)?;
+    rootfs::kernel_file_systems(root.as_fd(), container, dev, of_host.shared, of_host.proc)?;
     of_host.nodes.make(root.as_fd(), first.owner.is_some())?;
     for (target, tree) in &of_host.own_files {
         rootfs::attach_at(root.as_fd(), tree, target, beneath::Kind::File)?;
@@ -245,12 +264,18 @@ pub struct Further<'a> {
     pub init: BorrowedFd<'a>,
 }
 
-/// Joins a running container in this child and runs a program there.
+/// Joins a running container in this child and runs a program there, in another.
 pub fn run_exec(further: &Further<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
     let joined = join(further, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
     match joined {
         Ok((socket, confinement)) => {
-            let e = launch(&further.program, &confinement, &socket);
+            let born = namespaces::fork_inside(Namespaces::NONE, &socket)
+                .and_then(|()| die_with_shim())
+                .and_then(|()| lead_session(further.program.tty));
+            let e = match born {
+                Ok(()) => launch(&further.program, &confinement, &socket),
+                Err(e) => e,
+            };
             control::fail(&socket, &e);
         }
         Err(e) => control::fail(socket, &e),
@@ -269,12 +294,10 @@ fn join(
     if let (Some(ids), Some(streams)) = (&user, streams) {
         userns::own_streams(streams, ids);
     }
-    // The namespace of process ids was chosen by the shim before it forked.
     rustix::thread::move_into_thread_name_spaces(further.init, namespaces::of_exec(container))
         .step(|| "join the container's namespaces".into())?;
     if user.is_some() {
         userns::become_root_inside()?;
-        die_with_shim()?;
     }
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .step(|| "open the container's root".into())?;
@@ -397,15 +420,19 @@ fn settle(terminal: Option<OwnedFd>, streams: Option<&Streams>, socket: &OwnedFd
     fd::place(socket.as_fd(), CONTROL).step(what)?;
     let socket = fd::inherited(CONTROL).step(what)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step(what)?;
-    let has_terminal = terminal.is_some();
     // Its number is closed below, or the socket's by now.
     std::mem::forget(terminal);
     fd::close_from(CONTROL + 1).step(what)?;
+    Ok(socket)
+}
+
+/// Makes this process the leader of a session, on the terminal that it has at its standard streams.
+fn lead_session(terminal: bool) -> Result<(), Error> {
     rustix::process::setsid().step(|| "make a session".into())?;
-    if has_terminal {
+    if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 /// Makes a terminal in the container's own `devpts`, gives the master to the shim and keeps the slave.

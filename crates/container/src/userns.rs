@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use biga_sys::namespace;
-use biga_sys::process::{self, Fork, Namespaces as Flags, exit_now};
+use biga_sys::process::{self, Fork, Namespaces as Flags};
 use biga_wire::config::{Container, IdMap};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -159,21 +159,6 @@ pub fn become_root_inside() -> Result<(), Error> {
     rustix::thread::set_thread_groups(&[]).step(what)?;
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).step(what)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).step(what)
-}
-
-/// Forks the process that will be inside, as a child of this one's parent, and ends this one. Returns in the child.
-pub fn fork_inside(flags: Flags, socket: &OwnedFd) -> Result<(), Error> {
-    match process::fork_sibling(flags).step(|| "make the container's first process".into())? {
-        Fork::Child => Ok(()),
-        Fork::Parent(child) => {
-            let message = crate::control::Message::Born(child.pid);
-            if crate::control::send(socket, &message, Some(child.pidfd.as_fd())).is_err() {
-                // Nobody is there who could ever run it.
-                let _ = child.signal(9);
-            }
-            exit_now(0)
-        }
-    }
 }
 
 /// Gives standard streams to the container's root, whose they are to be.

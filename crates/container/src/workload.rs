@@ -13,7 +13,6 @@ use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use rustix::thread::ThreadNameSpaceType;
 
 use crate::caps::{self, Caps};
 use crate::cgroup::{self, Group};
@@ -48,8 +47,6 @@ pub struct ContainerWorkload {
     /// Made, and waiting for start.
     pending: Option<Pending>,
     streams: BTreeMap<StreamId, Stream>,
-    /// Whether children of this process are born in the container already.
-    joined: bool,
     oom: Option<OwnedFd>,
     oom_seen: u64,
     oom_checks: u32,
@@ -90,7 +87,6 @@ impl ContainerWorkload {
             group: None,
             pending: None,
             streams: BTreeMap::new(),
-            joined: false,
             oom: None,
             oom_seen: 0,
             oom_checks: 0,
@@ -173,10 +169,9 @@ impl ContainerWorkload {
     fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
         let (streams, pipes) = streams(&program, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
-        if let Some(pod) = &self.pod {
-            pod.choose_pids()?;
+        if !self.pod.as_ref().is_some_and(Joined::shares_process_ids) {
+            namespaces::share_process_ids(&self.container)?;
         }
-        self.joined |= namespaces::share_process_ids(&self.container)?;
         // With ids of its own, the process that is born here is only on the way to the container.
         let flags = match &owner {
             None => namespaces::at_birth(&self.container),
@@ -236,13 +231,8 @@ impl ContainerWorkload {
             return Err(Error::Field("the state", "the container does not run".into()));
         };
         let init = main.child.pidfd.as_fd();
-        // The shim of a pod made other children meanwhile.
-        if !self.joined || self.pod.is_some() {
-            // From now on every child is born into the container's process ids; this process itself stays outside.
-            rustix::thread::move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)
-                .step(|| "join the container's process ids".into())?;
-            self.joined = true;
-        }
+        // The container must not see the one that enters it.
+        namespaces::keep_process_ids(&self.container)?;
         let directory = match self.container.system {
             // An init system moved itself into a group below, and the one above takes no processes any more.
             true => group.directory_with(main.child.pid),
@@ -256,7 +246,7 @@ impl ContainerWorkload {
             init,
         };
         let forked = process::fork(Namespaces::NONE, directory.as_ref().map(AsFd::as_fd));
-        let child = match forked.step(|| "make a process in the container: does it still run?".into())? {
+        let child = match forked.step(|| "make a process that enters the container".into())? {
             Fork::Child => setup::run_exec(&further, streams.as_ref(), &theirs),
             Fork::Parent(child) => child,
         };
@@ -423,17 +413,20 @@ fn streams(program: &Program, stdin: bool) -> Result<(Option<Streams>, Option<En
 impl Pending {
     /// The child's next word. Its silent end is an error.
     fn next(&mut self) -> Result<Option<Message>, Error> {
+        let what = || "hear from the container's process".into();
+        let mut failed = None;
         loop {
-            match control::receive(&self.socket).step(|| "hear from the container's process".into())? {
+            match control::receive(&self.socket).step(what)? {
                 Some((Message::Terminal, fd)) => self.terminal = fd,
                 Some((Message::Born(pid), Some(pidfd))) => {
                     let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     // It ended after it said so.
-                    end_of(&before).step(|| "hear from the container's process".into())?;
+                    end_of(&before).step(what)?;
                 }
-                Some((Message::Failed(code, message), _)) => return Err(Error::Child { code, message }),
+                // The process may speak before the one that made it says which it is, and it must be reaped.
+                Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
                 Some((message, _)) => return Ok(Some(message)),
-                None => return Ok(None),
+                None => return failed.map_or(Ok(None), Err),
             }
         }
     }

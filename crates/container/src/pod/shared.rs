@@ -4,7 +4,7 @@
 //!  shim ─ fork into new namespaces ─► host name, network, parameters ─ a root of its own in memory with
 //!    │                                 /shm and the pod's tmpfs ─► "ready"
 //!    │ opens /proc/PID/ns/*, which keeps the namespaces
-//!    └──────────────── "go on" ──────► ends, or stays as process 1 of the shared process ids and reaps
+//!    └──────────────── "go on" ──────► ends, or stays as process 1 of the shared process ids, without rights, and reaps
 //! ```
 //!
 //! Namespaces are held by descriptors of the shim and end with it: a crash leaves nothing.
@@ -17,13 +17,14 @@ use std::rc::Rc;
 
 use biga_sys::mount as attr;
 use biga_sys::process::{self, Child, Fork, Namespaces, exit_now};
-use biga_sys::{fd, signal};
+use biga_sys::{fd, namespace, signal};
 use biga_wire::config::{Container, Namespace, Pod};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
 use rustix::thread::LinkNameSpaceType;
 
+use crate::caps::{self, Caps};
 use crate::cgroup::Group;
 use crate::control::{self, Message};
 use crate::error::{Context, Error};
@@ -31,6 +32,8 @@ use crate::{mounts, namespaces, rootfs, setup};
 
 /// Where `/dev/shm` is in the root that holds the pod's memory.
 const SHM: &str = "shm";
+/// Where a view of the pod's process ids is.
+const PROC: &str = "proc";
 /// Begins the name of a tmpfs there.
 const TMPFS: &str = "v-";
 /// Exit code of a child that could not be set up; the reason went over the socket.
@@ -48,8 +51,6 @@ pub(crate) struct Shared {
     pids: Option<OwnedFd>,
     /// Of a root that holds the pod's memory and nothing else.
     mounts: OwnedFd,
-    /// The shim's own.
-    own_pids: OwnedFd,
 }
 
 /// One container's part in what its pod shares.
@@ -67,16 +68,16 @@ pub(crate) struct Joined {
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub shm: OwnedFd,
+    /// `/proc` of shared process ids: only who is in them could make one, and would be seen meanwhile by who else is.
+    pub proc: Option<OwnedFd>,
     /// By the place of the container's mount.
     pub tmpfs: BTreeMap<usize, OwnedFd>,
 }
 
 impl Joined {
-    /// Lets the next child of the shim be born where a first process of this container has to be.
-    pub fn choose_pids(&self) -> Result<(), Error> {
-        let pids = self.shared.pids.as_ref().unwrap_or(&self.shared.own_pids);
-        rustix::thread::move_into_link_name_space(pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
-            .step(|| "choose the namespace of process ids".into())
+    /// Whether it is seen by the other containers of the pod.
+    pub fn shares_process_ids(&self) -> bool {
+        self.shared.pids.is_some()
     }
 
     /// In the child: takes the pod's memory along. Mounts can be copied only by who is in their namespace, and a copy that is not
@@ -89,13 +90,14 @@ impl Joined {
         };
         change(&self.shared.mounts)?;
         let shm = copy_of(SHM)?;
+        let proc = self.shares_process_ids().then(|| copy_of(PROC)).transpose()?;
         let copies = self
             .tmpfs
             .iter()
             .map(|(place, name)| Ok((*place, copy_of(&format!("{TMPFS}{name}"))?)));
         let tmpfs = copies.collect::<Result<_, Error>>()?;
         change(&own)?;
-        Ok(Memory { shm, tmpfs })
+        Ok(Memory { shm, proc, tmpfs })
     }
 }
 
@@ -131,7 +133,6 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
     if pod.share_pids {
         namespaces = namespaces.and(Namespaces::PID);
     }
-    let own_pids = open_namespace("self", "pid")?;
     let (ours, theirs) = control::pair()?;
     let directory = below.and_then(Group::directory);
     let entrances = match (below, &directory) {
@@ -144,7 +145,7 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
         Fork::Parent(child) => child,
     };
     drop(theirs);
-    match hold(&child, &ours, pod, own_pids) {
+    match hold(&child, &ours, pod) {
         Ok(shared) if pod.share_pids => Ok((shared, Some(child))),
         Ok(shared) => {
             child.wait(true).step(|| "wait for the pod's first process".into())?;
@@ -159,7 +160,7 @@ pub(crate) fn make(pod: &Pod, run_dir: &Path, below: Option<&Group>) -> Result<(
 }
 
 /// Waits until the child has made everything, opens its namespaces and lets it go on.
-fn hold(child: &Child, socket: &OwnedFd, pod: &Pod, own_pids: OwnedFd) -> Result<Shared, Error> {
+fn hold(child: &Child, socket: &OwnedFd, pod: &Pod) -> Result<Shared, Error> {
     match control::receive(socket).step(|| "hear from the pod's first process".into())? {
         Some((Message::Ready, _)) => {}
         Some((Message::Failed(code, message), _)) => return Err(Error::Child { code, message }),
@@ -178,10 +179,15 @@ fn hold(child: &Child, socket: &OwnedFd, pod: &Pod, own_pids: OwnedFd) -> Result
             false => None,
         },
         mounts: open_namespace(&of, "mnt")?,
-        own_pids,
     };
-    control::send(socket, &Message::Ready, None).step(|| "speak to the pod's first process".into())?;
-    Ok(shared)
+    let what = || "speak to the pod's first process".into();
+    control::send(socket, &Message::Ready, None).step(what)?;
+    // Its end of the socket is the last that it lets go of; no container may see it before.
+    match control::receive(socket).step(what)? {
+        None => Ok(shared),
+        Some((Message::Failed(code, message), _)) => Err(Error::Child { code, message }),
+        Some(_) => Err(Error::Died(FAILED)),
+    }
 }
 
 fn open_namespace(pid: &str, kind: &str) -> Result<OwnedFd, Error> {
@@ -199,7 +205,11 @@ fn run(pod: &Pod, run_dir: &Path, entrances: &[PathBuf], socket: &OwnedFd) -> ! 
     let told = control::send(socket, &Message::Ready, None).is_ok()
         && matches!(control::receive(socket), Ok(Some((Message::Ready, _))));
     if told && pod.share_pids {
-        stay();
+        match confine() {
+            Ok(()) => stay(),
+            Err(e) => control::fail(socket, &e),
+        }
+        exit_now(FAILED);
     }
     exit_now(if told { 0 } else { FAILED })
 }
@@ -253,6 +263,9 @@ fn memory(pod: &Pod, run_dir: &Path) -> Result<(), Error> {
     let size = if pod.shm_size == 0 { 64 << 20 } else { pod.shm_size }.to_string();
     let options = [("mode", Some("1777")), ("size", Some(size.as_str()))];
     add(SHM, rootfs::make("tmpfs", &options, secure | attr::NOEXEC)?)?;
+    if pod.share_pids {
+        add(PROC, rootfs::make("proc", &[], secure | attr::NOEXEC)?)?;
+    }
     for (name, t) in &pod.tmpfs {
         if name.is_empty() || name.contains('/') {
             return Err(Error::Field("the name of a tmpfs", name.clone()));
@@ -263,6 +276,19 @@ fn memory(pod: &Pod, run_dir: &Path) -> Result<(), Error> {
         )?;
     }
     rootfs::enter(&root)
+}
+
+/// A container may be allowed to look into process 1, or to make it do things: it keeps no rights, and nothing but an empty
+/// root. What the pod shares is kept by the mount namespace that it leaves.
+fn confine() -> Result<(), Error> {
+    let what = || "leave the pod's memory".into();
+    namespace::unshare(Namespaces::MOUNT).step(what)?;
+    let root = rootfs::make("tmpfs", &[("mode", Some("500")), ("size", Some("4k"))], attr::RDONLY)?;
+    move_mount(&root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(what)?;
+    rootfs::enter(&root)?;
+    caps::bound(Caps::NONE)?;
+    rustix::thread::set_no_new_privs(true).step(|| "forbid new privileges".into())?;
+    caps::apply(Caps::NONE)
 }
 
 /// Process 1 of the pod: reaps what its parents left behind, until it is killed.

@@ -2,6 +2,7 @@
 
 mod basics;
 mod controllers;
+mod hidden;
 mod isolation;
 mod life;
 mod limits;
