@@ -109,7 +109,7 @@ async fn a_kind_of_ones_own_is_served_whole() {
         &lit,
     )
     .await;
-    assert_eq!(lit["status"], json!({"lit": true}));
+    assert_eq!(lit["status"], json!({"lit": true}), "{lit}");
     let (code, conflict) = call(&router, "PUT", &desk, json, &made).await;
     assert_eq!((code, &conflict["reason"]), (409, &json!("Conflict")));
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
