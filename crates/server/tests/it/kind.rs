@@ -21,6 +21,7 @@ impl Kind for Lamp {
     const SINGULAR: &'static str = "lamp";
     const SHORT_NAMES: &'static [&'static str] = &["lp"];
     const NAMESPACED: bool = true;
+    const SUBRESOURCES: &'static [&'static str] = &["status"];
     type Spec = LampSpec;
     type Status = LampStatus;
 
