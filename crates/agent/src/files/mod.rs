@@ -148,6 +148,7 @@ impl Files {
         S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
         let (source, path) = (self.source(namespace, name).await?, path.to_owned());
+        source.keeps()?;
         let (to, from) = mpsc::channel(pipe::QUEUE);
         let unpacking = self.work(source, move |source, patience| {
             let root = source.root(true)?;

@@ -93,6 +93,18 @@ impl Source {
         }
     }
 
+    /// Refuses to write what no program would ever see.
+    pub(super) fn keeps(&self) -> Result<(), Error> {
+        match self.root {
+            Root::Stopped { .. } if self.object.spec.is_pod() => Err(Error::State(format!(
+                "instance {} does not run, and its containers begin with fresh files at each start: start it and copy then, or \
+                 use a volume",
+                self.object.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets go of all: what this thread mounted first, so that a run that waited finds the overlay gone.
     pub(super) fn close(self) {
         if matches!(self.root, Root::Stopped { .. }) {

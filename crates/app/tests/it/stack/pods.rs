@@ -140,10 +140,20 @@ fn a_pod_comes_up_in_order_shares_and_goes_down_in_order() {
     assert_eq!(ends[2], "end-side", "sidecars end last: {ends:?}");
     assert_eq!(d.field("shop", &["status", "exitCode"]), "0");
     assert!(!runs(&container(&d, "shop", "web")));
+    // Out of it yes; into it nothing that the next start would throw away.
+    let page = d.path().join("page").display().to_string();
+    d.biga(&["cp", "shop:/etc/passwd", &page]).ok();
+    let refused = d.biga(&["cp", &page, "shop:/tmp/page"]);
+    assert!(
+        refused.code != 0 && refused.err.contains("does not run") && refused.err.contains("fresh files"),
+        "{refused:?}"
+    );
 
     d.biga(&["start", "shop"]).ok();
     eventually("a new begin", || (journal(&d, "shop").len() == 11).then_some(()));
     assert_eq!(journal(&d, "shop")[7..9], ["init", "side"]);
+    d.biga(&["cp", &page, "shop:/tmp/page"]).ok();
+    assert!(d.biga(&["exec", "shop", "cat", "/tmp/page"]).ok().contains("root"));
     d.biga(&["rm", "-f", "shop"]).ok();
     d.until_clean();
 }
