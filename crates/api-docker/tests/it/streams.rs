@@ -41,6 +41,28 @@ async fn a_client_that_attached_before_the_start_misses_nothing() {
     assert_eq!((String::from_utf8(out).unwrap(), err.len()), (want, 0));
 }
 
+/// docker-py's streams begin a little later: what ends meanwhile is not waited for again.
+#[tokio::test]
+async fn who_attached_to_a_run_is_let_go_at_its_end() {
+    let s = served().await;
+    s.run("ended", &["sleep"]).await;
+    let path = "/containers/ended/attach?stream=1&stdout=1&stderr=1";
+    let mut r = crate::support::Served::request("POST", path, None);
+    for (k, v) in [
+        ("connection", "Upgrade"),
+        ("upgrade", "tcp"),
+        ("user-agent", "docker-sdk-python/5.0.3"),
+    ] {
+        r.headers_mut().insert(k, v.parse().unwrap());
+    }
+    let response = s.open(r).await;
+    assert_eq!(response.status(), 101);
+    s.call("POST", "/containers/ended/kill", None).await.must(204);
+    s.call("POST", "/containers/ended/wait", None).await.must(200);
+    let mut io = hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    assert!(rest(&mut io).await.is_empty());
+}
+
 #[tokio::test]
 async fn megabytes_pass_through_in_order_and_half_closed() {
     let s = served().await;

@@ -64,15 +64,23 @@ pub(super) async fn session(api: DockerApi, id: &str, q: &Query, format: Option<
     let (logs, stream) = (q.flag("logs"), q.flag("stream"));
     api.tell(&o, "attach", &[]);
     let (tx, frames) = mpsc::channel(16);
-    let waiting = !o.status_or_default().phase.is_live();
+    let phase = o.status_or_default().phase;
+    let waiting = !phase.is_live();
     // Known before the client is answered: it may start the instance next.
     let attached = stream.then(|| api.inner.attaches.join(o.uid(), waiting, tx));
+    // What runs may end before the client has read the answer: its output is for this client from now on.
+    let opened = match phase == Phase::Running && stream && !logs {
+        true => Some(open(&api, &o, plan.stdin).await),
+        false => None,
+    };
     Ok(Session {
         api,
         o,
         plan,
         logs,
+        waiting,
         attached,
+        opened,
         frames,
     })
 }
@@ -83,7 +91,10 @@ pub(super) struct Session {
     o: Object<Instance>,
     plan: Plan,
     logs: bool,
+    /// Whether it did not run when the client came.
+    waiting: bool,
     attached: Option<Attached>,
+    opened: Option<Result<ShimStream>>,
     frames: mpsc::Receiver<Frame>,
 }
 
@@ -92,7 +103,7 @@ impl Session {
     pub(super) async fn run(self, read: ClientRead, mut write: ClientWrite) {
         let name = self.o.name().to_string();
         if self.logs
-            && let Err(e) = self.send_logs(&mut write).await
+            && let Err(e) = send_logs(&self.api, &self.o, &self.plan, &mut write).await
         {
             tracing::debug!(name, "attach: the log cannot be sent: {e}");
         }
@@ -100,11 +111,15 @@ impl Session {
             let _ = write.shutdown().await;
             return;
         };
-        if !begun(&self.api, &self.o).await {
+        // A run that has ended meanwhile was this client's: the next one is not waited for.
+        if self.waiting && !begun(&self.api, &self.o).await {
             let _ = write.shutdown().await;
             return;
         }
-        let opened = open(&self.api, &self.o, self.plan.stdin).await;
+        let opened = match self.opened {
+            Some(opened) => opened,
+            None => open(&self.api, &self.o, self.plan.stdin).await,
+        };
         attached.connected();
         match opened {
             Ok(shim) => {
@@ -119,27 +134,28 @@ impl Session {
             }
         }
     }
+}
 
-    async fn send_logs(&self, write: &mut ClientWrite) -> std::io::Result<()> {
-        let query = LogQuery {
-            follow: false,
-            tail: None,
-            since: None,
-            until: None,
-            timestamps: false,
-            details: false,
-            stdout: self.plan.stdout,
-            stderr: self.plan.stderr,
-        };
-        let logs = self.api.backend().logs(self.api.ns(), self.o.name(), query).await;
-        let mut logs = logs.map_err(std::io::Error::other)?;
-        let mut recoder = Recoder::new(self.plan.format);
-        while let Some(bytes) = logs.next().await {
-            let out = recoder.push(&bytes.map_err(std::io::Error::other)?)?;
-            write.write_all(&out).await?;
-        }
-        write.flush().await
+/// What was said before the client came.
+async fn send_logs(api: &DockerApi, o: &Object<Instance>, plan: &Plan, write: &mut ClientWrite) -> std::io::Result<()> {
+    let query = LogQuery {
+        follow: false,
+        tail: None,
+        since: None,
+        until: None,
+        timestamps: false,
+        details: false,
+        stdout: plan.stdout,
+        stderr: plan.stderr,
+    };
+    let logs = api.backend().logs(api.ns(), o.name(), query).await;
+    let mut logs = logs.map_err(std::io::Error::other)?;
+    let mut recoder = Recoder::new(plan.format);
+    while let Some(bytes) = logs.next().await {
+        let out = recoder.push(&bytes.map_err(std::io::Error::other)?)?;
+        write.write_all(&out).await?;
     }
+    write.flush().await
 }
 
 /// Waits until somebody wants it to run. False when it went away before.
