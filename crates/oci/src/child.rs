@@ -95,7 +95,8 @@ fn go(
     gate: Option<(OwnedFd, OwnedFd)>,
 ) -> io::Result<()> {
     let say = |to: &OwnedFd, e: &Error| control::send(to, &Message::Failed(e.to_string()), None);
-    let ready = confinement.apply().and_then(|()| {
+    let settled = descriptors::take_terminal(first.process).and_then(|()| confinement.apply());
+    let ready = settled.and_then(|()| {
         let program = find(&first.process.args[0], &first.process.env)?;
         Ok((program, command(first)?))
     });
@@ -480,7 +481,7 @@ fn settle(
     if let Some((start, result)) = &gate {
         keep.extend([start.as_fd(), result.as_fd()]);
     }
-    let kept = descriptors::settle(terminal, &keep, first.preserve, first.process, confinement);
+    let kept = descriptors::settle(terminal, &keep, first.preserve, confinement);
     // Its numbers are closed, or stand for something else by now.
     std::mem::forget(gate);
     let mut kept = kept?.into_iter();

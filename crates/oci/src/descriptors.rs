@@ -8,7 +8,7 @@ use crate::confine::Confinement;
 use crate::error::{Error, Step};
 use crate::spec::Process;
 
-/// Puts a terminal to 0, 1 and 2, and closes everything but those, the `preserve` descriptors behind them, and what is to be kept
+/// Puts a terminal to 0, 1 and 2 (to be taken then by [`take_terminal`]), and closes everything but those, the `preserve` descriptors behind them, and what is to be kept
 /// until the program runs. Answers the latter under their new numbers.
 ///
 /// Nothing else that owns a descriptor may be dropped in this process after it, nor the owners of what is kept.
@@ -16,7 +16,6 @@ pub fn settle(
     terminal: Option<OwnedFd>,
     keep: &[BorrowedFd<'_>],
     preserve: RawFd,
-    process: &Process,
     confinement: &mut Confinement,
 ) -> Result<Vec<OwnedFd>, Error> {
     let what = || "arrange descriptors".into();
@@ -24,8 +23,6 @@ pub fn settle(
         for number in 0..3 {
             fd::place(slave.as_fd(), number).step(what)?;
         }
-        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
-        own_terminal(process)?;
     }
     let base = 3 + preserve;
     let label = confinement.take_label_file();
@@ -54,8 +51,12 @@ pub fn settle(
     Ok(kept)
 }
 
-/// The terminal belongs to who uses it.
-fn own_terminal(process: &Process) -> Result<(), Error> {
+/// Makes the terminal at the standard streams, if the process has one, that of this process's session. It belongs to who uses it.
+pub fn take_terminal(process: &Process) -> Result<(), Error> {
+    if !process.terminal {
+        return Ok(());
+    }
+    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step(|| "take the terminal".into())?;
     let uid = rustix::fs::Uid::from_raw(process.user.uid);
     match rustix::fs::fchown(rustix::stdio::stdin(), Some(uid), None) {
         Ok(()) | Err(rustix::io::Errno::ROFS | rustix::io::Errno::INVAL | rustix::io::Errno::PERM) => Ok(()),

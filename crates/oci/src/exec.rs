@@ -189,11 +189,12 @@ fn differing(pid: u32) -> Result<Vec<Kind>, Error> {
     Ok(kinds)
 }
 
-/// A process that is born inside: what is in the container must never see one that has the host's root yet. So another one joins
-/// all namespaces, among them that of process ids, which is its children's only, and then makes it.
+/// A process that is born inside: what is in the container must never see one that has the host's root, or files of the host,
+/// yet. So another one joins all namespaces, among them that of process ids, which is its children's only, lets go of all
+/// descriptors, and then makes it.
 fn fork_inside(
     request: &Request<'_>,
-    mut confinement: Confinement,
+    confinement: Confinement,
     (entrances, kinds, init): (&[PathBuf], &[Kind], &OwnedFd),
     socket: &OwnedFd,
 ) -> Result<Child, Error> {
@@ -201,22 +202,7 @@ fn fork_inside(
     let (hear, say) = control::pair()?;
     let between = match process::fork(Namespaces::NONE, None).step(what)? {
         Fork::Parent(child) => child,
-        Fork::Child => {
-            let forked = join(&mut confinement, entrances, kinds, init)
-                .and_then(|()| process::fork_sibling(Namespaces::NONE).step(what));
-            match forked {
-                Ok(Fork::Child) => run(request, confinement, kinds, socket),
-                Ok(Fork::Parent(child)) => {
-                    // With the runtime gone there is nobody to tell.
-                    let _ = control::send(&say, &Message::Pid(child.pid), Some(child.pidfd.as_fd()));
-                    exit_now(0)
-                }
-                Err(e) => {
-                    let _ = control::send(&say, &Message::Failed(e.to_string()), None);
-                    exit_now(FAILED)
-                }
-            }
-        }
+        Fork::Child => enter(request, confinement, (entrances, kinds, init), socket, &say),
     };
     drop(say);
     let message = control::receive_with(&hear).step(what)?;
@@ -231,24 +217,49 @@ fn fork_inside(
     }
 }
 
-fn run(request: &Request<'_>, mut confinement: Confinement, kinds: &[Kind], socket: &OwnedFd) -> ! {
-    let entered = enter(request, &mut confinement, kinds, socket);
-    let e = match entered {
-        Ok(socket) => {
-            let e = launch(request, &confinement, &socket);
-            let _ = control::send(&socket, &Message::Failed(e.to_string()), None);
-            exit_now(FAILED)
-        }
-        Err(e) => e,
-    };
-    // With the runtime gone there is nobody to tell.
-    let _ = control::send(socket, &Message::Failed(e.to_string()), None);
+/// With the runtime gone there is nobody to tell.
+fn fail(say: &OwnedFd, e: &Error) -> ! {
+    let _ = control::send(say, &Message::Failed(e.to_string()), None);
     exit_now(FAILED)
+}
+
+/// The process in between.
+fn enter(
+    request: &Request<'_>,
+    mut confinement: Confinement,
+    (entrances, kinds, init): (&[PathBuf], &[Kind], &OwnedFd),
+    socket: &OwnedFd,
+    say: &OwnedFd,
+) -> ! {
+    let entered = join(&mut confinement, entrances, kinds, init)
+        .and_then(|()| let_go(request, &mut confinement, kinds, [socket, say]));
+    let (socket, say) = match entered {
+        Ok(kept) => kept,
+        Err(e) => fail(say, &e),
+    };
+    match process::fork_sibling(Namespaces::NONE).step(|| "make a process in the container: does it still run?".into())
+    {
+        Ok(Fork::Child) => {
+            drop(say);
+            let e = launch(request, &confinement, &socket);
+            fail(&socket, &e)
+        }
+        Ok(Fork::Parent(child)) => {
+            let _ = control::send(&say, &Message::Pid(child.pid), Some(child.pidfd.as_fd()));
+            exit_now(0)
+        }
+        Err(e) => fail(&say, &e),
+    }
+}
+
+fn lead_session(process: &Process) -> Result<(), Error> {
+    rustix::process::setsid().step(|| "make a session".into())?;
+    descriptors::take_terminal(process)
 }
 
 fn launch(request: &Request<'_>, confinement: &Confinement, socket: &OwnedFd) -> Error {
     let process = &request.process;
-    let ready = confinement.apply().and_then(|()| {
+    let ready = lead_session(process).and_then(|()| confinement.apply()).and_then(|()| {
         let program = find(&process.args[0], &process.env)?;
         Ok((program, crate::child::command_of(process, Vec::new())?))
     });
@@ -283,13 +294,13 @@ fn join(confinement: &mut Confinement, entrances: &[PathBuf], kinds: &[Kind], in
     rustix::process::chdir("/").step(|| "enter the container's root".into())
 }
 
-fn enter(
+/// Leaves nothing open but the streams, what is to be passed on, and these two sockets, whose new numbers are answered.
+fn let_go(
     request: &Request<'_>,
     confinement: &mut Confinement,
     kinds: &[Kind],
-    socket: &OwnedFd,
-) -> Result<OwnedFd, Error> {
-    rustix::process::setsid().step(|| "make a session".into())?;
+    sockets: [&OwnedFd; 2],
+) -> Result<(OwnedFd, OwnedFd), Error> {
     if kinds.contains(&Kind::User) {
         crate::child::become_root()?;
     }
@@ -297,16 +308,11 @@ fn enter(
     if request.process.terminal {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty()).step(|| "open the container's root".into())?;
-        terminal = Some(console::make(root.as_fd(), request.process.console_size, socket)?);
+        terminal = Some(console::make(root.as_fd(), request.process.console_size, sockets[0])?);
     }
-    let kept = descriptors::settle(
-        terminal,
-        &[socket.as_fd()],
-        request.preserve,
-        &request.process,
-        confinement,
-    )?;
-    kept.into_iter()
-        .next()
-        .ok_or_else(|| Error::Child("the socket was lost".into()))
+    let sockets = sockets.map(AsFd::as_fd);
+    let mut kept = descriptors::settle(terminal, &sockets, request.preserve, confinement)?.into_iter();
+    kept.next()
+        .zip(kept.next())
+        .ok_or_else(|| Error::Child("the sockets were lost".into()))
 }

@@ -319,6 +319,28 @@ fn a_process_on_its_way_in_shows_nothing_of_the_host() {
     assert_eq!(seen, "");
 }
 
+/// The same, for what the runtime or its caller has open: a directory leads to the host's root.
+#[test]
+fn a_process_on_its_way_in_has_nothing_open() {
+    let script = "echo ready >/tmp/ready; while :; do for p in /proc/[0-9]*; do [ $p = /proc/$$ ] && continue; \
+                  for f in $p/fd/*; do [ -d $f ] && echo directory >>/tmp/seen; done; done; done";
+    let bundle = sh(script).with(|c, _| {
+        for set in ["bounding", "effective", "permitted"] {
+            let all = c["process"]["capabilities"][set].as_array_mut().unwrap();
+            all.push("CAP_SYS_PTRACE".into());
+        }
+    });
+    bundle.up();
+    until("the looking", || {
+        bundle.rootfs().join("tmp/ready").exists().then_some(())
+    });
+    for _ in 0..60 {
+        with_open_root(&bundle, &format!("exec {} true", bundle.id)).ok();
+    }
+    let seen = fs::read_to_string(bundle.rootfs().join("tmp/seen")).unwrap_or_default();
+    assert_eq!(seen, "");
+}
+
 /// CVE-2022-29162: capabilities that any program would pass on.
 #[test]
 fn nothing_is_inheritable_by_itself() {
