@@ -346,11 +346,15 @@ impl Confinement {
         Ok(())
     }
 
+    /// Lets what this process, or a child of it, executes next run under the label. The kernel takes it only from who opened the
+    /// file.
+    pub fn set_label(&mut self) -> Result<(), Error> {
+        self.label.take().as_ref().map_or(Ok(()), Label::write)
+    }
+
     /// The last thing before the program: the label, and the filter where it was not installed before.
     pub fn last(&self) -> Result<(), Error> {
-        if let Some(Label { file: Some(file), text }) = &self.label {
-            rustix::io::write(file, text.as_bytes()).step(|| format!("set the label {text:?}"))?;
-        }
+        self.label.as_ref().map_or(Ok(()), Label::write)?;
         if self.no_new_privileges { self.install() } else { Ok(()) }
     }
 
@@ -361,6 +365,17 @@ impl Confinement {
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Label {
+    fn write(&self) -> Result<(), Error> {
+        let Label { file: Some(file), text } = self else {
+            return Ok(());
+        };
+        rustix::io::write(file, text.as_bytes())
+            .map(drop)
+            .step(|| format!("set the label {text:?}"))
     }
 }
 

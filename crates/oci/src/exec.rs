@@ -304,6 +304,7 @@ fn let_go(
     if kinds.contains(&Kind::User) {
         crate::child::become_root()?;
     }
+    confinement.set_label()?;
     let mut terminal = None;
     if request.process.terminal {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
