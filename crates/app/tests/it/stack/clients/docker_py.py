@@ -222,9 +222,11 @@ def streams():
 def health():
     check = Healthcheck(test=["CMD", "test", "-f", "/tmp/ok"], interval=100_000_000, retries=1)
     c = run("checked", healthcheck=check)
-    until("unhealthy", lambda: client.containers.get("checked").health == "unhealthy")
+    # `Container.health` is of docker-py 7.
+    now = lambda: client.containers.get("checked").attrs["State"]["Health"]["Status"]
+    until("unhealthy", lambda: now() == "unhealthy")
     c.exec_run(["touch", "/tmp/ok"])
-    until("healthy", lambda: client.containers.get("checked").health == "healthy")
+    until("healthy", lambda: now() == "healthy")
     assert client.containers.list(filters={"health": "healthy"})[0].name == "checked"
     c.remove(force=True)
 
@@ -257,7 +259,63 @@ def networks():
     refused(404, client.networks.get, "lan")
 
 
-PARTS = [system, images, outcomes, life, streams, health, networks]
+def volumes():
+    volume = client.volumes.create("data", labels={"v": "1"})
+    assert client.volumes.get("data").attrs["Mountpoint"] and client.volumes.list(filters={"label": "v=1"}) == [volume]
+    mount = Mount("/data", "data", type="volume")
+    client.containers.run(BUSYBOX, ["sh", "-c", "echo kept > /data/f"], mounts=[mount], remove=True)
+    assert client.containers.run(BUSYBOX, ["cat", "/d/f"], volumes={"data": {"bind": "/d", "mode": "ro"}}, remove=True) == b"kept\n"
+    holder = client.containers.create(BUSYBOX, name="holder", volumes=["/own"], mounts=[mount])
+    refused(409, volume.remove)
+    assert client.containers.run(BUSYBOX, ["ls", "/data"], volumes_from=["holder"], remove=True) == b"f\n"
+    holder.remove(v=True)
+    assert client.volumes.list() == [volume]
+    memory = client.volumes.create("mem", driver="local", driver_opts={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"})
+    assert b"tmpfs" in client.containers.run(BUSYBOX, ["grep", " /m ", "/proc/mounts"], volumes={"mem": {"bind": "/m"}}, remove=True)
+    memory.remove()
+    volume.remove()
+    assert client.volumes.prune()["SpaceReclaimed"] == 0
+
+
+def events():
+    since = time.time() - 1
+    seen = []
+    stream = client.events(decode=True, since=since, filters={"type": "container", "container": "told"})
+    reader = threading.Thread(target=lambda: [seen.append(e) for e in stream], daemon=True)
+    reader.start()
+    c = run("told", ["true"])
+    assert c.wait(timeout=60)["StatusCode"] == 0
+    c.remove()
+    until("all of its life", lambda: [e["Action"] for e in list(seen)][-1:] == ["destroy"])
+    stream.close()
+    actions = [e["Action"] for e in seen]
+    assert actions == ["create", "start", "die", "destroy"], actions
+    assert seen[2]["Actor"]["Attributes"]["exitCode"] == "0"
+    past = list(client.events(decode=True, since=since, until=time.time(), filters={"event": "die"}))
+    assert [e["Actor"]["Attributes"]["name"] for e in past if e["Type"] == "container"][-1] == "told"
+
+
+def waits():
+    c = client.containers.create(BUSYBOX, ["sh", "-c", "exit 4"], name="waited", auto_remove=True)
+    # The headers come when it is waited for, so that nothing is missed.
+    url = low._url("/containers/{0}/wait", c.id)
+    answer = low._post(url, params={"condition": "removed"}, stream=True, timeout=60)
+    c.start()
+    assert answer.json()["StatusCode"] == 4
+    c = client.containers.create(BUSYBOX, ["true"], name="waited")
+    refused(400, c.wait, condition="someday")
+    c.remove()
+
+
+def bad_input():
+    refused(404, client.containers.create, "nonesuch:none", "true")
+    refused(400, client.containers.create, BUSYBOX, "true", name="no/slash")
+    refused(404, low.exec_inspect, "nonesuch")
+    refused(404, client.volumes.get, "nonesuch")
+    refused(404, client.containers.create, BUSYBOX, network="nonesuch")
+
+
+PARTS = [system, images, outcomes, life, streams, health, networks, volumes, events, waits, bad_input]
 wanted = sys.argv[1:]
 for part in PARTS:
     if not wanted or part.__name__ in wanted:
