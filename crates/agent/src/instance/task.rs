@@ -285,6 +285,10 @@ impl Task {
     /// Takes over what the shim says of the run.
     async fn take_status(&mut self, s: &Status, object: &Object<Instance>) {
         let up = self.take_containers(s, object);
+        // Of a short run the end may be the first that is heard of it.
+        if let Some(ns) = s.started_ns {
+            self.status.started_at = timestamp(ns);
+        }
         if let Some(exit) = &s.exit {
             return self.ended(exit, object).await;
         }
@@ -298,9 +302,6 @@ impl Task {
             };
         }
         self.status.pid = s.pid;
-        if let Some(ns) = s.started_ns {
-            self.status.started_at = timestamp(ns);
-        }
         if !s.accelerator.is_empty() {
             self.status.accelerator.clone_from(&s.accelerator);
         }

@@ -88,7 +88,7 @@ pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) 
     let s = now.status_or_default();
     let ran = |p: Phase| matches!(p, Phase::Running | Phase::Paused | Phase::Stopping);
     // A run may begin and end between two looks: it has a beginning of its own.
-    let another = s.started_at.is_some() && s.started_at != before.started_at;
+    let another = s.started_at.is_some() && (s.started_at != before.started_at || before.phase == Phase::Starting);
     let started = (ran(s.phase) && !ran(before.phase)) || (s.phase == Phase::Exited && another && !ran(before.phase));
     if started {
         out.extend(networks(now, "connect"));
@@ -296,6 +296,8 @@ mod tests {
         assert_eq!(words(Some(&paused), Some(&running)), ["unpause"]);
         assert_eq!(words(Some(&running), Some(&ended)), ["die", "stop"]);
         assert_eq!(words(Some(&created), Some(&ended)), ["start", "die", "stop"]);
+        let starting = at(Phase::Starting, |s| s.started_at = t(5));
+        assert_eq!(words(Some(&starting), Some(&ended)), ["start", "die", "stop"]);
         assert_eq!(words(Some(&ended), None), ["destroy"]);
         let die = &instance(Some(&running), Some(&ended))[0];
         assert_eq!(die.attributes["exitCode"], "3");
