@@ -14,6 +14,8 @@ use crate::output::{draws, note};
 const SHOW_PULL_AFTER: Duration = Duration::from_millis(150);
 /// How long the scheduler may take to find a node.
 const PLACED_WITHIN: Duration = Duration::from_secs(3);
+/// How long the history of one that is gone is read.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Follows the instance until `done` gives a value. `None` stands for an instance that is gone, or was replaced by another of the same name.
 pub async fn instance<T>(
@@ -29,6 +31,30 @@ pub async fn instance<T>(
         None => api.wait_from(o, mine).await,
         Some(_) => api.wait_for(o.name(), mine).await,
     }
+}
+
+/// The last state of an instance that is gone, as the history since `o` was read tells it; `None` where that cannot be told.
+/// One that removes itself may be gone before anybody asks why it did not start.
+pub async fn last_state(cx: &Context, o: &Object<Instance>) -> Option<Object<Instance>> {
+    let api = cx.api::<Instance>();
+    let mut watch = api.watch_from(&ListParams::named(o.name()), &o.metadata.resource_version);
+    let told = async {
+        let mut last = None;
+        loop {
+            match watch.next_event().await.ok()? {
+                WatchEvent::Applied(s) if s.uid() == o.uid() => last = Some(s),
+                WatchEvent::Deleted(s) if s.uid() == o.uid() => {
+                    return match start_failure(&s) {
+                        Some(_) => Some(s),
+                        None => last.or(Some(s)),
+                    };
+                }
+                WatchEvent::Listed(_) => return None,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(TOLD_WITHIN, told).await.ok().flatten()
 }
 
 /// Waits until the agent has answered this very generation of the spec and the instance runs. Shows the pull of its image.

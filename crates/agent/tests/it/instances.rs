@@ -142,9 +142,11 @@ impl Stack {
             let mut newest = list.items.into_iter().find(|o| o.name() == name);
             let mut events = self.objects.watch(None, Some(list.revision)).await.unwrap();
             while !ok(newest.as_ref()) {
-                match events.next().await.unwrap().unwrap() {
-                    ObjectEvent::Put { object, .. } if object.name() == name => newest = Some(*object),
-                    ObjectEvent::Deleted { object } if object.name() == name => newest = None,
+                // What pleases may be of the runtime's, which no event tells of.
+                let next = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
+                match next.map(|event| event.unwrap().unwrap()) {
+                    Ok(ObjectEvent::Put { object, .. }) if object.name() == name => newest = Some(*object),
+                    Ok(ObjectEvent::Deleted { object }) if object.name() == name => newest = None,
                     _ => {}
                 }
             }

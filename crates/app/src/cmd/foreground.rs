@@ -117,7 +117,7 @@ async fn open(cx: &Context, o: &Object<Instance>, way: &Way) -> anyhow::Result<O
                     }
                 }
             }
-            Ok(_) => return Err(fail(Code::FAILED, format!("instance {} is gone", o.name()))),
+            Ok(_) => return gone(cx, o).await,
             Err(e) if e.retryable() => {
                 let since = *failing.get_or_insert_with(Instant::now);
                 if since.elapsed() > PATIENCE {
@@ -128,6 +128,20 @@ async fn open(cx: &Context, o: &Object<Instance>, way: &Way) -> anyhow::Result<O
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// It removed itself, or was removed, before its stream could be opened: why, or how it ended.
+async fn gone(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Opened> {
+    if let Some(last) = wait::last_state(cx, o).await {
+        let status = last.status_or_default();
+        if let Some(e) = wait::start_failure(&last) {
+            return Err(e);
+        }
+        if let Some(code) = status.exit_code.filter(|_| status.phase.is_ended()) {
+            return Ok(Opened::Ended(Code::of_process(code)));
+        }
+    }
+    Err(fail(Code::FAILED, format!("instance {} is gone", o.name())))
 }
 
 enum Asked {

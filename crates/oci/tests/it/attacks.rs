@@ -322,9 +322,15 @@ fn a_process_on_its_way_in_shows_nothing_of_the_host() {
 /// The same, for what the runtime or its caller has open: a directory leads to the host's root.
 #[test]
 fn a_process_on_its_way_in_has_nothing_open() {
-    let script = "echo ready >/tmp/ready; while :; do for p in /proc/[0-9]*; do [ $p = /proc/$$ ] && continue; \
-                  for f in $p/fd/*; do [ -d $f ] && echo directory >>/tmp/seen; done; done; done";
-    let bundle = sh(script).with(|c, _| {
+    // Beneath the host's root lies this test, beneath a container's it does not.
+    let mark = std::env::current_exe().unwrap();
+    let script = format!(
+        "echo ready >/tmp/ready; while :; do for p in /proc/[0-9]*; do [ $p = /proc/$$ ] && continue; \
+         for f in $p/fd/*; do for way in {} /config.json /rootfs; do \
+         [ -e $f$way ] && echo $way >>/tmp/seen; done; done; done; done",
+        mark.display()
+    );
+    let bundle = sh(&script).with(|c, _| {
         for set in ["bounding", "effective", "permitted"] {
             let all = c["process"]["capabilities"][set].as_array_mut().unwrap();
             all.push("CAP_SYS_PTRACE".into());
