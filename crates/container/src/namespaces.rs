@@ -106,11 +106,17 @@ pub fn from_within(container: &Container) -> Result<(), Error> {
     Ok(())
 }
 
-/// A namespace of clocks: what this process executes, and its children, live in it.
+/// A namespace of clocks. It is made for children, and entered: kernels before 6.3 do not do that when a program is executed,
+/// and whoever joins this process later would get the host's clocks.
 fn set_clocks(offsets: &TimeOffsets) -> Result<(), Error> {
     namespace::unshare(Flags::TIME).step(|| "make a namespace of clocks".into())?;
     let text = format!("monotonic {} 0\nboottime {} 0\n", offsets.monotonic, offsets.boottime);
-    fs::write("/proc/self/timens_offsets", text).step(|| "set the container's clocks".into())
+    fs::write("/proc/self/timens_offsets", text).step(|| "set the container's clocks".into())?;
+    enter(
+        Path::new("/proc/self/ns/time_for_children"),
+        LinkNameSpaceType::Time,
+        "clock",
+    )
 }
 
 /// What an exec joins of a running container. In the process ids are its children only.

@@ -113,7 +113,7 @@ pub(super) fn delegate(root: &Path, path: &str) {
         dir.push(part);
         if i + 1 < parents.len() {
             // A failure shows when the group itself is made.
-            let _ = fs::create_dir(&dir);
+            let _ = super::open_dir(&dir);
         }
     }
 }

@@ -14,6 +14,7 @@ mod v2;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -344,13 +345,21 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 }
 
 fn make_dir(path: &Path) -> Result<(), Error> {
+    open_dir(path).step(|| format!("make control group {}", path.display()))
+}
+
+/// Makes a directory that all may walk through, whatever the umask: root of a user namespace is nobody here, and the kernel
+/// walks down to its group with its rights when it mounts the view of it.
+fn open_dir(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            open_dir(path.parent().ok_or(e)?)?;
+            open_dir(path)
+        }
         Err(e) => Err(e),
     }
-    .step(|| format!("make control group {}", path.display()))
 }
 
 fn pids_in(dir: &Path) -> io::Result<Vec<u32>> {
