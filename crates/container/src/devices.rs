@@ -12,7 +12,7 @@ use crate::beneath;
 use crate::error::Context;
 
 /// Name, major, minor of the nodes every container has.
-const USUAL: [(&str, u32, u32); 6] = [
+pub const USUAL: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -22,7 +22,7 @@ const USUAL: [(&str, u32, u32); 6] = [
 ];
 
 /// Name and target of the links every container has.
-const LINKS: [(&str, &str); 6] = [
+pub const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

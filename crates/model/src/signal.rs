@@ -1,7 +1,7 @@
 //! Signals by name, as users write them: `SIGTERM`, `term`, `15`, `RTMIN+3` (`signal(7)`, x86).
 
 /// Names and numbers, without `SIG`.
-const NAMES: [(&str, i32); 32] = [
+const NAMES: [(&str, i32); 34] = [
     ("HUP", 1),
     ("INT", 2),
     ("QUIT", 3),
@@ -34,6 +34,8 @@ const NAMES: [(&str, i32); 32] = [
     ("PWR", 30),
     ("SYS", 31),
     ("IOT", 6),
+    ("CLD", 17),
+    ("POLL", 29),
 ];
 
 /// First real-time signal a program can use under glibc.

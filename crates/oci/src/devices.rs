@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use biga_container::beneath::{self, Kind};
+use biga_container::devices::{LINKS, USUAL};
 use biga_container::rootfs;
 use biga_sys::device_filter::Rule;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
@@ -11,26 +12,6 @@ use rustix::io::Errno;
 use crate::error::{Error, Step};
 use crate::spec::linux::Device;
 use crate::spec::resources::DeviceRule;
-
-/// Name, major, minor of the nodes every container has.
-const USUAL: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
-
-/// Name and target of the links every container has.
-const LINKS: [(&str, &str); 6] = [
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
-];
 
 /// A node to be made.
 #[derive(Debug)]

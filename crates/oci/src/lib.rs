@@ -38,7 +38,6 @@ pub mod namespaces;
 pub mod options;
 pub mod own;
 pub mod seccomp;
-pub mod signals;
 pub mod spec;
 pub mod state;
 pub mod validate;

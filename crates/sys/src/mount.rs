@@ -6,45 +6,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use crate::check;
+use crate::mount_attr::{self, Change};
 
-#[repr(C)]
-struct MountAttr {
-    attr_set: u64,
-    attr_clr: u64,
-    propagation: u64,
-    userns_fd: u64,
-}
-
-/// Read-only, for [`set_attributes`].
-pub const RDONLY: u64 = 1;
-/// No set-user-id programs, for [`set_attributes`].
-pub const NOSUID: u64 = 2;
-/// No device nodes, for [`set_attributes`].
-pub const NODEV: u64 = 4;
-/// No programs, for [`set_attributes`].
-pub const NOEXEC: u64 = 8;
+pub use crate::mount_attr::{NODEV, NOEXEC, NOSUID, RDONLY};
 
 /// Sets attributes of the mount that `fd` stands for, and of those below it with `recursive`.
 pub fn set_attributes(fd: impl AsFd, attributes: u64, recursive: bool) -> io::Result<()> {
-    let attr = MountAttr {
-        attr_set: attributes,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
+    let change = Change {
+        set: attributes,
+        ..Change::default()
     };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty NUL-terminated string, `attr` has the size that is passed.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            fd.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &attr,
-            size_of::<MountAttr>(),
-        )
-    })
-    .map(drop)
+    mount_attr::change(fd, &change, recursive)
 }
 
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;

