@@ -42,20 +42,24 @@ const fn rule(block: bool, major: Option<u32>, minor: Option<u32>, access: bool)
     }
 }
 
-/// Access rules for a container; `None` allows all (privileged).
-pub fn rules(container: &Container) -> Result<Option<Vec<Rule>>, Error> {
-    if container.privileged {
-        return Ok(None);
-    }
-    // Nodes may be made of anything, but used only as allowed.
+/// What every container may do: make nodes of anything, and use the usual ones, its terminals and its console.
+pub fn always() -> Vec<Rule> {
     let mut rules = vec![rule(false, None, None, false), rule(true, None, None, false)];
     rules.extend(
         USUAL
             .iter()
             .map(|(_, major, minor)| rule(false, Some(*major), Some(*minor), true)),
     );
-    // ptmx and the terminals behind it, and the console.
     rules.extend([(5, Some(2)), (136, None), (5, Some(1))].map(|(major, minor)| rule(false, Some(major), minor, true)));
+    rules
+}
+
+/// Access rules for a container; `None` allows all (privileged).
+pub fn rules(container: &Container) -> Result<Option<Vec<Rule>>, Error> {
+    if container.privileged {
+        return Ok(None);
+    }
+    let mut rules = always();
     for device in &container.devices {
         let (block, number) = look_up(device)?;
         let has = |c| device.permissions.contains(c);

@@ -1,5 +1,6 @@
 //! The root file system: an overlay over the image's layers, and the kernel's own file systems in it.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -271,6 +272,15 @@ fn old_control_groups(root: BorrowedFd<'_>, attributes: u64, system: bool) -> Re
     Ok(())
 }
 
+/// What stands at a path; `None` where nothing does. Whatever else keeps it from being found must not leave it unprotected.
+fn find(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
+    match beneath::locate(root, path) {
+        Ok(place) => Ok(Some(place)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 /// Hides and protects what the kernel shows to root: the usual paths, or those that the container names.
 pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Result<(), Error> {
     let usual = |paths: &[&str]| -> Vec<String> {
@@ -285,10 +295,10 @@ pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Resul
     };
     let null = beneath::locate(dev.as_fd(), "null").step(|| "find /dev/null".into())?;
     for path in &masked {
-        let Ok(place) = beneath::locate(root, path) else {
+        let what = || format!("mask {path}");
+        let Some(place) = find(root, path).step(what)? else {
             continue;
         };
-        let what = || format!("mask {path}");
         let cover = match beneath::is_dir(place.as_fd()).step(what)? {
             true => make("tmpfs", &[("size", Some("0")), ("mode", Some("555"))], attr::RDONLY)?,
             false => clone_tree(&null, false).step(what)?,
@@ -296,10 +306,10 @@ pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Resul
         attach(&cover, &place).step(what)?;
     }
     for path in container.read_only_paths.clone().unwrap_or_else(|| usual(&READ_ONLY)) {
-        let Ok(place) = beneath::locate(root, &path) else {
+        let protect = || format!("make {path} read-only");
+        let Some(place) = find(root, &path).step(protect)? else {
             continue;
         };
-        let protect = || format!("make {path} read-only");
         let cover = clone_tree(&place, true).step(protect)?;
         attr::set_attributes(&cover, attr::RDONLY, true).step(protect)?;
         attach(&cover, &place).step(protect)?;

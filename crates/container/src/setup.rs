@@ -538,7 +538,7 @@ pub fn own_sysctl(name: &str, container: &Container) -> bool {
 }
 
 /// Where a parameter is: dots part it, or slashes where a part has dots (`net.ipv4.conf.eth0/7.rp_filter` is interface `eth0.7`).
-fn sysctl_path(name: &str) -> String {
+pub(crate) fn sysctl_path(name: &str) -> String {
     let swapped: String = name
         .chars()
         .map(|c| match c {
@@ -547,13 +547,13 @@ fn sysctl_path(name: &str) -> String {
             c => c,
         })
         .collect();
-    format!("/proc/sys/{swapped}")
+    format!("sys/{swapped}")
 }
 
 fn sysctls(root: BorrowedFd<'_>, container: &Container) -> Result<(), Error> {
     for (name, value) in &container.sysctls {
         let what = || format!("set kernel parameter {name} to {value:?}");
-        let path = sysctl_path(name);
+        let path = format!("/proc/{}", sysctl_path(name));
         let file = beneath::open(root, &path, OFlags::WRONLY).step(what)?;
         rustix::io::write(file, value.as_bytes()).step(what)?;
     }

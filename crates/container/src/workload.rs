@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use biga_sys::process::{self, Child, Ended, Fork, Namespaces};
 use biga_wire::config::{Container, Limits, ShimConfig};
@@ -61,6 +61,10 @@ struct Pending {
     socket: OwnedFd,
     terminal: Option<OwnedFd>,
     pipes: Option<Ends>,
+    /// It was said which process goes on inside.
+    born: bool,
+    /// Longer is not listened to it. What runs inside can stop a process that enters, and this process must not wait for ever.
+    until: Option<Instant>,
 }
 
 impl ContainerWorkload {
@@ -198,6 +202,9 @@ impl ContainerWorkload {
                 socket: ours,
                 terminal: None,
                 pipes,
+                born: false,
+                // Nobody is inside yet; filling volumes may take its time.
+                until: None,
             }),
         }
     }
@@ -256,6 +263,8 @@ impl ContainerWorkload {
             socket: ours,
             terminal: None,
             pipes,
+            born: false,
+            until: Some(Instant::now() + PATIENCE),
         };
         let stream = pending.finish(id, false, host)?;
         let pid = stream.child.pid;
@@ -365,8 +374,18 @@ impl ContainerWorkload {
     }
 }
 
+/// Whether there is something to receive within this time.
+fn hears(socket: &OwnedFd, within: Duration) -> io::Result<bool> {
+    let timeout = Timespec {
+        tv_sec: within.as_secs() as i64,
+        tv_nsec: i64::from(within.subsec_nanos()),
+    };
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    Ok(rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout)))? > 0)
+}
+
 /// Waits for the end of a killed child.
-fn end_of(child: &Child) -> io::Result<Ended> {
+pub(crate) fn end_of(child: &Child) -> io::Result<Ended> {
     let timeout = Timespec {
         tv_sec: PATIENCE.as_secs() as i64,
         tv_nsec: 0,
@@ -416,9 +435,11 @@ impl Pending {
         let what = || "hear from the container's process".into();
         let mut failed = None;
         loop {
+            self.wait_for_word().step(what)?;
             match control::receive(&self.socket).step(what)? {
                 Some((Message::Terminal, fd)) => self.terminal = fd,
-                Some((Message::Born(pid), Some(pidfd))) => {
+                Some((Message::Born(pid), Some(pidfd))) if !self.born => {
+                    self.born = true;
                     let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     // It ended after it said so.
                     end_of(&before).step(what)?;
@@ -427,6 +448,34 @@ impl Pending {
                 Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
                 Some((message, _)) => return Ok(Some(message)),
                 None => return failed.map_or(Ok(None), Err),
+            }
+        }
+    }
+
+    fn wait_for_word(&self) -> io::Result<()> {
+        let Some(until) = self.until else { return Ok(()) };
+        match hears(&self.socket, until.saturating_duration_since(Instant::now()))? {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it was stopped or held up from inside the container",
+            )),
+        }
+    }
+
+    /// Ends what was born just before its maker was killed, and was not told of yet.
+    fn end_unheard(&mut self) {
+        while !self.born && matches!(hears(&self.socket, Duration::ZERO), Ok(true)) {
+            match control::receive(&self.socket) {
+                Ok(Some((Message::Born(pid), Some(pidfd)))) => {
+                    self.born = true;
+                    let child = Child { pid, pidfd };
+                    // It is of no use, and its end is all that is left to wait for.
+                    let _ = child.signal(SIGKILL);
+                    let _ = end_of(&child);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -444,7 +493,9 @@ impl Pending {
     fn failed(&mut self, error: Option<Error>) -> Error {
         // Already ending, or of no use any more.
         let _ = self.child.signal(SIGKILL);
-        match (error, end_of(&self.child)) {
+        let ended = end_of(&self.child);
+        self.end_unheard();
+        match (error, ended) {
             (Some(e), _) => e,
             (None, Ok(ended)) => Error::Died(ended.code()),
             (None, Err(source)) => Error::Step {
@@ -646,5 +697,58 @@ mod tests {
     fn traffic_leaves_the_loopback_out() {
         let text = "Inter-| Receive\n face |bytes\n    lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 70 1 0 0 0 0 0 0\n";
         assert_eq!(traffic(text), (100, 70));
+    }
+    /// A process that enters, and is stopped before it says anything; `born` before that says who goes on in its place.
+    fn silent(born: bool) -> Pending {
+        let (ours, theirs) = control::pair().unwrap();
+        let child = || match process::fork(Namespaces::NONE, None).unwrap() {
+            Fork::Parent(child) => child,
+            Fork::Child => loop {
+                std::thread::sleep(Duration::from_secs(1000));
+            },
+        };
+        let first = child();
+        if born {
+            let next = child();
+            control::send(&theirs, &Message::Born(next.pid), Some(next.pidfd.as_fd())).unwrap();
+            first.signal(SIGKILL).unwrap();
+        }
+        // Open until it is ended, as a stopped process would keep it.
+        std::mem::forget(theirs);
+        Pending {
+            child: first,
+            socket: ours,
+            terminal: None,
+            pipes: None,
+            born: false,
+            until: Some(Instant::now() + Duration::from_millis(200)),
+        }
+    }
+
+    fn no_child_is_left() {
+        let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
+        assert!(matches!(left, Err(rustix::io::Errno::CHILD)), "{left:?}");
+    }
+
+    #[test]
+    fn one_that_is_held_up_inside_is_ended() {
+        for born in [false, true] {
+            let mut pending = silent(born);
+            let Err(Some(error)) = pending.run(false) else {
+                panic!("it was waited for in vain");
+            };
+            let error = pending.failed(Some(error)).to_string();
+            assert!(error.contains("hear from"), "{error}");
+            assert_eq!(pending.born, born);
+            no_child_is_left();
+        }
+    }
+
+    #[test]
+    fn what_was_not_heard_of_is_ended_too() {
+        let mut pending = silent(true);
+        let error = pending.failed(None);
+        assert!(matches!(error, Error::Died(_)), "{error}");
+        no_child_is_left();
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use biga_container::beneath::{self, Kind};
-use biga_container::devices::{LINKS, USUAL};
+use biga_container::devices::{LINKS, USUAL, always};
 use biga_container::rootfs;
 use biga_sys::device_filter::Rule;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
@@ -146,22 +146,6 @@ pub enum Access {
     Only(Vec<Rule>),
     /// All but these: only version 1 can say so.
     Except(Vec<Rule>),
-}
-
-/// What every container may do: make nodes of anything, and use the usual ones, its terminals and its console.
-fn always() -> Vec<Rule> {
-    let rule = |block, major, minor, access| Rule {
-        block,
-        major,
-        minor,
-        read: access,
-        write: access,
-        mknod: true,
-    };
-    let mut rules = vec![rule(false, None, None, false), rule(true, None, None, false)];
-    rules.extend(USUAL.iter().map(|(_, a, b)| rule(false, Some(*a), Some(*b), true)));
-    rules.extend([(5, Some(2)), (136, None), (5, Some(1))].map(|(a, b)| rule(false, Some(a), b, true)));
-    rules
 }
 
 /// Carries the ordered list of a configuration out: later rules change what earlier ones said.

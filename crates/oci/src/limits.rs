@@ -1,8 +1,7 @@
 //! `linux.resources`, in the words of either version of control groups.
 
-use biga_container::cgroup::{Group, Version};
+use biga_container::cgroup::{Group, Version, device_line};
 use biga_container::{Error as ContainerError, cgroup};
-use biga_sys::device_filter::Rule;
 
 use crate::devices::{self, Access};
 use crate::error::{Error, Step};
@@ -48,15 +47,7 @@ fn except(group: &Group, access: &Access) -> Result<(), Error> {
     }
     rules
         .iter()
-        .try_for_each(|r| Ok(group.set("devices", "devices.deny", &line(r))?))
-}
-
-fn line(r: &Rule) -> String {
-    let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
-    let access = [(r.read, 'r'), (r.write, 'w'), (r.mknod, 'm')];
-    let access: String = access.iter().filter(|(on, _)| *on).map(|(_, c)| c).collect();
-    let kind = if r.block { 'b' } else { 'c' };
-    format!("{kind} {}:{} {access}", number(r.major), number(r.minor))
+        .try_for_each(|r| Ok(group.set("devices", "devices.deny", &device_line(r))?))
 }
 
 /// Applies limits; those that are not there stay as they are.
@@ -469,18 +460,5 @@ mod tests {
         assert_eq!(path("web", "/a/b").unwrap(), "a/b");
         assert_eq!(path("web", "a").unwrap(), "a");
         assert!(path("web", "/a/../b").is_err() && path("web", "//").is_ok());
-    }
-
-    #[test]
-    fn denied_devices() {
-        let rule = Rule {
-            block: true,
-            major: Some(8),
-            minor: None,
-            read: true,
-            write: true,
-            mknod: false,
-        };
-        assert_eq!(line(&rule), "b 8:* rw");
     }
 }

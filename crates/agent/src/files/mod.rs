@@ -237,12 +237,10 @@ impl Files {
     ) -> Result<T, Error> {
         let (done, result) = oneshot::channel();
         let patience = source.patience();
-        let permit = self.permit().await?;
         thread(move || {
             let result = work(&source, patience);
             source.close();
             let _ = done.send(result);
-            drop(permit);
         })?;
         result
             .await
@@ -257,7 +255,6 @@ impl Files {
     ) -> Result<Pieces, Error> {
         let (to, pieces) = mpsc::channel(pipe::QUEUE);
         let patience = source.patience();
-        let permit = self.permit().await?;
         let handle = tokio::runtime::Handle::current();
         thread(move || {
             let result = work(&source, Outgoing::new(to.clone(), patience));
@@ -266,7 +263,6 @@ impl Files {
             if let Err(e) = result {
                 let _ = handle.block_on(to.send(Err(e)));
             }
-            drop(permit);
         })?;
         Ok(pieces)
     }

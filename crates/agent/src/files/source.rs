@@ -13,6 +13,7 @@ use biga_runtime::Error as RuntimeError;
 use biga_wire::config::{Container, IdMap};
 use biga_wire::shim::{Reply, Request, State, Status};
 use rustix::fs::{Mode, OFlags};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::pipe::Patience;
 use super::runs::Hold;
@@ -34,6 +35,8 @@ pub(super) struct Source {
     layers: InUse,
     state_dir: PathBuf,
     handle: tokio::runtime::Handle,
+    /// To use a thread. Asked for before anything of the instance is held: who waits for one must keep nobody from starting it.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) enum Root {
@@ -105,7 +108,7 @@ impl Source {
         }
     }
 
-    /// Lets go of all: what this thread mounted first, so that a run that waited finds the overlay gone.
+    /// Lets go of all, the thread's permit too: what this thread mounted first, so that a run that waited finds the overlay gone.
     pub(super) fn close(self) {
         if matches!(self.root, Root::Stopped { .. }) {
             view::leave(&self.state_dir);
@@ -152,6 +155,7 @@ impl Source {
 impl Files {
     /// Finds an instance's files: waits for one that starts or ends at this moment.
     pub(super) async fn source(&self, namespace: &str, name: &str) -> Result<Source, Error> {
+        let permit = self.permit().await?;
         let deadline = Instant::now() + SETTLING;
         loop {
             let object = self.object(namespace, name).await?;
@@ -162,7 +166,10 @@ impl Files {
                 return Err(Error::State(format!("instance {name} is being removed")));
             }
             if let Some(source) = self.try_source(object).await? {
-                return Ok(source);
+                return Ok(Source {
+                    _permit: Some(permit),
+                    ..source
+                });
             }
             if Instant::now() > deadline {
                 let message = format!("instance {name} neither runs nor rests: try again when it does");
@@ -219,6 +226,7 @@ impl Files {
                 Root::Running(_) => self.engine.ids_of(object.uid()),
             },
             handle: tokio::runtime::Handle::current(),
+            _permit: None,
             object,
             record,
             root,

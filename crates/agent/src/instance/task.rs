@@ -339,9 +339,11 @@ impl Task {
         let started = self.status.started_at;
         let health = self.status.health.get_or_insert_default();
         let output = result.output.trim().to_string();
-        if health::take(health, check, result, started) {
+        let changed = health::take(health, check, result, started);
+        // Not only when it changes: a restart may be wished for later, and the daemon may begin anew over a sick one.
+        self.unhealthy = check.restart && health.status == Health::Unhealthy;
+        if changed {
             let sick = health.status == Health::Unhealthy;
-            self.unhealthy = sick && check.restart;
             let message = match sick {
                 true if output.is_empty() => "its health check failed".to_string(),
                 true => format!("its health check failed: {output}"),

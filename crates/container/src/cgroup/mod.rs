@@ -324,7 +324,8 @@ impl Group {
     }
 }
 
-fn device_line(r: &Rule) -> String {
+/// A rule as the devices controller of version 1 reads it.
+pub fn device_line(r: &Rule) -> String {
     let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
     let mut line = format!(
         "{} {}:{} ",

@@ -20,6 +20,7 @@ use biga_wire::workload::{
 
 use crate::cgroup::Group;
 use crate::error::Error;
+use crate::workload::end_of;
 use crate::{ContainerWorkload, setup};
 
 pub(crate) use shared::Joined;
@@ -241,7 +242,7 @@ impl PodWorkload {
         let failed = |e: std::io::Error| Fault::failed(format!("cannot end the pod's first process: {e}"));
         host.unwatch(first.pidfd.as_fd());
         first.signal(SIGKILL).map_err(failed)?;
-        first.wait(true).map_err(failed)?;
+        end_of(first).map_err(failed)?;
         self.first = None;
         Ok(())
     }

@@ -238,7 +238,7 @@ fn parameters(sysctls: &BTreeMap<String, String>) -> Result<(), Error> {
     let proc = rootfs::make("proc", &[], attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     for (name, value) in sysctls {
         let what = || format!("set kernel parameter {name} to {value:?}");
-        let path = format!("sys/{}", name.replace('.', "/"));
+        let path = setup::sysctl_path(name);
         let file = rustix::fs::openat(&proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
         rustix::io::write(file, value.as_bytes()).step(what)?;
     }

@@ -9,6 +9,7 @@
 //!   is refused, and a warning names the capabilities.
 //! - `runc` before 1.2 has no time namespace and no `domainname`.
 //! - A container without a mount namespace is refused here: `runc` makes its mounts on the host.
+//! - Without `rootfsPropagation`, on a host whose root is shared, `runc`'s root follows the host's mounts (slave); here it is private.
 //! - With `rootfsPropagation: rshared` the root is shared here, as by `crun`; `runc` leaves it private.
 //! - The directory that holds the control groups of version 1 can be written under `runc`.
 //! - Debian 12's `runc` leaves descriptors open in the container (CVE-2024-21626); here there are none but the three.
