@@ -591,7 +591,7 @@ mod tests {
         }
         assert_eq!(
             sysctl_path("net.ipv4.conf.eth0/7.rp_filter"),
-            "/proc/sys/net/ipv4/conf/eth0.7/rp_filter"
+            "sys/net/ipv4/conf/eth0.7/rp_filter"
         );
     }
 }

@@ -701,11 +701,12 @@ mod tests {
     /// A process that enters, and is stopped before it says anything; `born` before that says who goes on in its place.
     fn silent(born: bool) -> Pending {
         let (ours, theirs) = control::pair().unwrap();
-        let child = || match process::fork(Namespaces::NONE, None).unwrap() {
-            Fork::Parent(child) => child,
-            Fork::Child => loop {
-                std::thread::sleep(Duration::from_secs(1000));
-            },
+        // Not a fork: the test's process has threads.
+        let child = || {
+            let pid = std::process::Command::new("sleep").arg("1000").spawn().unwrap().id();
+            let known = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            let pidfd = rustix::process::pidfd_open(known, rustix::process::PidfdFlags::empty()).unwrap();
+            Child { pid, pidfd }
         };
         let first = child();
         if born {
