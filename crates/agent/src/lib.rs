@@ -42,6 +42,7 @@ pub mod node;
 pub mod prepare;
 pub mod probe;
 mod rewire;
+mod sharing;
 pub mod streams;
 pub mod translate;
 pub mod volumes;

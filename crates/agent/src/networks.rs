@@ -10,7 +10,7 @@ use std::time::Duration;
 use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::{
     AGENT_FINALIZER, Condition, Instance, InstanceStatus, Network, NetworkAttachment, NetworkEndpoint, NetworkLink,
-    NetworkSpec, NetworkStatus, Object, Phase, Timestamp,
+    NetworkSpec, NetworkStatus, Object, Timestamp,
 };
 use biga_net::{Endpoint, Net, Own};
 use biga_store::Store;
@@ -414,21 +414,12 @@ impl Networks {
         Ok(path)
     }
 
-    /// Another instance, which runs as a container, and its first process: to share what it has.
-    pub async fn running(&self, namespace: &str, name: &str) -> Result<(Object<Instance>, u32), Failure> {
+    /// Another instance, to share what it has.
+    pub async fn instance(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Failure> {
         let found = self.instances.find(namespace, name).await;
-        let found = found.map_err(|e| failure("ShareFailed", e))?;
-        let object =
-            found.ok_or_else(|| failure("ShareFailed", format!("there is no instance {name} to share with")))?;
-        let status = object.status_or_default();
-        let runs = matches!(status.phase, Phase::Running | Phase::Paused) && !object.spec.isolation.is_virtual();
-        match status.pid.filter(|_| runs) {
-            Some(pid) => Ok((object, pid)),
-            None => {
-                let message = format!("instance {name} does not run as a container: what it has cannot be shared");
-                Err(failure("ShareFailed", message))
-            }
-        }
+        found
+            .map_err(|e| failure("ShareFailed", e))?
+            .ok_or_else(|| failure("ShareFailed", format!("there is no instance {name} to share with")))
     }
 
     /// Taps for a machine, one for each connection.

@@ -13,8 +13,8 @@ use biga_model::{
     UserIds, VolumeMode,
 };
 use biga_wire::config::{
-    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespaces, Nic, PodContainer, ShimConfig,
-    Workload,
+    Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespace, NamespaceFile, Namespaces, Nic,
+    PodContainer, ShimConfig, Workload,
 };
 
 use crate::engine::{Engine, private_dir};
@@ -119,7 +119,7 @@ pub async fn readopt(engine: &Engine, object: &Object<Instance>) -> Result<(), F
 async fn shared_name(engine: &Engine, object: &Object<Instance>) -> Result<String, Failure> {
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let name = object.spec.namespaces.network.as_deref().unwrap_or_default();
-    let (other, _) = engine.networks.running(namespace, name).await?;
+    let other = engine.networks.instance(namespace, name).await?;
     Ok(other.spec.hostname.clone().unwrap_or_else(|| host_name(other.name())))
 }
 
@@ -305,7 +305,7 @@ impl Run<'_> {
     }
 
     /// What it shares, its user ids, and its network namespace.
-    async fn namespaces(&self) -> Result<(Namespaces, Option<PathBuf>), Failure> {
+    async fn namespaces(&self) -> Result<(Namespaces, Option<NamespaceFile>), Failure> {
         let n = &self.object.spec.namespaces;
         let mut all = Namespaces::default();
         if self.part.is_some() {
@@ -318,11 +318,11 @@ impl Run<'_> {
             (&n.uts, "uts", &mut all.uts),
             (&n.cgroup, "cgroup", &mut all.cgroup),
         ] {
-            let pid = match share {
-                Share::Instance(name) => Some(self.other(name).await?.1),
-                Share::Private | Share::Host => None,
+            *place = match share {
+                Share::Private => Namespace::Own,
+                Share::Host => Namespace::Host,
+                Share::Instance(name) => Namespace::Of(self.namespace_of(name, kind).await?),
             };
-            *place = translate::namespace(share, kind, pid);
         }
         let mut owned = None;
         if n.user == UserIds::Private {
@@ -335,18 +335,20 @@ impl Run<'_> {
         let netns = match (self.object.spec.network_mode, &n.network) {
             (NetworkMode::Bridge, _) => {
                 let networks = &self.engine.networks;
-                Some(networks.namespace_in(self.uid(), &self.connections, owned).await?)
+                let made = networks.namespace_in(self.uid(), &self.connections, owned).await?;
+                Some(made.into())
             }
-            (_, Some(name)) => Some(PathBuf::from(format!("/proc/{}/ns/net", self.other(name).await?.1))),
+            (_, Some(name)) => Some(self.namespace_of(name, "net").await?),
             _ => None,
         };
         Ok((all, netns))
     }
 
-    /// Another instance that runs, and its first process.
-    async fn other(&self, name: &str) -> Result<(Object<Instance>, u32), Failure> {
+    /// A namespace of another instance that runs.
+    async fn namespace_of(&self, name: &str, kind: &str) -> Result<NamespaceFile, Failure> {
         let namespace = self.object.metadata.namespace.as_deref().unwrap_or_default();
-        self.engine.networks.running(namespace, name).await
+        let other = self.engine.other(namespace, name).await?;
+        self.engine.namespace_of(&other, kind).await
     }
 
     /// Content of `/etc/hosts` and `/etc/resolv.conf`: those of whom it shares the network with.
@@ -354,7 +356,8 @@ impl Run<'_> {
         let Some(name) = &self.object.spec.namespaces.network else {
             return Ok((self.hosts(), self.resolv_conf()));
         };
-        let other = self.other(name).await?.0;
+        let namespace = self.object.metadata.namespace.as_deref().unwrap_or_default();
+        let other = self.engine.networks.instance(namespace, name).await?;
         let dir = self.engine.layout.run_dir(other.uid());
         let dir = of_main(dir, &other);
         let read = |file: &str| std::fs::read_to_string(dir.join(file)).unwrap_or_default();

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use biga_container::labels;
 use biga_model::{
-    ContainerSpec, Instance, InstanceSpec, MountPropagation, Object, Resources, Share, TmpfsSource, VolumeMount,
+    ContainerSpec, Instance, InstanceSpec, MountPropagation, Object, Resources, TmpfsSource, VolumeMount,
 };
 use biga_wire::config::{
-    Container, DeviceRule, IoLimit, Limits, Mount, MountHow, MountSource, Namespace, Process, Propagation, TimeOffsets,
+    Container, DeviceRule, IoLimit, Limits, Mount, MountHow, MountSource, Process, Propagation, TimeOffsets,
 };
 
 use crate::instance::Failure;
@@ -80,15 +80,6 @@ pub fn tmpfs(t: &TmpfsSource) -> Result<MountSource, Failure> {
         mode,
         options: t.options.clone(),
     })
-}
-
-/// A namespace that is its own, the host's, or that of a process of another instance.
-pub fn namespace(share: &Share, kind: &str, pid: Option<u32>) -> Namespace {
-    match (share, pid) {
-        (Share::Private, _) => Namespace::Own,
-        (Share::Instance(_), Some(pid)) => Namespace::Of(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))),
-        (Share::Host | Share::Instance(_), _) => Namespace::Host,
-    }
 }
 
 /// Fills what of a container depends on nothing else. Its namespaces of other instances, ids and mounts are the caller's.
@@ -231,13 +222,5 @@ mod tests {
         let targets: Vec<&str> = mounts.iter().map(|m| m.target.as_str()).collect();
         assert_eq!(targets, ["/run", "/run/lock", "/tmp/"]);
         assert_eq!(mounts[2], own);
-    }
-
-    #[test]
-    fn namespaces_of_a_process() {
-        let of = Share::Instance("db".into());
-        assert_eq!(namespace(&of, "pid", Some(7)), Namespace::Of("/proc/7/ns/pid".into()));
-        assert_eq!(namespace(&Share::Host, "pid", Some(7)), Namespace::Host);
-        assert_eq!(namespace(&Share::Private, "pid", None), Namespace::Own);
     }
 }

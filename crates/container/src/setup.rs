@@ -97,6 +97,16 @@ pub struct First<'a> {
     pub(crate) pod: Option<&'a Joined>,
 }
 
+impl First<'_> {
+    /// Whether others see it by its process id, which must not be before it has nothing of the host any more.
+    fn appears_late(&self) -> bool {
+        match self.pod {
+            Some(pod) => pod.shares_process_ids(),
+            None => namespaces::appears_late(self.container),
+        }
+    }
+}
+
 /// Sets a container up in this child and runs its entrypoint.
 pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &OwnedFd) -> ! {
     let prepared = prepare(&mut first, streams, socket).and_then(|(t, c)| Ok((settle(t, streams, socket)?, c)));
@@ -123,7 +133,7 @@ pub fn run_first(mut first: First<'_>, streams: Option<&Streams>, socket: &Owned
 
 /// All is made, and of the host nothing is left: goes on where containers that run already see it.
 fn appear(first: &First<'_>, socket: &OwnedFd) -> Result<(), Error> {
-    if first.pod.is_some_and(Joined::shares_process_ids) {
+    if first.appears_late() {
         namespaces::fork_inside(Namespaces::NONE, socket)?;
         die_with_shim()?;
     }
@@ -178,7 +188,11 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
     namespaces::join_others(container)?;
     let (shared, of_pod, proc) = match first.pod.map(Joined::memory).transpose()? {
         Some(memory) => (Some((memory.shm, None)), memory.tmpfs, memory.proc),
-        None => (namespaces::shared_memory(container)?, Default::default(), None),
+        None => (
+            namespaces::shared_memory(container)?,
+            Default::default(),
+            namespaces::shared_proc(container)?,
+        ),
     };
     if proc.is_some() {
         // For the child that goes on: this process stays outside, where no container sees it.

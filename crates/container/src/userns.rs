@@ -23,7 +23,7 @@ use rustix::thread::{CapabilitiesSecureBits, Gid, LinkNameSpaceType, Uid};
 
 use crate::Error;
 use crate::error::Context;
-use crate::{mounts, rootfs};
+use crate::{mounts, namespaces, rootfs};
 
 /// A user namespace, and a network namespace that belongs to it.
 #[derive(Debug)]
@@ -41,11 +41,11 @@ pub fn owner(container: &Container) -> Result<Option<Owner>, Error> {
     let Some(ids) = container.namespaces.user else {
         return Ok(None);
     };
-    let Some(path) = &container.netns else {
+    let Some(file) = &container.netns else {
         return make(&ids).map(Some);
     };
-    let what = || format!("open network namespace {}", path.display());
-    let network = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
+    let network = namespaces::open(file)?;
+    let what = || format!("find who owns network namespace {}", file.path.display());
     let user = namespace::user_namespace_of(&network).step(what)?;
     Ok(Some(Owner { user, network, ids }))
 }

@@ -173,7 +173,9 @@ impl ContainerWorkload {
     fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
         let (streams, pipes) = streams(&program, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
-        if !self.pod.as_ref().is_some_and(Joined::shares_process_ids) {
+        let joined = self.pod.as_ref().is_some_and(Joined::shares_process_ids);
+        if !joined && !namespaces::appears_late(&self.container) {
+            // Of who has these process ids nothing is known: it will see this process while it is on its way.
             namespaces::share_process_ids(&self.container)?;
         }
         // With ids of its own, the process that is born here is only on the way to the container.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::namespaces::{DeviceRule, IdMap, IoLimit, MountHow, Namespace, Namespaces, Propagation, TimeOffsets};
+pub use crate::namespaces::{
+    DeviceRule, IdMap, IoLimit, MountHow, Namespace, NamespaceFile, Namespaces, Propagation, TimeOffsets,
+};
 
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,8 +80,8 @@ pub struct Pod {
     pub main: String,
     /// One namespace of process ids for all, whose process 1 is an init of ours.
     pub share_pids: bool,
-    /// Path of a network namespace to join; a new, empty one where unset and not `host_network`.
-    pub netns: Option<PathBuf>,
+    /// A network namespace to join; a new, empty one where unset and not `host_network`.
+    pub netns: Option<NamespaceFile>,
     /// Stay in the host's network namespace.
     pub host_network: bool,
     /// Host name inside.
@@ -220,8 +222,8 @@ pub struct Container {
     pub layers: Vec<Layer>,
     /// In order, over the root file system.
     pub mounts: Vec<Mount>,
-    /// Path of a network namespace to join; a new, empty one where unset and not `host_network`.
-    pub netns: Option<PathBuf>,
+    /// A network namespace to join; a new, empty one where unset and not `host_network`.
+    pub netns: Option<NamespaceFile>,
     /// Stay in the host's network namespace.
     pub host_network: bool,
     /// Host name inside.

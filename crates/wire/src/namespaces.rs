@@ -31,8 +31,25 @@ pub enum Namespace {
     Own,
     /// The host's.
     Host,
-    /// The one at this path, as `/proc/PID/ns/pid`.
-    Of(PathBuf),
+    /// Another's.
+    Of(NamespaceFile),
+}
+
+/// A namespace by its file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceFile {
+    /// As `/proc/PID/ns/pid`, or where one is mounted.
+    pub path: PathBuf,
+    /// The number it must have (its inode, see namespaces(7)): the process may have ended, and its id be another's. Not looked at
+    /// where unset.
+    pub id: Option<u64>,
+}
+
+impl From<PathBuf> for NamespaceFile {
+    fn from(path: PathBuf) -> NamespaceFile {
+        NamespaceFile { path, id: None }
+    }
 }
 
 impl Namespace {

@@ -9,16 +9,13 @@ use biga_container::view;
 use biga_image::files::{Ids, Owner};
 use biga_image::{ImageRecord, LayerMounts};
 use biga_model::{Instance, Object, Phase, Power};
-use biga_runtime::Error as RuntimeError;
 use biga_wire::config::{Container, IdMap};
-use biga_wire::shim::{Reply, Request, State, Status};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::pipe::Patience;
 use super::runs::Hold;
 use super::{Error, Files};
-use crate::instance::Host;
 use crate::prepare;
 
 /// How long an instance may be on its way between running and not running.
@@ -158,12 +155,9 @@ impl Files {
         let permit = self.permit().await?;
         let deadline = Instant::now() + SETTLING;
         loop {
-            let object = self.object(namespace, name).await?;
+            let object = self.kept(namespace, name).await?;
             if let Some(why) = prepare::no_files(object.spec.isolation) {
                 return Err(Error::Unsupported(format!("instance {name} {why}")));
-            }
-            if object.is_deleting() {
-                return Err(Error::State(format!("instance {name} is being removed")));
             }
             if let Some(source) = self.try_source(object).await? {
                 return Ok(Source {
@@ -179,6 +173,15 @@ impl Files {
         }
     }
 
+    /// An instance that is not about to go.
+    async fn kept(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+        let object = self.object(namespace, name).await?;
+        match object.is_deleting() {
+            true => Err(Error::State(format!("instance {name} is being removed"))),
+            false => Ok(object),
+        }
+    }
+
     async fn try_source(&self, object: Object<Instance>) -> Result<Option<Source>, Error> {
         let (engine, uid) = (&self.engine, object.uid().to_owned());
         let status = object.status_or_default();
@@ -190,6 +193,11 @@ impl Files {
         }
         let record = engine.image_of(&status)?;
         let hold = Arc::new(engine.runs.hold(&uid).await);
+        // Its removal waits for this hold; one that was there before the hold did not.
+        let (namespace, name) = (object.metadata.namespace.as_deref().unwrap_or_default(), object.name());
+        if self.kept(namespace, name).await?.uid() != uid {
+            return Ok(None);
+        }
         if !hold.is_running() {
             let container = prepare::at_rest(engine, &object, &record).await?;
             let layers = self.layers(&record)?;
@@ -252,38 +260,15 @@ impl Files {
     /// The root of a running container. Between learning its process id and opening its root the container may end and the
     /// id go to another process: so its shim is asked once more, which has not reaped a process that it says it runs.
     async fn running_root(&self, object: &Object<Instance>) -> Result<Option<OwnedFd>, Error> {
-        let Some(pid) = self.running_pid(object).await? else {
+        let Some(pid) = self.engine.first_process(object).await? else {
             return Ok(None);
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(root) = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty()) else {
             return Ok(None);
         };
-        let again = self.running_pid(object).await?;
+        let again = self.engine.first_process(object).await?;
         Ok((again == Some(pid)).then_some(root))
-    }
-
-    async fn running_pid(&self, object: &Object<Instance>) -> Result<Option<u32>, Error> {
-        let runtime = self.engine.runtime(object.spec.isolation);
-        let mut io = match runtime.open(object.uid(), &Request::Status).await {
-            Ok(io) => io,
-            // It goes at this moment, or has not come yet.
-            Err(RuntimeError::Gone(_) | RuntimeError::Io { .. }) => return Ok(None),
-            Err(e) => return Err(Error::Instance(e.into())),
-        };
-        match crate::streams::read_reply(&mut io).await {
-            Ok(Reply::Status { status }) => Ok(pid(&status)),
-            Ok(Reply::Error { message, .. }) => Err(Error::Failed(message)),
-            // It goes at this moment.
-            Ok(_) | Err(_) => Ok(None),
-        }
-    }
-}
-
-fn pid(status: &Status) -> Option<u32> {
-    match status.state {
-        State::Running | State::Paused => status.pid.filter(|p| *p > 1),
-        State::Created | State::Exited => None,
     }
 }
 

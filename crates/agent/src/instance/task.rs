@@ -319,7 +319,7 @@ impl Task {
             return;
         }
         let Some(check) = self.host.health_check(object, &self.status) else {
-            self.probes = None;
+            (self.probes, self.status.health, self.unhealthy) = (None, None, false);
             return;
         };
         if self.probes.as_ref().is_some_and(|(c, _)| *c == check) {

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::post;
-use biga_model::{Instance, Kind, NetworkAttachment, NetworkMode, Object};
+use biga_model::{Instance, InstanceSpec, Kind, NetworkAttachment, NetworkEndpoint, NetworkMode, Object};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -87,9 +87,11 @@ async fn connect(
         return Err(forbidden(message));
     }
     let new = attachment(network, &body.endpoint_config)?;
-    let change = |o: &mut Object<Instance>| join(o, &new);
-    let undo = |o: &mut Object<Instance>| leave(o, &new.network);
-    carry_out(&api, &c, change, undo, |s| s.iter().any(|e| e.network == new.network)).await?;
+    let name = new.network.clone();
+    let undo = move |o: &mut Object<Instance>| leave(o, &name);
+    let name = new.network.clone();
+    let done = move |s: &[NetworkEndpoint]| s.iter().any(|e| e.network == name);
+    carry_out(api, c, move |o| join(o, &new), undo, done).await?;
     Ok(empty(StatusCode::OK))
 }
 
@@ -133,29 +135,56 @@ async fn disconnect(
         return Err(forbidden(message));
     }
     let before = c.spec.clone();
-    let change = |o: &mut Object<Instance>| leave(o, &network);
-    let undo = |o: &mut Object<Instance>| {
-        o.spec.networks.clone_from(&before.networks);
-        o.spec.network_mode = before.network_mode;
-    };
-    carry_out(&api, &c, change, undo, |s| !s.iter().any(|e| e.network == network)).await?;
+    let left = network.clone();
+    let undo = move |o: &mut Object<Instance>| rejoin(o, &before, &left);
+    let left = network.clone();
+    let done = move |s: &[NetworkEndpoint]| !s.iter().any(|e| e.network == left);
+    carry_out(api, c, move |o| leave(o, &network), undo, done).await?;
     Ok(empty(StatusCode::OK))
 }
 
+/// Puts a network back in its place; what others changed meanwhile stays.
+fn rejoin(o: &mut Object<Instance>, before: &InstanceSpec, network: &str) {
+    o.spec.network_mode = before.network_mode;
+    let was = before.networks.iter().enumerate().find(|(_, a)| a.network == network);
+    if let Some((place, attachment)) = was
+        && !o.spec.networks.iter().any(|n| n.network == network)
+    {
+        let place = place.min(o.spec.networks.len());
+        o.spec.networks.insert(place, attachment.clone());
+    }
+}
+
 /// Changes the spec and waits until the node has done it; what it cannot do is undone, and its reason is the answer.
-async fn carry_out(
+/// Goes on to its end also when the client does not wait for it.
+async fn carry_out<C, U, D>(api: DockerApi, c: Object<Instance>, change: C, undo: U, done: D) -> Result<()>
+where
+    C: Fn(&mut Object<Instance>) + Send + Sync + 'static,
+    U: Fn(&mut Object<Instance>) + Send + Sync + 'static,
+    D: Fn(&[NetworkEndpoint]) -> bool + Send + Sync + 'static,
+{
+    let mut wanted = c.clone();
+    change(&mut wanted);
+    let wrong = Instance::validate(&wanted, Some(&c));
+    if !wrong.is_empty() {
+        return Err(Error::invalid(&wrong));
+    }
+    let work = tokio::spawn(async move { change_running(&api, &c, change, undo, done).await });
+    work.await.map_err(|e| {
+        Error::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("changing the networks crashed: {e}"),
+        )
+    })?
+}
+
+async fn change_running(
     api: &DockerApi,
     c: &Object<Instance>,
     change: impl Fn(&mut Object<Instance>) + Send + Sync,
     undo: impl Fn(&mut Object<Instance>) + Send + Sync,
-    done: impl Fn(&[biga_model::NetworkEndpoint]) -> bool + Send + Sync,
+    done: impl Fn(&[NetworkEndpoint]) -> bool + Send + Sync,
 ) -> Result<()> {
-    let mut wanted = c.clone();
-    change(&mut wanted);
-    let wrong = Instance::validate(&wanted, Some(c));
-    if !wrong.is_empty() {
-        return Err(Error::invalid(&wrong));
-    }
     let specs = api.specs::<Instance>();
     let stored = specs.modify(api.ns(), c.name(), &change).await?;
     if !c.status_or_default().phase.is_live() {
@@ -179,4 +208,58 @@ async fn carry_out(
     let Err(why) = end.await? else { return Ok(()) };
     specs.modify(api.ns(), c.name(), &undo).await?;
     Err(forbidden(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined(networks: &[&str]) -> Object<Instance> {
+        let mut o = Object::new("c", InstanceSpec::default());
+        for n in networks {
+            join(
+                &mut o,
+                &NetworkAttachment {
+                    network: (*n).into(),
+                    ..Default::default()
+                },
+            );
+        }
+        o
+    }
+
+    fn names(o: &Object<Instance>) -> Vec<&str> {
+        o.spec.networks.iter().map(|n| n.network.as_str()).collect()
+    }
+
+    #[test]
+    fn undoing_keeps_what_others_did_meanwhile() {
+        let mut o = joined(&["a", "b"]);
+        let before = o.spec.clone();
+        leave(&mut o, "a");
+        join(
+            &mut o,
+            &NetworkAttachment {
+                network: "c".into(),
+                ..Default::default()
+            },
+        );
+        rejoin(&mut o, &before, "a");
+        let all = names(&o);
+        assert!(
+            all.iter().position(|n| *n == "a") < all.iter().position(|n| *n == "b"),
+            "{all:?}"
+        );
+        assert!(all.contains(&"c"), "{all:?}");
+        rejoin(&mut o, &before, "a");
+        assert_eq!(names(&o).iter().filter(|n| **n == "a").count(), 1);
+        // The last one, left and taken back.
+        let mut o = joined(&["a"]);
+        let before = o.spec.clone();
+        before.networks.iter().for_each(|n| leave(&mut o, &n.network));
+        assert_eq!(o.spec.network_mode, NetworkMode::None);
+        rejoin(&mut o, &before, "a");
+        assert_eq!(o.spec.network_mode, NetworkMode::Bridge);
+        assert!(names(&o).contains(&"a"));
+    }
 }

@@ -106,11 +106,11 @@ impl Shared {
     pub fn apply(&self, container: &mut Container) {
         // Children of the shim have its descriptors until they execute something.
         let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        let of = |fd: &OwnedFd| Namespace::Of(path(fd));
+        let of = |fd: &OwnedFd| Namespace::Of(path(fd).into());
         let n = &mut container.namespaces;
         (n.ipc, n.uts) = (of(&self.ipc), of(&self.uts));
         n.pid = self.pids.as_ref().map_or(Namespace::Own, of);
-        container.netns = self.net.as_ref().map(path);
+        container.netns = self.net.as_ref().map(|fd| path(fd).into());
         container.host_network = self.net.is_none();
         container.domainname = None;
         container.sysctls.clear();

@@ -48,10 +48,10 @@ fn process_ids_ipc_and_network_of_another() {
     let script = "cat /dev/shm/note; hostname; cat /proc/1/comm; for n in pid ipc uts net mnt; do readlink /proc/self/ns/$n; done; exec sleep 1000";
     let second = Rig::sh(script)
         .with(|c| {
-            c.namespaces.pid = Namespace::Of(of("pid"));
-            c.namespaces.ipc = Namespace::Of(of("ipc"));
-            c.namespaces.uts = Namespace::Of(of("uts"));
-            c.netns = Some(of("net"));
+            c.namespaces.pid = Namespace::Of(of("pid").into());
+            c.namespaces.ipc = Namespace::Of(of("ipc").into());
+            c.namespaces.uts = Namespace::Of(of("uts").into());
+            c.netns = Some(of("net").into());
         })
         .up();
     until("its output", || (second.log().lines().count() == 8).then_some(()));
