@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use biga_wire::config::Container;
+use biga_wire::config::{Container, Namespace};
 use biga_wire::shim::{Reply, Request};
 use biga_wire::{Frame, FrameKind};
 
@@ -158,6 +158,27 @@ fn a_watcher_in_the_container_finds_nothing_of_the_host() {
     until("the watcher", || rig.log().contains("watching").then_some(()));
     for _ in 0..ROUNDS {
         assert_eq!(rig.exec(&["true"]).0.code, 0);
+    }
+    assert_eq!(rig.exec(&["touch", "/tmp/enough"]).0.code, 0);
+    assert_eq!(rig.wait().code, 0);
+    assert_eq!(rig.log(), "watching\nenough\n");
+}
+
+#[test]
+fn nor_of_containers_that_are_born_among_its_process_ids() {
+    let rig = Rig::new(&["true"]);
+    let script = watcher(&marker(&rig));
+    let rig = rig
+        .with(|c| {
+            may_look(c);
+            c.process.args = ["sh", "-c", &script].map(str::to_owned).into();
+        })
+        .up();
+    until("the watcher", || rig.log().contains("watching").then_some(()));
+    let pids = PathBuf::from(format!("/proc/{}/ns/pid", rig.status().pid.unwrap()));
+    for _ in 0..10 {
+        let joined = Rig::new(&["true"]).with(|c| c.namespaces.pid = Namespace::Of(pids.clone().into()));
+        assert_eq!(joined.run().0.code, 0);
     }
     assert_eq!(rig.exec(&["touch", "/tmp/enough"]).0.code, 0);
     assert_eq!(rig.wait().code, 0);
