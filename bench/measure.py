@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import time
@@ -118,11 +119,15 @@ def load(program, socket, path, connections=1, seconds=2.0):
 class Meter:
     """Processor time and wall of what happens inside a `with`, over everything that takes part in it."""
 
-    def __init__(self, groups, others=(), daemons=()):
-        self.groups, self.others, self.daemons = groups, others, daemons
+    def __init__(self, groups, others=(), daemons=(), family=False):
+        self.groups, self.others, self.daemons, self.family = groups, others, daemons, family
 
     def read(self):
-        """Of our own group (clients, daemon), of others (containers), less what this program itself used."""
+        """Of our own group (clients, daemon), of others (containers), less what this program itself used. Of a `family`: of its
+        processes, which are all waited for. Their groups come and go, and take what they counted with them."""
+        if self.family:
+            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return (children.ru_utime + children.ru_stime) * 1000
         total = self.groups.milliseconds(GROUP) + sum(self.groups.milliseconds(g) for g in self.others)
         return total + processes(self.daemons) - time.process_time() * 1000
 
@@ -146,7 +151,8 @@ class Meter:
 class Row:
     """One command, measured again and again. `before` runs outside the measure, ahead of each."""
 
-    def __init__(self, work, by, command, groups=(), daemons=(), rounds=None, before=None):
+    def __init__(self, work, by, command, groups=(), daemons=(), rounds=None, before=None, family=False):
+        self.family = family
         self.work, self.by, self.command = work, by, [str(c) for c in command]
         self.groups, self.daemons, self.rounds, self.before = groups, daemons, rounds, before
         self.cpu, self.wall, self.failed = [], [], None
@@ -156,7 +162,7 @@ class Row:
             return
         if self.before:
             self.before()
-        with Meter(groups, self.groups, self.daemons) as meter:
+        with Meter(groups, self.groups, self.daemons, self.family) as meter:
             result = subprocess.run(
                 self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
             meter.answered()

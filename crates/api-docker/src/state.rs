@@ -55,11 +55,18 @@ pub(crate) struct Inner {
     pub attaches: Attaches,
     pub events: Hub,
     pub configs: ConfigCache,
+    pub new_instances: SpecWriter<Instance>,
 }
 
 impl DockerApi {
-    /// The API over a store and a node. Must be called within a tokio runtime: it begins to collect events.
-    pub fn new(store: Arc<dyn Store>, backend: Arc<dyn Backend>, node: NodeInfo) -> DockerApi {
+    /// The API over a store and a node; `new_instances` makes instances. Must be called within a tokio runtime: it begins to collect
+    /// events.
+    pub fn new(
+        store: Arc<dyn Store>,
+        backend: Arc<dyn Backend>,
+        node: NodeInfo,
+        new_instances: SpecWriter<Instance>,
+    ) -> DockerApi {
         let events = Hub::start(store.clone(), DEFAULT_NAMESPACE.to_string());
         let inner = Inner {
             store,
@@ -70,6 +77,7 @@ impl DockerApi {
             attaches: Attaches::default(),
             events,
             configs: ConfigCache::default(),
+            new_instances,
         };
         DockerApi { inner: Arc::new(inner) }
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use biga_model::{Event, GROUP, Kind, VERSION};
-use biga_store::{Objects, Store};
+use biga_store::{Objects, SpecWriter, Store};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header};
 use http_body_util::BodyExt;
@@ -75,9 +75,16 @@ impl Registry {
 
     /// Serves a kind.
     #[must_use]
-    pub fn with<K: Kind>(mut self) -> Registry {
+    pub fn with<K: Kind>(self) -> Registry {
+        let writer = SpecWriter::new(self.store.clone());
+        self.with_writer::<K>(writer)
+    }
+
+    /// Serves a kind whose specs this writes.
+    #[must_use]
+    pub fn with_writer<K: Kind>(mut self, writer: SpecWriter<K>) -> Registry {
         self.kinds.push(Box::new(|store, admission| {
-            Arc::new(Resource::<K>::new(store, admission))
+            Arc::new(Resource::<K>::new(store, writer, admission))
         }));
         self
     }

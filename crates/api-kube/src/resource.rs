@@ -101,11 +101,11 @@ pub(crate) struct Resource<K: Kind> {
 }
 
 impl<K: Kind> Resource<K> {
-    pub fn new(store: Arc<dyn Store>, admission: Arc<Vec<Arc<dyn Admission>>>) -> Self {
+    pub fn new(store: Arc<dyn Store>, spec: SpecWriter<K>, admission: Arc<Vec<Arc<dyn Admission>>>) -> Self {
         let head: Arc<str> = typed::head::<K>().into();
         Resource {
             objects: Objects::new(store.clone()),
-            spec: SpecWriter::new(store.clone()),
+            spec,
             status: StatusWriter::new(store.clone()),
             store,
             admission,

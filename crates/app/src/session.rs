@@ -88,10 +88,8 @@ impl Session {
     }
 
     /// Carries one stream to its end.
-    pub async fn carry(&mut self, stream: Duplex) -> anyhow::Result<End> {
-        let Duplex {
-            mut reader, mut writer, ..
-        } = stream;
+    pub async fn carry(&mut self, stream: &mut Duplex) -> anyhow::Result<End> {
+        let Duplex { reader, writer, .. } = stream;
         if self.options.tty
             && let Some((rows, cols)) = window()
         {
@@ -100,8 +98,8 @@ impl Session {
         }
         // Two loops in one task: neither direction waits for the other.
         tokio::select! {
-            end = output(&mut reader) => end,
-            end = self.input(&mut writer) => Ok(end),
+            end = output(reader) => end,
+            end = self.input(writer) => Ok(end),
         }
     }
 

@@ -38,7 +38,7 @@ impl<K: Kind> Api<K> {
 
     /// One object.
     pub async fn get(&self, name: &str) -> Result<Object<K>, Error> {
-        parse(self.raw.get(name).await?)
+        self.raw.get_as(name).await
     }
 
     /// One object, or `None` where there is none of this name.
@@ -48,11 +48,8 @@ impl<K: Kind> Api<K> {
 
     /// All objects `params` select.
     pub async fn list(&self, params: &ListParams) -> Result<TypedList<K>, Error> {
-        let List { metadata, items } = self.raw.list(params).await?;
-        Ok(TypedList {
-            metadata,
-            items: items.into_iter().map(parse).collect::<Result<_, _>>()?,
-        })
+        let List { metadata, items } = self.raw.list_as(params).await?;
+        Ok(TypedList { metadata, items })
     }
 
     /// The table of all objects `params` select.
@@ -62,22 +59,22 @@ impl<K: Kind> Api<K> {
 
     /// Stores a new object.
     pub async fn create(&self, object: &Object<K>) -> Result<Object<K>, Error> {
-        parse(self.raw.create(&value(object)?).await?)
+        self.raw.create_as(object).await
     }
 
     /// Replaces an object; with a `resourceVersion`, only if it is still of that revision.
     pub async fn update(&self, object: &Object<K>) -> Result<Object<K>, Error> {
-        parse(self.raw.update(object.name(), &value(object)?).await?)
+        self.raw.update_as(object.name(), object).await
     }
 
     /// Replaces the status of an object.
     pub async fn update_status(&self, object: &Object<K>) -> Result<Object<K>, Error> {
-        parse(self.raw.update_status(object.name(), &value(object)?).await?)
+        self.raw.update_status_as(object.name(), object).await
     }
 
     /// Changes an object.
     pub async fn patch(&self, name: &str, patch: &Patch) -> Result<Object<K>, Error> {
-        parse(self.raw.patch(name, patch).await?)
+        self.raw.patch_as(name, patch).await
     }
 
     /// Asks for an object's deletion. `None` where it is gone already; the object while its finalizers are at work.
@@ -152,16 +149,13 @@ pub struct TypedList<K: Kind> {
     pub items: Vec<Object<K>>,
 }
 
-pub(crate) fn parse<K: Kind>(v: Value) -> Result<Object<K>, Error> {
-    let name = v["metadata"]["name"].as_str().unwrap_or_default().to_string();
-    serde_json::from_value(v).map_err(|e| {
-        Error::protocol(format!(
-            "{} {name} as the daemon gave it cannot be read ({e}): client and daemon may be of different versions",
-            K::SINGULAR
-        ))
-    })
+fn parse<K: Kind>(v: Value) -> Result<Object<K>, Error> {
+    serde_json::from_value(v).map_err(|e| unreadable(K::SINGULAR, &e))
 }
 
-fn value<K: Kind>(o: &Object<K>) -> Result<Value, Error> {
-    serde_json::to_value(o).map_err(|e| Error::protocol(format!("{} {}: {e}", K::SINGULAR, o.name())))
+/// What is said of an object that the daemon gave.
+pub(crate) fn unreadable(what: &str, e: &serde_json::Error) -> Error {
+    Error::protocol(format!(
+        "a {what} as the daemon gave it cannot be read ({e}): client and daemon may be of different versions"
+    ))
 }

@@ -1,11 +1,10 @@
 //! Requests and answers over the daemon's socket.
 //!
-//! Each request has a connection of its own: on a unix socket that costs some twenty microseconds, and a long
-//! watch never stands in the way of another call.
+//! A connection whose answer was read is kept for the next request that can take it.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use biga_model::Kind;
@@ -16,6 +15,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -40,7 +40,11 @@ pub struct Client {
 struct Inner {
     endpoint: Endpoint,
     user_agent: String,
+    /// A connection that waits for a request.
+    idle: Mutex<Option<Sender>>,
 }
+
+type Sender = hyper::client::conn::http1::SendRequest<Body>;
 
 impl Client {
     /// A client of the daemon at `endpoint`.
@@ -49,6 +53,7 @@ impl Client {
             inner: Arc::new(Inner {
                 endpoint,
                 user_agent: format!("biga/{}", env!("CARGO_PKG_VERSION")),
+                idle: Mutex::default(),
             }),
         }
     }
@@ -95,25 +100,47 @@ impl Client {
         })
     }
 
-    /// Sends a request and gives its answer, whatever its status.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        let stream = self.connect().await?;
-        let broke = |e: hyper::Error| self.broken(&e);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broke)?;
-        // Lives until the answer's body (or the upgraded stream) ends.
-        tokio::spawn(async move {
-            if let Err(e) = connection.with_upgrades().await {
-                tracing::debug!("connection to the daemon: {e}");
-            }
-        });
+    /// Sends a request and gives its answer, whatever its status, and what sends the next one on its connection.
+    async fn send(&self, mut request: Request<Body>) -> Result<(Response<Incoming>, Sender), Error> {
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("biga"));
         if let Ok(v) = HeaderValue::from_str(&self.inner.user_agent) {
             headers.insert(header::USER_AGENT, v);
         }
-        sender.send_request(request).await.map_err(broke)
+        if let Some(done) = self.send_again(&request).await {
+            return Ok(done);
+        }
+        let stream = self.connect().await?;
+        let broke = |e: hyper::Error| self.broken(&e);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broke)?;
+        // Lives until the answer's body (or the upgraded stream) ends and nobody can send on it.
+        tokio::spawn(async move {
+            if let Err(e) = connection.with_upgrades().await {
+                tracing::debug!("connection to the daemon: {e}");
+            }
+        });
+        let response = sender.send_request(request).await.map_err(broke)?;
+        Ok((response, sender))
+    }
+
+    /// Sends a request on the connection of the one before. `None` where there is none or it broke: it may have been closed
+    /// meanwhile, so only what can be sent twice goes this way.
+    async fn send_again(&self, request: &Request<Body>) -> Option<(Response<Incoming>, Sender)> {
+        let twice = request.method() == Method::GET || request.headers().contains_key(header::UPGRADE);
+        let mut sender = twice.then(|| self.idle().take()).flatten()?;
+        let mut copy = Request::new(empty());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        sender.ready().await.ok()?;
+        let response = sender.send_request(copy).await.ok()?;
+        Some((response, sender))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Sender>> {
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn broken(&self, e: &dyn std::error::Error) -> Error {
@@ -134,10 +161,14 @@ impl Client {
 
     /// Sends a request and gives its answer if it succeeded, else the error it carries.
     pub(crate) async fn call(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        let response = self.send(request).await?;
+        Ok(self.exchange(request).await?.0)
+    }
+
+    async fn exchange(&self, request: Request<Body>) -> Result<(Response<Incoming>, Sender), Error> {
+        let (response, sender) = self.send(request).await?;
         let code = response.status();
         if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(response);
+            return Ok((response, sender));
         }
         let body = self.collect(response.into_body()).await?;
         Err(Error::from_response(code.as_u16(), &body))
@@ -154,8 +185,9 @@ impl Client {
     /// Sends a request and reads its answer as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: Request<Body>) -> Result<T, Error> {
         let what = format!("{} {}", request.method(), request.uri());
-        let response = self.call(request).await?;
+        let (response, sender) = self.exchange(request).await?;
         let body = self.collect(response.into_body()).await?;
+        *self.idle() = Some(sender);
         serde_json::from_slice(&body).map_err(|e| {
             Error::protocol(format!(
                 "the answer to {what} cannot be read ({e}): client and daemon may be of different versions"
@@ -201,11 +233,10 @@ pub(crate) fn request_json(
     method: Method,
     path: &str,
     content_type: &'static str,
-    body: &Value,
+    body: &impl Serialize,
 ) -> Result<Request<Body>, Error> {
-    let body = Full::new(Bytes::from(body.to_string()))
-        .map_err(|never| match never {})
-        .boxed();
+    let body = serde_json::to_vec(body).map_err(|e| Error::protocol(format!("what is sent to {path}: {e}")))?;
+    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
     build(method, path, Some(content_type), body)
 }
 

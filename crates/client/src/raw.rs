@@ -2,6 +2,7 @@
 
 use biga_model::Kind;
 use http::{HeaderValue, Method, header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -181,6 +182,10 @@ impl RawApi {
 
     /// One object.
     pub async fn get(&self, name: &str) -> Result<Value, Error> {
+        self.get_as(name).await
+    }
+
+    pub(crate) async fn get_as<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
         self.client.json(request(Method::GET, &self.path(Some(name)))?).await
     }
 
@@ -191,20 +196,24 @@ impl RawApi {
 
     /// All objects `params` select: pages are fetched until none is left, unless `params` limits the number.
     pub async fn list(&self, params: &ListParams) -> Result<List<Value>, Error> {
+        self.list_as(params).await
+    }
+
+    pub(crate) async fn list_as<T: DeserializeOwned>(&self, params: &ListParams) -> Result<List<T>, Error> {
         let mut page = self.list_page(params).await?;
         while params.limit.is_none() && page.metadata.continue_token.as_deref().is_some_and(|t| !t.is_empty()) {
             let next = ListParams {
                 continue_token: page.metadata.continue_token.take(),
                 ..params.clone()
             };
-            let more = self.list_page(&next).await?;
+            let more: List<T> = self.list_page(&next).await?;
             page.items.extend(more.items);
             page.metadata = more.metadata;
         }
         Ok(page)
     }
 
-    async fn list_page(&self, params: &ListParams) -> Result<List<Value>, Error> {
+    async fn list_page<T: DeserializeOwned>(&self, params: &ListParams) -> Result<List<T>, Error> {
         let path = format!("{}{}", self.path(None), encode_query(&params.query()));
         self.client.json(request(Method::GET, &path)?).await
     }
@@ -228,18 +237,34 @@ impl RawApi {
 
     /// Stores a new object.
     pub async fn create(&self, object: &Value) -> Result<Value, Error> {
+        self.create_as(object).await
+    }
+
+    pub(crate) async fn create_as<T: Serialize + DeserializeOwned>(&self, object: &T) -> Result<T, Error> {
         let r = request_json(Method::POST, &self.path(None), "application/json", object)?;
         self.client.json(r).await
     }
 
     /// Replaces an object; with a `resourceVersion`, only if it is still of that revision.
     pub async fn update(&self, name: &str, object: &Value) -> Result<Value, Error> {
+        self.update_as(name, object).await
+    }
+
+    pub(crate) async fn update_as<T: Serialize + DeserializeOwned>(&self, name: &str, object: &T) -> Result<T, Error> {
         let r = request_json(Method::PUT, &self.path(Some(name)), "application/json", object)?;
         self.client.json(r).await
     }
 
     /// Replaces the status of an object.
     pub async fn update_status(&self, name: &str, object: &Value) -> Result<Value, Error> {
+        self.update_status_as(name, object).await
+    }
+
+    pub(crate) async fn update_status_as<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        object: &T,
+    ) -> Result<T, Error> {
         let path = format!("{}/status", self.path(Some(name)));
         self.client
             .json(request_json(Method::PUT, &path, "application/json", object)?)
@@ -248,6 +273,10 @@ impl RawApi {
 
     /// Changes an object.
     pub async fn patch(&self, name: &str, patch: &Patch) -> Result<Value, Error> {
+        self.patch_as(name, patch).await
+    }
+
+    pub(crate) async fn patch_as<T: DeserializeOwned>(&self, name: &str, patch: &Patch) -> Result<T, Error> {
         let path = self.path(Some(name));
         self.client
             .json(request_json(Method::PATCH, &path, patch.content_type(), patch.value())?)

@@ -11,11 +11,13 @@ use biga_model::{Kind, Object};
 use futures_util::Stream;
 use http::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
-use crate::api::parse;
+use crate::api::unreadable;
 use crate::http::{JsonLines, request};
 use crate::params::encode_query;
+use crate::raw::ListMeta;
 use crate::{Error, ErrorKind, ListParams, RawApi};
 
 /// A change.
@@ -46,7 +48,14 @@ pub struct Watcher<K: Kind> {
 struct Line {
     #[serde(rename = "type")]
     type_: String,
-    object: Value,
+    /// What it is depends on the type.
+    object: Box<RawValue>,
+}
+
+/// An object of which only the revision counts.
+#[derive(Deserialize)]
+struct Bookmark {
+    metadata: ListMeta,
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -114,10 +123,9 @@ impl<K: Kind> Watcher<K> {
     /// One request, or one line of a running one.
     async fn step(&mut self) -> Result<Option<WatchEvent<K>>, Error> {
         let Some(revision) = self.revision.clone() else {
-            let list = self.raw.list(&self.params).await?;
-            let items = list.items.into_iter().map(parse).collect::<Result<_, _>>()?;
+            let list = self.raw.list_as(&self.params).await?;
             self.revision = Some(list.metadata.resource_version);
-            return Ok(Some(WatchEvent::Listed(items)));
+            return Ok(Some(WatchEvent::Listed(list.items)));
         };
         if self.lines.is_none() {
             let mut q = self.params.query();
@@ -141,17 +149,32 @@ impl<K: Kind> Watcher<K> {
     }
 
     fn line(&mut self, line: Line) -> Result<Option<WatchEvent<K>>, Error> {
-        if line.type_ == "ERROR" {
-            return Err(Error::from_status(&line.object));
-        }
-        if let Some(rv) = line.object["metadata"]["resourceVersion"].as_str() {
-            self.revision = Some(rv.to_string());
-        }
         match line.type_.as_str() {
-            "ADDED" | "MODIFIED" => Ok(Some(WatchEvent::Applied(parse(line.object)?))),
-            "DELETED" => Ok(Some(WatchEvent::Deleted(parse(line.object)?))),
-            // BOOKMARK, and what later servers may send.
+            "ADDED" | "MODIFIED" => self.object(&line).map(|o| Some(WatchEvent::Applied(o))),
+            "DELETED" => self.object(&line).map(|o| Some(WatchEvent::Deleted(o))),
+            "ERROR" => Err(Error::from_status(&read(&line)?)),
+            "BOOKMARK" => {
+                self.saw(read::<Bookmark>(&line)?.metadata.resource_version);
+                Ok(None)
+            }
+            // What later servers may send.
             _ => Ok(None),
         }
     }
+
+    fn object(&mut self, line: &Line) -> Result<Object<K>, Error> {
+        let object: Object<K> = read(line)?;
+        self.saw(object.metadata.resource_version.clone());
+        Ok(object)
+    }
+
+    fn saw(&mut self, revision: String) {
+        if !revision.is_empty() {
+            self.revision = Some(revision);
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(line: &Line) -> Result<T, Error> {
+    serde_json::from_str(line.object.get()).map_err(|e| unreadable("change", &e))
 }

@@ -2,10 +2,16 @@
 //!
 //! Among several that could take it, the one with the most memory left by what instances ask for gets it, then
 //! the one with fewest instances, then the first by name. What is placed in a round counts for the rest of it.
+//!
+//! Where only one can take it nothing has to be weighed: [`AtBirth`] places it in the write that makes it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use biga_model::{AGENT_FINALIZER, Instance, Node, Object};
+use biga_store::typed::Complete;
+use biga_store::{Objects, Store};
 
 use crate::action::{Action, Id, Resource};
 
@@ -23,6 +29,39 @@ struct Load {
 /// Whether an instance is the scheduler's business: it has no node.
 pub fn concerns(i: &Object<Instance>) -> bool {
     i.spec.node_name.is_none()
+}
+
+/// The node that a new instance gets at once: the only one that can take it. Among several there is a choice, which needs all
+/// that runs on them, and is left to [`plan`].
+pub fn only<'a>(i: &Object<Instance>, nodes: &'a [Object<Node>]) -> Option<&'a str> {
+    let mut able = nodes.iter().filter(|n| obstacle(n, i).is_none());
+    match (able.next(), able.next()) {
+        (Some(one), None) => Some(one.name()),
+        _ => None,
+    }
+}
+
+/// Places new instances in the write that makes them, where there is but one place for them.
+pub struct AtBirth(Objects<Node>);
+
+impl AtBirth {
+    /// On the nodes in `store`.
+    pub fn new(store: Arc<dyn Store>) -> AtBirth {
+        AtBirth(Objects::new(store))
+    }
+}
+
+#[async_trait]
+impl Complete<Instance> for AtBirth {
+    async fn complete(&self, new: &mut Object<Instance>) {
+        if !concerns(new) {
+            return;
+        }
+        // Where they cannot be read the driver says so.
+        if let Ok(nodes) = self.0.list(None).await {
+            new.spec.node_name = only(new, &nodes.items).map(str::to_owned);
+        }
+    }
 }
 
 /// What to do with the instances that have no node.

@@ -1,7 +1,8 @@
 //! The streaming path to an instance: streams by upgrade, logs, stats, signals.
 //!
 //! After `101 Switching Protocols` the client's first frame is the request to the shim. The server looks at that one
-//! frame only; then it copies bytes both ways until both ends are done.
+//! frame only; then it copies bytes both ways until both ends are done. After the end of a process that was attached to, it adds one
+//! frame once the instance's status tells of the end too, so that its client need not ask.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use biga_api_kube::query::Query;
 use biga_api_kube::{ApiError, ErrorKind};
+use biga_model::{Instance, Object, RestartWhen};
+use biga_store::typed::{self, ObjectEvent, Objects};
 use biga_wire::shim::{self, ErrorCode, Reply};
 use biga_wire::{Decoder, Frame, FrameKind};
 use futures_util::StreamExt;
@@ -27,6 +30,8 @@ use crate::serve::Shutdown;
 pub const PROTOCOL: &str = "biga-stream";
 /// How long the client may take to send its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(30);
+/// How long after the end of a stream its instance is waited for.
+const SETTLES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Which stream a path opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +62,8 @@ impl Verb {
 type InstancePath = Path<(String, String)>;
 
 /// Refuses an instance that is not there, while an answer with a status is still possible.
-async fn check_instance(s: &Streams, ns: &str, name: &str) -> Result<(), ApiError> {
-    s.instances.get(ns, name).await?;
-    Ok(())
+async fn check_instance(s: &Streams, ns: &str, name: &str) -> Result<Object<Instance>, ApiError> {
+    Ok(s.instances.get(ns, name).await?)
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
@@ -86,12 +90,12 @@ pub(crate) async fn open(
             verb.as_str()
         )));
     };
-    check_instance(&s, &ns, &name).await?;
+    let object = check_instance(&s, &ns, &name).await?;
     let shutdown = request.extensions().get::<Shutdown>().cloned();
     tokio::spawn(async move {
         let stream = async {
             let client = on_upgrade.await.map_err(std::io::Error::other)?;
-            serve(verb, &s, &ns, &name, TokioIo::new(client)).await
+            serve(verb, &s, &object, TokioIo::new(client)).await
         };
         let ended = match shutdown {
             Some(Shutdown(token)) => token.run_until_cancelled(stream).await,
@@ -108,7 +112,7 @@ pub(crate) async fn open(
     Ok(response)
 }
 
-async fn serve<C>(verb: Verb, s: &Streams, ns: &str, name: &str, mut client: C) -> std::io::Result<()>
+async fn serve<C>(verb: Verb, s: &Streams, object: &Object<Instance>, mut client: C) -> std::io::Result<()>
 where
     C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -122,12 +126,59 @@ where
         let message = format!("the first frame of this stream is a request for {}", verb.as_str());
         return refuse(&mut client, ErrorCode::Invalid, &message).await;
     };
-    let mut shim: BoxedIo = match s.backend.open(ns, name, ask).await {
+    // The whole of an instance that is not started again comes to rest after its stream; its containers each by themselves do not.
+    let whole = verb == Verb::Attach && matches!(ask, shim::Request::Attach { .. });
+    let settles = whole && object.spec.restart_policy.policy == RestartWhen::No;
+    let ns = object.metadata.namespace.as_deref().unwrap_or_default();
+    let mut shim: BoxedIo = match s.backend.open(ns, object.name(), ask).await {
         Ok(io) => io,
         Err(e) => return refuse(&mut client, code_of(&e), &e.message).await,
     };
     shim.write_all(&rest).await?;
-    tokio::io::copy_bidirectional(&mut client, &mut shim).await.map(drop)
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_shim, mut to_shim) = tokio::io::split(shim);
+    let up = async {
+        tokio::io::copy(&mut from_client, &mut to_shim).await?;
+        to_shim.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_shim, &mut to_client).await?;
+        let settled = async {
+            let settled = tokio::time::timeout(SETTLES_WITHIN, settled(&s.instances, object));
+            settles && matches!(settled.await, Ok(Ok(())))
+        };
+        if settled.await {
+            let mut bytes = Vec::new();
+            Frame::new(FrameKind::Settled, []).encode(&mut bytes);
+            to_client.write_all(&bytes).await?;
+        }
+        to_client.shutdown().await
+    };
+    tokio::try_join!(up, down).map(drop)
+}
+
+/// Waits until the end of an instance stands in its status, or until it is gone where it removes itself.
+async fn settled(instances: &Objects<Instance>, object: &Object<Instance>) -> Result<(), typed::Error> {
+    let ns = object.metadata.namespace.as_deref().unwrap_or_default();
+    let over = |seen: &Object<Instance>| {
+        let ended = seen.status.as_ref().is_some_and(|s| s.phase.is_ended());
+        seen.uid() != object.uid() || (ended && !seen.spec.auto_remove)
+    };
+    let Some(seen) = instances.find(ns, object.name()).await? else {
+        return Ok(());
+    };
+    if over(&seen) {
+        return Ok(());
+    }
+    let from = seen.metadata.resource_version.parse().ok();
+    let mut events = instances.watch_one(ns, object.name(), from).await?;
+    while let Some(event) = events.next().await {
+        match event? {
+            ObjectEvent::Put { object } if !over(&object) => {}
+            _ => return Ok(()),
+        }
+    }
+    Err(biga_store::Error::Closed.into())
 }
 
 /// Reads one frame; what came after it is put into `rest`. `None` where the stream ends or carries none.

@@ -46,8 +46,8 @@ pub(crate) struct HistoryLimits {
     pub bytes: usize,
 }
 
-/// The changes of one commit.
-#[derive(Debug)]
+/// The changes of one commit, or of several that are written together.
+#[derive(Debug, Clone)]
 pub(crate) struct Batch {
     /// Revision after the commit.
     pub revision: Revision,
@@ -237,6 +237,18 @@ impl Batch {
             compacted = compacted.max(e.entry.revision);
         }
         self.compacted = compacted;
+    }
+
+    /// Adds what a later commit changes.
+    pub fn append(&mut self, later: &Batch) {
+        self.revision = later.revision;
+        self.compacted = later.compacted;
+        self.last_lease = later.last_lease;
+        self.events.extend(later.events.iter().cloned());
+        self.records
+            .extend(later.records.iter().map(|(k, r)| (k.clone(), r.clone())));
+        self.leases.extend(&later.leases);
+        self.dirty |= later.dirty;
     }
 
     /// Makes the staged changes the state.

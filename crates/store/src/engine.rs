@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 use crate::api::{Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, WatchEvent, WatchStream};
 use crate::batch::{Batch, HistoryLimits, State};
@@ -35,6 +36,9 @@ const WATCH_CHUNK: usize = 256;
 pub(crate) trait Log: Send + 'static {
     /// Makes the batch durable, whole or not at all.
     fn commit(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// The last call.
+    fn close(&mut self) {}
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -59,16 +63,47 @@ enum Command {
     Stop,
 }
 
-/// What watchers wait on.
-#[derive(Debug, Clone, Copy)]
-struct Tick {
-    revision: Revision,
-    closed: bool,
-}
-
 struct Shared {
     state: RwLock<State>,
-    tick: watch::Sender<Tick>,
+    /// Of all watches. Changed only while the state is held, so that both are always of one revision.
+    interests: Mutex<Vec<Arc<Interest>>>,
+    closed: AtomicBool,
+}
+
+/// What one watch waits for. Who waits for something else is not woken.
+struct Interest {
+    prefix: String,
+    /// Up to here it has seen, or need not see, all.
+    cursor: AtomicU64,
+    /// Whether there may be something for it behind the cursor.
+    behind: AtomicBool,
+    wake: Notify,
+}
+
+impl Shared {
+    /// Makes a commit visible, and wakes whom it concerns.
+    fn publish(&self, batch: Batch) {
+        let (events, revision) = (batch.events.clone(), batch.revision);
+        let mut woken = Vec::new();
+        {
+            let mut state = self.state.write();
+            batch.apply(&mut state);
+            for i in self.interests.lock().iter() {
+                if events.iter().any(|e| e.entry.key.starts_with(&i.prefix)) {
+                    i.behind.store(true, Ordering::Relaxed);
+                    woken.push(i.clone());
+                } else if !i.behind.load(Ordering::Relaxed) {
+                    i.cursor.store(revision, Ordering::Relaxed);
+                }
+            }
+        }
+        woken.iter().for_each(|i| i.wake.notify_one());
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.interests.lock().iter().for_each(|i| i.wake.notify_one());
+    }
 }
 
 /// A running engine. Dropping it closes it.
@@ -81,15 +116,12 @@ pub(crate) struct Engine {
 impl Engine {
     /// Starts the writer thread upon `state`.
     pub fn start(state: State, log: Box<dyn Log>, limits: HistoryLimits) -> Result<Engine, Error> {
-        let (tick, _) = watch::channel(Tick {
-            revision: state.revision,
-            closed: false,
-        });
         let now = Instant::now();
         let deadlines = state.leases.iter().map(|(id, ttl)| (*id, now + *ttl)).collect();
         let shared = Arc::new(Shared {
             state: RwLock::new(state),
-            tick,
+            interests: Mutex::default(),
+            closed: AtomicBool::new(false),
         });
         let (queue, commands) = mpsc::channel();
         let writer = Writer {
@@ -125,7 +157,7 @@ impl Engine {
     }
 
     fn open(&self) -> Result<(), Error> {
-        if self.shared.tick.borrow().closed {
+        if self.shared.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
         Ok(())
@@ -167,7 +199,6 @@ impl Engine {
 
     pub fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error> {
         self.open()?;
-        let tick = self.shared.tick.subscribe();
         let state = self.shared.state.read();
         let cursor = from.unwrap_or(state.revision);
         if cursor < state.compacted {
@@ -176,11 +207,16 @@ impl Engine {
                 oldest: state.compacted,
             });
         }
+        let interest = Arc::new(Interest {
+            prefix: prefix.into(),
+            cursor: AtomicU64::new(cursor),
+            behind: AtomicBool::new(cursor < state.revision),
+            wake: Notify::new(),
+        });
+        self.shared.interests.lock().push(interest.clone());
         let watcher = Watcher {
             shared: Arc::downgrade(&self.shared),
-            tick,
-            prefix: prefix.into(),
-            cursor,
+            interest,
             ready: VecDeque::new(),
             ended: false,
         };
@@ -251,9 +287,7 @@ impl Drop for Engine {
 /// where the history moved past the cursor it fell behind.
 struct Watcher {
     shared: Weak<Shared>,
-    tick: watch::Receiver<Tick>,
-    prefix: String,
-    cursor: Revision,
+    interest: Arc<Interest>,
     ready: VecDeque<Arc<WatchEvent>>,
     ended: bool,
 }
@@ -267,10 +301,8 @@ impl Watcher {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok((*event).clone()));
             }
-            let closed = {
-                let tick = self.tick.borrow_and_update();
-                tick.closed
-            };
+            // Read first: what was there when the store closed is still told.
+            let closed = self.shared.upgrade().is_none_or(|s| s.closed.load(Ordering::Acquire));
             if let Err(e) = self.fill() {
                 self.ended = true;
                 return Some(Err(e));
@@ -278,10 +310,11 @@ impl Watcher {
             if !self.ready.is_empty() {
                 continue;
             }
-            if closed || self.tick.changed().await.is_err() {
+            if closed {
                 self.ended = true;
                 return Some(Err(Error::Closed));
             }
+            self.interest.wake.notified().await;
         }
     }
 
@@ -289,22 +322,37 @@ impl Watcher {
     fn fill(&mut self) -> Result<(), Error> {
         let shared = self.shared.upgrade().ok_or(Error::Closed)?;
         loop {
+            // No commit comes between while this is held.
             let state = shared.state.read();
-            if self.cursor < state.compacted {
+            let mut cursor = self.interest.cursor.load(Ordering::Relaxed);
+            if cursor < state.compacted {
                 return Err(Error::Lagged);
             }
-            let start = state.history.partition_point(|e| e.entry.revision <= self.cursor);
+            let start = state.history.partition_point(|e| e.entry.revision <= cursor);
             let mut seen = 0;
             for event in state.history.range(start..).take(WATCH_CHUNK) {
                 seen += 1;
-                self.cursor = event.entry.revision;
-                if event.entry.key.starts_with(&self.prefix) {
+                cursor = event.entry.revision;
+                if event.entry.key.starts_with(&self.interest.prefix) {
                     self.ready.push_back(event.clone());
                 }
             }
-            if seen < WATCH_CHUNK || !self.ready.is_empty() {
+            self.interest.cursor.store(cursor, Ordering::Relaxed);
+            if seen < WATCH_CHUNK {
+                self.interest.behind.store(false, Ordering::Relaxed);
                 return Ok(());
             }
+            if !self.ready.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.interests.lock().retain(|i| !Arc::ptr_eq(i, &self.interest));
         }
     }
 }
@@ -337,7 +385,8 @@ impl Writer {
             let commands = self.collect(&mut stopping);
             self.commit(commands);
         }
-        self.shared.tick.send_modify(|t| t.closed = true);
+        self.log.close();
+        self.shared.close();
     }
 
     /// Waits for a call or the end of a lease, and takes all else that is queued by then.
@@ -418,13 +467,7 @@ impl Writer {
                 None => self.deadlines.remove(id),
             };
         }
-        let revision = batch.revision;
-        batch.apply(&mut self.shared.state.write());
-        self.shared.tick.send_if_modified(|t| {
-            let news = t.revision != revision;
-            t.revision = revision;
-            news
-        });
+        self.shared.publish(batch);
     }
 
     fn end_leases(&mut self, state: &State, batch: &mut Batch) {

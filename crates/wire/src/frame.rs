@@ -31,12 +31,15 @@ pub enum FrameKind {
     Resize = 20,
     /// `u32` signal number, little-endian.
     Signal = 21,
-    /// JSON of [`crate::shim::Exit`]; the last frame of a stream.
+    /// JSON of [`crate::shim::Exit`]; the last frame of a shim's stream.
     Exit = 22,
     /// `u32` bytes, little-endian: the receiver has room for so many more. Only on the guest's channel.
     Credit = 23,
     /// UTF-8 text: the stream ends by an error; the last frame of a stream.
     Error = 24,
+    /// Empty. From the daemon, after `Exit` of an instance that is not started again: the end stands in its status too, or it has
+    /// removed itself as it was to.
+    Settled = 25,
 }
 
 impl FrameKind {
@@ -44,7 +47,7 @@ impl FrameKind {
     pub fn from_u8(n: u8) -> Option<FrameKind> {
         use FrameKind::*;
         [
-            Request, Reply, Event, Stdin, Stdout, Stderr, StdinEof, Resize, Signal, Exit, Credit, Error,
+            Request, Reply, Event, Stdin, Stdout, Stderr, StdinEof, Resize, Signal, Exit, Credit, Error, Settled,
         ]
         .into_iter()
         .find(|k| *k as u8 == n)

@@ -41,7 +41,12 @@ pub async fn served() -> Served {
         microvms: true,
         ..NodeInfo::default()
     };
-    let api = DockerApi::new(node.store.clone(), std::sync::Arc::new(node.clone()), info);
+    let api = DockerApi::new(
+        node.store.clone(),
+        std::sync::Arc::new(node.clone()),
+        info,
+        biga_store::SpecWriter::new(node.store.clone()),
+    );
     let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
     tokio::spawn(async move { serve(listener, router(api)).await });
     Served { node, dir }

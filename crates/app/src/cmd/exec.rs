@@ -93,7 +93,7 @@ pub async fn exec(cx: &Context, args: ExecArgs) -> anyhow::Result<Code> {
         window: args.tty.then(window).flatten(),
     };
     let ask = Request::Exec { exec: Box::new(spec) }.of(args.container.as_deref());
-    let stream = cx.client.open_stream(&cx.namespace, o.name(), "exec", &ask).await?;
+    let mut stream = cx.client.open_stream(&cx.namespace, o.name(), "exec", &ask).await?;
     if args.detach {
         return Ok(Code::OK);
     }
@@ -102,7 +102,7 @@ pub async fn exec(cx: &Context, args: ExecArgs) -> anyhow::Result<Code> {
         tty: args.tty,
         proxy_signals: true,
     })?;
-    let end = session.carry(stream).await?;
+    let end = session.carry(&mut stream).await?;
     drop(session);
     match end {
         End::Exit(e) => {

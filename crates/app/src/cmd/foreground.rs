@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use biga_client::{Duplex, Error, ErrorKind, StreamError};
 use biga_model::{Instance, Isolation, Object, RestartWhen};
+use biga_wire::FrameKind;
 use biga_wire::shim::{ErrorCode, Exit, Request};
 
 use crate::context::Context;
@@ -34,11 +35,11 @@ pub async fn attach(
     };
     let mut session = Session::begin(options)?;
     loop {
-        let end = session.carry(stream).await?;
+        let end = session.carry(&mut stream).await?;
         match end {
             End::Exit(exit) => {
                 drop(session);
-                return finish(cx, o, &exit).await;
+                return finish(cx, o, &exit, &mut stream.reader).await;
             }
             End::Detached => {
                 drop(session);
@@ -185,10 +186,17 @@ async fn ask(cx: &Context, o: &Object<Instance>, way: &Way) -> anyhow::Result<As
 }
 
 /// Waits until the end is in the instance's status too, so that the next command sees it.
-async fn finish(cx: &Context, o: &Object<Instance>, exit: &Exit) -> anyhow::Result<Code> {
+async fn finish(
+    cx: &Context,
+    o: &Object<Instance>,
+    exit: &Exit,
+    rest: &mut biga_client::Reader,
+) -> anyhow::Result<Code> {
     if o.spec.restart_policy.policy == RestartWhen::No {
         let settled = async {
-            if o.spec.auto_remove {
+            if told(rest).await {
+                Ok(())
+            } else if o.spec.auto_remove {
                 wait::gone(cx, o).await
             } else {
                 wait::ended(cx, o).await.map(drop)
@@ -208,10 +216,20 @@ async fn finish(cx: &Context, o: &Object<Instance>, exit: &Exit) -> anyhow::Resu
     Ok(Code::of_process(exit.code))
 }
 
+/// Whether the daemon says on the stream itself that all is done. One that goes away before, or says no such thing, is asked.
+async fn told(rest: &mut biga_client::Reader) -> bool {
+    while let Ok(Some(frame)) = rest.next().await {
+        if frame.kind == FrameKind::Settled {
+            return true;
+        }
+    }
+    false
+}
+
 /// The serial console of a machine, the kernel's console of a microvm.
 pub async fn console(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Code> {
     let way = Way::console();
-    let stream = cx
+    let mut stream = cx
         .client
         .open_stream(&cx.namespace, o.name(), way.verb, &way.ask)
         .await?;
@@ -224,7 +242,7 @@ pub async fn console(cx: &Context, o: &Object<Instance>) -> anyhow::Result<Code>
         tty: terminal,
         proxy_signals: false,
     })?;
-    match session.carry(stream).await? {
+    match session.carry(&mut stream).await? {
         End::Signal(n) => Ok(Code::of_process(128 + n)),
         End::Exit(_) | End::Detached => Ok(Code::OK),
         End::Lost => {

@@ -44,7 +44,7 @@ pub async fn top(cx: &Context, args: TopArgs) -> anyhow::Result<Code> {
         ..ExecSpec::default()
     };
     let ask = Request::Exec { exec: Box::new(spec) }.of(container);
-    let stream = cx
+    let mut stream = cx
         .client
         .open_stream(&cx.namespace, o.name(), "exec", &ask)
         .await
@@ -52,7 +52,7 @@ pub async fn top(cx: &Context, args: TopArgs) -> anyhow::Result<Code> {
             let code = Code::of_error(&e.clone().into());
             fail(code, format!("cannot run ps in {}: {e}", o.name()))
         })?;
-    match Session::begin(Options::default())?.carry(stream).await? {
+    match Session::begin(Options::default())?.carry(&mut stream).await? {
         End::Exit(e) => Ok(Code::of_process(e.code)),
         _ => Err(fail(Code::UNREACHABLE, "the connection broke")),
     }

@@ -83,7 +83,8 @@ pub fn router(store: Arc<dyn Store>, node: Node, name: &str, state: &Path) -> ax
         state_dir: state.display().to_string(),
         ..info_of(first_status())
     };
-    biga_api_docker::router(DockerApi::new(store, Arc::new(Docker(node)), info))
+    let instances = super::instances(&store);
+    biga_api_docker::router(DockerApi::new(store, Arc::new(Docker(node)), info, instances))
 }
 
 fn info_of(s: NodeStatus) -> NodeInfo {

@@ -16,10 +16,11 @@ use anyhow::Context as _;
 use biga_agent::engine::Layout;
 use biga_agent::{Agent, Options as AgentOptions};
 use biga_api_kube::Registry;
+use biga_control::schedule::AtBirth;
 use biga_model::{Event, Image, Instance, Network, Node, Volume};
 use biga_server::{Options as ListenOptions, Server, TlsOptions, UnixOptions, pki};
-use biga_store::Store;
 use biga_store::embedded::EmbeddedStore;
+use biga_store::{SpecWriter, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -178,7 +179,7 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
 
 fn router(store: &Arc<dyn Store>, backend: node::Node, node: &str) -> axum::Router {
     let kube = Registry::new(store.clone())
-        .with::<Instance>()
+        .with_writer(instances(store))
         .with::<Image>()
         .with::<Volume>()
         .with::<Network>()
@@ -186,6 +187,11 @@ fn router(store: &Arc<dyn Store>, backend: node::Node, node: &str) -> axum::Rout
         .with::<Event>()
         .router();
     biga_server::routes(kube, store.clone(), Arc::new(backend::Native(backend)), node)
+}
+
+/// Writes what instances are wanted.
+fn instances(store: &Arc<dyn Store>) -> SpecWriter<Instance> {
+    SpecWriter::new(store.clone()).completed_by(Arc::new(AtBirth::new(store.clone())))
 }
 
 fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow::Result<AgentOptions> {

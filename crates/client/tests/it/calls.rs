@@ -132,3 +132,44 @@ async fn a_stream_that_is_refused_says_why() {
         "POST /apis/biga.dev/v1/namespaces/default/instances/x/attach HTTP/1.1"
     );
 }
+
+/// Calls that can be made twice go over the connection of the one before; where the daemon closed that, over a new one.
+#[tokio::test]
+async fn connections_are_used_again() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let volume = |n: &str| {
+        answer(
+            200,
+            &json!({"apiVersion": "biga.dev/v1", "kind": "Volume", "metadata": {"name": n}}),
+        )
+    };
+    // How many requests each connection answers before it is closed.
+    let server = tokio::spawn(async move {
+        let mut methods = Vec::new();
+        for (connection, requests) in [2, 1, 1].into_iter().enumerate() {
+            let (mut c, _) = listener.accept().await.unwrap();
+            for _ in 0..requests {
+                let mut b = [0; 4096];
+                let n = c.read(&mut b).await.unwrap();
+                let method = String::from_utf8_lossy(&b[..n]).split(' ').next().unwrap().to_string();
+                methods.push((connection, method));
+                c.write_all(volume("x").as_bytes()).await.unwrap();
+            }
+        }
+        methods
+    });
+    let client = biga_client::Client::new(biga_client::Endpoint::Unix(socket));
+    let api = client.api::<Volume>("default");
+    for _ in 0..3 {
+        assert_eq!(api.get("x").await.unwrap().name(), "x");
+    }
+    // What changes something is sent once, so not on a connection that may be closed.
+    let o = Object::<Volume>::new("x", VolumeSpec::default());
+    assert_eq!(api.create(&o).await.unwrap().name(), "x");
+    let made: Vec<(usize, String)> = server.await.unwrap();
+    let made: Vec<(usize, &str)> = made.iter().map(|(c, m)| (*c, m.as_str())).collect();
+    assert_eq!(made, [(0, "GET"), (0, "GET"), (1, "GET"), (2, "POST")]);
+}

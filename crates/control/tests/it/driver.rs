@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use biga_control::schedule::AtBirth;
 use biga_control::{Action, Driver, Options};
 use biga_model::{Event, Instance, Isolation, Node, Object, OwnerReference, Timestamp, Volume, VolumeSpec};
 use biga_store::typed::{DeleteOptions, Propagation};
@@ -53,6 +54,38 @@ async fn an_instance_waits_for_a_node_and_gets_it() {
     assert_eq!(placed.metadata.generation, 2);
     assert_eq!(placed.status_or_default().conditions[0].status, "True");
     assert_eq!(driver.round(Timestamp::now()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_only_node_is_taken_in_the_write_that_makes_the_instance() {
+    let store = store();
+    let specs = SpecWriter::new(store.clone()).completed_by(Arc::new(AtBirth::new(store.clone())));
+    let made = |name: &'static str, on: Option<&'static str>| {
+        let mut i = instance(name, Isolation::Vm, 0, None);
+        i.spec.node_name = on.map(str::to_owned);
+        specs.create(i)
+    };
+    let place = |o: Object<Instance>| (o.spec.node_name, o.metadata.generation);
+    assert_eq!(
+        place(made("early", None).await.unwrap()),
+        (None, 1),
+        "there is no node yet"
+    );
+    add_node(&store, node("n1", 8, &["vm"], true, false)).await;
+    add_node(&store, node("other", 8, &["container"], true, false)).await;
+    assert_eq!(place(made("web", None).await.unwrap()), (Some("n1".into()), 1));
+    assert_eq!(
+        place(made("own", Some("other")).await.unwrap()),
+        (Some("other".into()), 1)
+    );
+    add_node(&store, node("n2", 8, &["vm"], true, false)).await;
+    assert_eq!(
+        place(made("choice", None).await.unwrap()),
+        (None, 1),
+        "the scheduler weighs two"
+    );
+    let mut driver = Driver::new(store.clone(), Options::default());
+    assert_eq!(driver.round(Timestamp::now()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -1,6 +1,10 @@
 //! The streaming path against a fake node.
 
+use std::time::Duration;
+
 use base64::Engine;
+use biga_model::{AGENT_FINALIZER, Instance, InstanceStatus, Phase};
+use biga_store::StatusWriter;
 use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request as Ask};
 use biga_wire::{Decoder, Frame, FrameKind};
 use bytes::Bytes;
@@ -63,6 +67,10 @@ async fn bytes_go_both_ways_with_half_close() {
         FrameKind::Exit,
         "the answer goes on after the client's end"
     );
+    // Settled, so that nothing is waited for after the end.
+    let status = StatusWriter::<Instance>::new(s.store.clone());
+    let ended = |s: &mut InstanceStatus| s.phase = Phase::Exited;
+    status.modify_status("default", "web", "", ended).await.unwrap();
     let attach = Frame::json(FrameKind::Request, &Ask::Attach { stdin: true });
     assert_eq!(
         talk(&s, "web", "attach", &[attach]).await[0].parse::<Reply>().unwrap(),
@@ -75,6 +83,57 @@ async fn bytes_go_both_ways_with_half_close() {
             .unwrap(),
         Reply::Ok
     );
+}
+
+/// After the end of a process that was attached to, the stream says when the status tells of it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attached_stream_ends_when_the_instance_has_settled() {
+    let s = Stack::start().await;
+    for (name, more) in [
+        ("web", json!({"image": "busybox", "autoRemove": true})),
+        ("kept", json!({"image": "busybox"})),
+        (
+            "again",
+            json!({"image": "busybox", "restartPolicy": {"policy": "always"}}),
+        ),
+    ] {
+        s.post(INSTANCES, &json!({"metadata": {"name": name}, "spec": more}))
+            .await
+            .ok();
+    }
+    let attach = || [Frame::json(FrameKind::Request, &Ask::Attach { stdin: true })];
+    let kinds = |frames: Vec<Frame>| frames.iter().map(|f| f.kind).collect::<Vec<_>>();
+    use FrameKind::{Exit, Reply as Answer, Settled};
+    assert_eq!(kinds(talk(&s, "again", "attach", &attach()).await), [Answer, Exit]);
+
+    let status = StatusWriter::<Instance>::new(s.store.clone());
+    let ended = |s: &mut InstanceStatus| s.phase = Phase::Exited;
+    // One that is kept has settled when its status says so; one that removes itself has not.
+    for (name, removed) in [("kept", false), ("web", true)] {
+        let whole = attach();
+        let mut talk = std::pin::pin!(talk(&s, name, "attach", &whole));
+        // Nothing can be waited for: what must not happen has a moment to happen.
+        let moment = tokio::time::sleep(Duration::from_millis(100));
+        tokio::select! {
+            early = &mut talk => panic!("{name} has not settled: {early:?}"),
+            () = moment => {}
+        }
+        status.modify_status("default", name, "", ended).await.unwrap();
+        if removed {
+            let moment = tokio::time::sleep(Duration::from_millis(100));
+            tokio::select! {
+                early = &mut talk => panic!("{name} has not gone: {early:?}"),
+                () = moment => {}
+            }
+            assert!(
+                status
+                    .remove_finished("default", name, "", AGENT_FINALIZER)
+                    .await
+                    .unwrap()
+            );
+        }
+        assert_eq!(kinds(talk.await), [Answer, Exit, Settled], "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

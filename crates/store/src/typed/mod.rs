@@ -35,8 +35,8 @@ use bytes::Bytes;
 pub use error::Error;
 pub use read::{ObjectEvent, ObjectList, ObjectStream, Objects};
 pub use spec::{
-    DeleteOptions, Deletion, FOREGROUND_FINALIZER, ORPHAN_FINALIZER, Propagation, SpecWriter, generate_name, merge,
-    prepare_new,
+    Complete, DeleteOptions, Deletion, FOREGROUND_FINALIZER, ORPHAN_FINALIZER, Propagation, SpecWriter, generate_name,
+    merge, prepare_new,
 };
 pub use status::StatusWriter;
 

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use biga_model::{DEFAULT_NAMESPACE, Kind, Object, Timestamp};
 
 use super::{Error, Objects, encode, key_of, revision_of};
@@ -11,13 +12,25 @@ use crate::api::{self, Precondition, Store};
 /// Writes specs and metadata of one kind. Cheap to clone.
 pub struct SpecWriter<K: Kind> {
     store: Arc<dyn Store>,
+    completer: Option<Arc<dyn Complete<K>>>,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K: Kind> Clone for SpecWriter<K> {
     fn clone(&self) -> Self {
-        SpecWriter::new(self.store.clone())
+        SpecWriter {
+            store: self.store.clone(),
+            completer: self.completer.clone(),
+            kind: PhantomData,
+        }
     }
+}
+
+/// Decides for a new object what its maker left open, in the write that makes it: one write where a controller would need a second.
+#[async_trait]
+pub trait Complete<K: Kind>: Send + Sync + 'static {
+    /// Fills in what can be decided now. The rest is left to the controllers.
+    async fn complete(&self, new: &mut Object<K>);
 }
 
 /// What becomes of the objects whose owner is deleted.
@@ -64,8 +77,16 @@ impl<K: Kind> SpecWriter<K> {
     pub fn new(store: Arc<dyn Store>) -> Self {
         SpecWriter {
             store,
+            completer: None,
             kind: PhantomData,
         }
+    }
+
+    /// The same, with new objects completed.
+    #[must_use]
+    pub fn completed_by(mut self, completer: Arc<dyn Complete<K>>) -> Self {
+        self.completer = Some(completer);
+        self
     }
 
     /// Stores a new object: gives it uid, name (from `generateName`), creation time, generation 1 and the
@@ -77,6 +98,9 @@ impl<K: Kind> SpecWriter<K> {
 
     /// Stores an object as [`prepare_new`] made it.
     pub async fn insert(&self, mut object: Object<K>) -> Result<Object<K>, Error> {
+        if let Some(completer) = &self.completer {
+            completer.complete(&mut object).await;
+        }
         let value = encode(&object)?;
         let key = key_of(&object);
         match self.store.put(&key, value, Precondition::DoesNotExist, None).await {

@@ -8,6 +8,7 @@ use biga_store::embedded::Options;
 use biga_store::{EmbeddedStore, Error, LeaseId, ListOptions, MemoryStore, Precondition, Store, WatchEventKind, suite};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use redb::ReadableTable;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_engine_keeps_the_promises() {
@@ -116,6 +117,7 @@ async fn history_is_bounded_and_slow_watches_are_told() {
     let options = Options {
         history_events: 10,
         history_bytes: 1 << 20,
+        ..Options::default()
     };
     let s = EmbeddedStore::open_with(&path, &options).unwrap();
     let mut slow = s.watch("", Some(0)).await.unwrap();
@@ -171,6 +173,70 @@ fn a_foreign_file_is_refused_with_its_name() {
     std::fs::write(&path, "this is no store, but somebody's notes").unwrap();
     let e = EmbeddedStore::open(&path).err().unwrap();
     assert!(e.to_string().contains("other.db"), "{e}");
+    assert!(!dir.path().join("other.db.journal").exists());
     let e = EmbeddedStore::open(dir.path().join("no/such/dir.db")).err().unwrap();
     assert!(e.to_string().contains("no/such/dir.db"), "{e}");
+}
+
+/// What an engine without a journal wrote is read, and marked so that such an engine does not write there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_first_format_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let s = EmbeddedStore::open(&path).unwrap();
+    s.put("/k", value(7), Precondition::None, None).await.unwrap();
+    s.close();
+    drop(s);
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    let format = |set: Option<u64>| {
+        let db = redb::Database::open(&path).unwrap();
+        let tx = db.begin_write().unwrap();
+        let mut meta = tx.open_table(META).unwrap();
+        if let Some(n) = set {
+            meta.insert("format", n).unwrap();
+            meta.remove("round").unwrap();
+        }
+        let now = meta.get("format").unwrap().unwrap().value();
+        drop(meta);
+        tx.commit().unwrap();
+        now
+    };
+    format(Some(1));
+    std::fs::remove_file(dir.path().join("store.db.journal")).unwrap();
+    let s = EmbeddedStore::open(&path).unwrap();
+    assert_eq!(s.get("/k").await.unwrap().unwrap().value, value(7));
+    assert_eq!(s.put("/k", value(8), Precondition::None, None).await.unwrap(), 2);
+    s.close();
+    drop(s);
+    assert_eq!(format(None), 2);
+    format(Some(99));
+    let e = EmbeddedStore::open(&path).err().unwrap();
+    assert!(e.to_string().contains("format is 99"), "{e}");
+}
+
+/// Wakes only those whom a write concerns, and those who are not woken do not fall behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_others_wakes_nobody() {
+    use futures_util::task::{ArcWake, waker};
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl ArcWake for Count {
+        fn wake_by_ref(me: &Arc<Self>) {
+            me.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let s = MemoryStore::with_history(10).unwrap();
+    let count = Arc::new(Count::default());
+    let waker = waker(count.clone());
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut mine = s.watch("/mine/", None).await.unwrap();
+    assert!(mine.poll_next_unpin(&mut cx).is_pending());
+    for n in 0..100 {
+        s.put("/others/k", value(n), Precondition::None, None).await.unwrap();
+    }
+    assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    let revision = s.put("/mine/k", value(1), Precondition::None, None).await.unwrap();
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+    let event = mine.next().await.unwrap().unwrap();
+    assert_eq!((event.entry.key.as_str(), event.entry.revision), ("/mine/k", revision));
 }

@@ -8,70 +8,90 @@ use biga_store::{EmbeddedStore, Precondition, Store};
 use bytes::Bytes;
 use redb::StorageBackend;
 
-/// What happened to the disk, in order.
+/// The store's two files: the trees and the journal.
+const FILES: usize = 2;
+
+/// What happened to the disk, in order; and to which file.
 #[derive(Debug, Clone)]
 enum Op {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-    Sync,
+    Write(usize, u64, Vec<u8>),
+    SetLen(usize, u64),
+    Sync(usize),
 }
 
-/// A disk in memory that remembers everything that happened to it.
-#[derive(Debug, Clone, Default)]
-struct Disk {
-    bytes: Arc<Mutex<Vec<u8>>>,
+impl Op {
+    fn file(&self) -> usize {
+        match self {
+            Op::Write(f, ..) | Op::SetLen(f, _) | Op::Sync(f) => *f,
+        }
+    }
+}
+
+type Content = [Vec<u8>; FILES];
+
+/// A file in memory. What happens to it is remembered, together with what happens to the others.
+#[derive(Debug, Clone)]
+struct File {
+    number: usize,
+    disk: Arc<Mutex<Content>>,
     ops: Arc<Mutex<Vec<Op>>>,
 }
 
-impl Disk {
-    fn with(bytes: Vec<u8>) -> Disk {
-        Disk {
-            bytes: Arc::new(Mutex::new(bytes)),
-            ops: Arc::default(),
-        }
+impl File {
+    /// The files of one disk.
+    fn all(content: Content) -> [File; FILES] {
+        let (disk, ops) = (Arc::new(Mutex::new(content)), Arc::default());
+        [0, 1].map(|number| File {
+            number,
+            disk: Arc::clone(&disk),
+            ops: Arc::clone(&ops),
+        })
     }
 
     fn apply(&self, op: Op) {
-        apply(&mut self.bytes.lock().unwrap(), &op);
+        apply(&mut self.disk.lock().unwrap(), &op);
         self.ops.lock().unwrap().push(op);
     }
 }
 
-fn apply(bytes: &mut Vec<u8>, op: &Op) {
+fn apply(disk: &mut Content, op: &Op) {
+    let bytes = &mut disk[op.file()];
     match op {
-        Op::Write(at, data) => {
+        Op::Write(_, at, data) => {
             let end = *at as usize + data.len();
             if bytes.len() < end {
                 bytes.resize(end, 0);
             }
             bytes[*at as usize..end].copy_from_slice(data);
         }
-        Op::SetLen(len) => bytes.resize(*len as usize, 0),
-        Op::Sync => {}
+        Op::SetLen(_, len) => bytes.resize(*len as usize, 0),
+        Op::Sync(_) => {}
     }
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for File {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes.lock().unwrap().len() as u64)
+        Ok(self.disk.lock().unwrap()[self.number].len() as u64)
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = self.bytes.lock().unwrap();
+        let disk = self.disk.lock().unwrap();
         let from = offset as usize;
-        let piece = bytes.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let piece = disk[self.number]
+            .get(from..from + out.len())
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(piece);
         Ok(())
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.apply(Op::SetLen(len));
+        self.apply(Op::SetLen(self.number, len));
         Ok(())
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.apply(Op::Sync);
+        self.apply(Op::Sync(self.number));
         Ok(())
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.apply(Op::Write(offset, data.to_vec()));
+        self.apply(Op::Write(self.number, offset, data.to_vec()));
         Ok(())
     }
 }
@@ -100,56 +120,65 @@ enum Loss {
 }
 
 /// The disk as it is after power was lost when `ops` had happened.
-fn after_loss(ops: &[Op], loss: Loss) -> Vec<u8> {
-    let synced = ops.iter().rposition(|o| matches!(o, Op::Sync)).map_or(0, |i| i + 1);
-    let mut bytes = Vec::new();
-    ops[..synced].iter().for_each(|op| apply(&mut bytes, op));
-    let mut dice = match loss {
-        Loss::All => return bytes,
-        Loss::Nothing => {
-            ops[synced..].iter().for_each(|op| apply(&mut bytes, op));
-            return bytes;
-        }
-        Loss::Some(seed) => Dice(seed),
-    };
-    for op in &ops[synced..] {
-        match op {
+fn after_loss(ops: &[Op], loss: Loss) -> Content {
+    // A sync is of one file: it says nothing of what was written to the other.
+    let synced = [0, 1].map(|f| {
+        let last = ops.iter().rposition(|o| matches!(o, Op::Sync(of) if *of == f));
+        last.map_or(0, |i| i + 1)
+    });
+    let mut disk = Content::default();
+    let mut dice = Dice(match loss {
+        Loss::Some(seed) => seed,
+        Loss::All | Loss::Nothing => 1,
+    });
+    for (i, op) in ops.iter().enumerate() {
+        let safe = i < synced[op.file()];
+        match (op, loss) {
+            (_, Loss::Nothing) => apply(&mut disk, op),
+            _ if safe => apply(&mut disk, op),
+            (_, Loss::All) => {}
             // A file system keeps the order of size changes, and data beyond the end is nowhere.
-            Op::SetLen(_) => apply(&mut bytes, op),
-            Op::Write(at, data) => match dice.roll(3) {
+            (Op::SetLen(..), _) => apply(&mut disk, op),
+            (Op::Write(file, at, data), _) => match dice.roll(3) {
                 0 => {}
-                1 => apply(&mut bytes, op),
+                1 => apply(&mut disk, op),
                 _ => {
                     // Torn between two sectors.
                     let sectors = data.len().div_ceil(512);
                     let kept = (dice.roll(sectors + 1) * 512).min(data.len());
-                    apply(&mut bytes, &Op::Write(*at, data[..kept].to_vec()));
+                    apply(&mut disk, &Op::Write(*file, *at, data[..kept].to_vec()));
                 }
             },
-            Op::Sync => {}
+            (Op::Sync(_), _) => {}
         }
     }
-    bytes
+    disk
 }
 
 fn options() -> Options {
     Options {
         history_events: 8,
+        // Full after a few writes, and too small for some.
+        journal_bytes: 16 << 10,
         ..Options::default()
     }
 }
 
 fn value(n: u64) -> Bytes {
-    Bytes::from(format!("{n}:{}", "v".repeat((n as usize * 997) % 6000)))
+    let len = match n % 11 {
+        7 => 20_000,
+        _ => (n as usize * 997) % 6000,
+    };
+    Bytes::from(format!("{n}:{}", "v".repeat(len)))
 }
 
 /// Acknowledged writes: how many things had happened to the disk by then, and the revision.
 type Acks = Vec<(usize, u64)>;
 
 async fn record() -> (Vec<Op>, Acks) {
-    let disk = Disk::default();
-    let ops = disk.ops.clone();
-    let s = EmbeddedStore::open_backend(disk, &options()).unwrap();
+    let [trees, journal] = File::all(Content::default());
+    let ops = trees.ops.clone();
+    let s = EmbeddedStore::open_backends(trees, journal, &options()).unwrap();
     let mut acks = vec![(ops.lock().unwrap().len(), 0)];
     for n in 1..=24u64 {
         let revision = match n % 6 {
@@ -182,9 +211,10 @@ fn expected(revision: u64) -> std::collections::BTreeMap<String, Bytes> {
     all
 }
 
-async fn check(bytes: Vec<u8>, at: usize, loss: Loss, acks: &Acks) {
+async fn check(disk: Content, at: usize, loss: Loss, acks: &Acks) {
     let acknowledged = acks.iter().rev().find(|(ops, _)| *ops <= at).map(|(_, r)| *r);
-    let s = match EmbeddedStore::open_backend(Disk::with(bytes), &options()) {
+    let [trees, journal] = File::all(disk);
+    let s = match EmbeddedStore::open_backends(trees, journal, &options()) {
         Ok(s) => s,
         // Before the file was made whole for the first time nothing was promised.
         Err(e) => return assert_eq!(acknowledged, None, "power lost at {at} ({loss:?}): {e}"),
@@ -211,8 +241,16 @@ async fn check(bytes: Vec<u8>, at: usize, loss: Loss, acks: &Acks) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_power_loss_at_each_write() {
     let (ops, acks) = record().await;
-    let syncs = ops.iter().filter(|o| matches!(o, Op::Sync)).count();
-    assert!(syncs >= 24, "each acknowledged write was synced: {syncs}");
+    let syncs = |file| ops.iter().filter(|o| matches!(o, Op::Sync(f) if *f == file)).count();
+    let (trees, journal) = (syncs(0), syncs(1));
+    assert!(
+        trees + journal >= 24,
+        "each acknowledged write was synced: {trees}, {journal}"
+    );
+    assert!(
+        journal >= 12 && trees >= 4,
+        "both ways were gone: {trees} to the trees, {journal} to the journal"
+    );
     for at in 0..=ops.len() {
         for loss in [Loss::All, Loss::Nothing, Loss::Some(at as u64 * 2 + 1)] {
             check(after_loss(&ops[..at], loss), at, loss, &acks).await;

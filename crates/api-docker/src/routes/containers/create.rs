@@ -182,7 +182,7 @@ async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> 
         if ask_hostname {
             o.spec.hostname = Some(short(&docker_id(o.uid())));
         }
-        match api.specs::<Instance>().insert(o.clone()).await {
+        match api.inner.new_instances.insert(o.clone()).await {
             Err(StoreError::AlreadyExists { .. }) if name.is_none() => {}
             Err(StoreError::AlreadyExists { name, .. }) => {
                 let by = api
