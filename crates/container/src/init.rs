@@ -6,9 +6,9 @@ use biga_sys::process::{self, Child, Fork, Namespaces, exit_now};
 use biga_sys::signal;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::confine::Confinement;
+use crate::confine::{self, Confinement};
 use crate::control;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::setup::{Program, launch};
 
 /// Exit code when it cannot go on.
@@ -17,10 +17,7 @@ const FAILED: i32 = 125;
 /// Runs the program in a child of this process, which becomes the init.
 pub(crate) fn run(program: &Program, confinement: &Confinement, socket: &OwnedFd) -> ! {
     // Blocked before the fork, so that none is lost between; the child resets them.
-    let signals: Vec<i32> = (1..=signal::MAX)
-        .filter(|s| ![9, 19, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS].contains(s))
-        .collect();
-    let ready = signal::descriptor(&signals).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
+    let ready = signal::descriptor(&passed_on()).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
     let (signals, child) = match ready {
         Ok((fd, Fork::Parent(child))) => (fd, child),
         Ok((_, Fork::Child)) => {
@@ -52,6 +49,33 @@ const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
 const SIGCHLD: i32 = 17;
 const SIGSYS: i32 = 31;
+
+/// The argument by which the shim's program is told to be such an init: where another runtime makes the container, that starts it as
+/// process 1. What follows is the program and its arguments.
+pub const INIT: &str = "--init";
+
+/// Runs a program in a child of this process, which becomes the init. Returns only if that cannot be done.
+pub fn as_program(args: &[String]) -> Error {
+    let env: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value.to_str()?)))
+        .collect();
+    let ready = signal::descriptor(&passed_on()).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
+    match ready.step(|| "run the program under an init".into()) {
+        Ok((signals, Fork::Parent(child))) => watch(&signals, &child),
+        Ok((_, Fork::Child)) => {
+            signal::reset_all();
+            own_group();
+            confine::exec(args, &env)
+        }
+        Err(e) => e,
+    }
+}
+
+/// Signals that are meant for the program.
+fn passed_on() -> Vec<i32> {
+    let own = [9, 19, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS];
+    (1..=signal::MAX).filter(|s| !own.contains(s)).collect()
+}
 
 /// Puts the program into a process group of its own in the foreground, so that a key press does not signal it twice.
 fn own_group() {
