@@ -57,6 +57,15 @@ pub enum Error {
         /// Its file system.
         kind: String,
     },
+    /// It cannot be checkpointed.
+    #[error("a container with {0} cannot be checkpointed")]
+    NoCheckpoint(&'static str),
+    /// A checkpoint does not fit what is to go on from it.
+    #[error("checkpoint {0} cannot be restored: {1}")]
+    Checkpoint(std::path::PathBuf, String),
+    /// CRIU is missing or failed.
+    #[error(transparent)]
+    Criu(#[from] crate::criu::Error),
     /// Reported by the child.
     #[error("{message}")]
     Child {
@@ -84,7 +93,11 @@ impl Error {
             | Error::Rlimit(_)
             | Error::Sysctl(_)
             | Error::Field(..) => ErrorCode::Invalid,
-            Error::NoIdMap { .. } => ErrorCode::Unsupported,
+            Error::NoIdMap { .. } | Error::NoCheckpoint(_) | Error::Criu(crate::criu::Error::Missing) => {
+                ErrorCode::Unsupported
+            }
+            Error::Checkpoint(..) => ErrorCode::Invalid,
+            Error::Criu(_) => ErrorCode::Failed,
             Error::Child { code, .. } => *code,
             Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
         }

@@ -15,6 +15,7 @@
 //! - [`view`]: the same file system where the container does not run, for one thread of the agent
 //! - [`confine`]: user, capabilities, limits, filter, exec
 //! - [`seccomp`], [`caps`], [`user`], [`labels`]: the parts of that
+//! - [`criu`]: saving it and letting it go on, by CRIU
 //! - [`namespaces`], [`userns`]: what it has of its own and what it shares; ids of its own
 //!
 //! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
@@ -25,6 +26,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod confine;
 pub mod copy;
+pub mod criu;
 pub mod devices;
 pub mod labels;
 pub mod mounts;
@@ -41,6 +43,7 @@ pub mod workload;
 mod control;
 mod error;
 mod init;
+mod restored;
 mod stream;
 
 pub use cgroup::sweep;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Restore;
 pub use crate::namespaces::{
     DeviceRule, IdMap, IoLimit, MountHow, Namespace, NamespaceFile, Namespaces, Propagation, TimeOffsets,
 };
@@ -277,6 +278,9 @@ pub struct Container {
     /// It runs an init system (systemd and the like), which gets control groups and a console to manage.
     #[serde(default)]
     pub system: bool,
+    /// A checkpoint of it: its processes go on from there, and the main process is not executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 /// A device node of the host.

@@ -24,6 +24,7 @@ use self::pod::{Containers, Next};
 use super::health::{self, Check, Prober};
 use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
 use super::{Failure, Host, limits};
+use crate::checkpoints;
 
 /// The newest object; `None` once it is gone from the store.
 pub type Newest = watch::Receiver<Option<Arc<Object<Instance>>>>;
@@ -57,6 +58,9 @@ pub struct Task {
 
 /// Why a run ended that its health check ended.
 const UNHEALTHY: &str = "Unhealthy";
+
+/// Why a run ended that was saved and not left running.
+const CHECKPOINTED: &str = "Checkpointed";
 
 /// A run held by a shim.
 struct Held {
@@ -176,6 +180,11 @@ impl Task {
             unhealthy: match self.status.phase {
                 Phase::Exited => self.status.reason == UNHEALTHY,
                 _ => self.unhealthy,
+            },
+            set_aside: match self.status.phase {
+                Phase::Exited => self.status.reason == CHECKPOINTED,
+                Phase::Failed => self.status.reason == checkpoints::RESTORE_FAILED,
+                _ => false,
             },
             held: self.held.is_some(),
             restart_due_ms: due.saturating_sub(waited),
@@ -392,10 +401,19 @@ impl Task {
         s.phase = Phase::Preparing;
         s.health = None;
         self.unhealthy = false;
-        let config = match self.prepare(object).await {
+        let from = object
+            .spec
+            .restore_from
+            .as_deref()
+            .filter(|_| reason != LaunchReason::Policy);
+        let mut config = match self.prepare(object).await {
             Ok(c) => c,
             Err(f) => return self.failed(&f, object).await,
         };
+        if let Some(Err(f)) = from.map(|name| self.host.restore(name, &mut config)) {
+            self.host.after_run(&self.uid).await;
+            return self.failed(&f, object).await;
+        }
         let runtime = self.host.runtime(object.spec.isolation);
         match self.start(&runtime, &config).await {
             Ok((status, events)) => {
@@ -406,12 +424,20 @@ impl Task {
                     .health_check(object, &self.status)
                     .map(|_| HealthStatus::default());
                 self.take_status(&status, object).await;
-                self.host.event(object, false, "Started", "it runs");
+                let (reason, message) = match from {
+                    Some(name) => ("Restored", format!("it goes on from checkpoint {name}")),
+                    None => ("Started", "it runs".to_owned()),
+                };
+                self.host.event(object, false, reason, &message);
             }
             Err(e) => {
                 let _ = runtime.delete(&self.uid).await;
                 self.host.after_run(&self.uid).await;
-                self.failed(&launch_failure(&e), object).await;
+                let mut failure = launch_failure(&e);
+                if from.is_some() {
+                    failure.reason = checkpoints::RESTORE_FAILED;
+                }
+                self.failed(&failure, object).await;
             }
         }
     }
@@ -619,6 +645,7 @@ impl Task {
         s.reason = match stop {
             _ if exit.oom => "OOMKilled".into(),
             Some(StopReason::Unhealthy) => UNHEALTHY.into(),
+            _ if exit.checkpointed => CHECKPOINTED.into(),
             _ if object.spec.is_pod() && exit.error == lost().error => LOST.into(),
             _ => String::new(),
         };

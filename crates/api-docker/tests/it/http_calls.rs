@@ -12,7 +12,7 @@ async fn ping_version_and_info() {
         let header = |k: &str| a.headers.get(k).map(|v| v.to_str().unwrap().to_string());
         assert_eq!(header("api-version").as_deref(), Some("1.51"));
         assert_eq!(header("ostype").as_deref(), Some("linux"));
-        assert_eq!(header("docker-experimental").as_deref(), Some("false"));
+        assert_eq!(header("docker-experimental").as_deref(), Some("true"));
         assert_eq!(header("builder-version").as_deref(), Some("1"));
         assert_eq!(a.text(), if method == "GET" { "OK" } else { "" });
     }
