@@ -15,7 +15,7 @@
 //! - [`view`]: the same file system where the container does not run, for one thread of the agent
 //! - [`confine`]: user, capabilities, limits, filter, exec
 //! - [`seccomp`], [`caps`], [`user`], [`labels`]: the parts of that
-//! - [`criu`]: saving it and letting it go on, by CRIU
+//! - [`criu`], [`restored`]: saving it and letting it go on, by CRIU
 //! - [`namespaces`], [`userns`]: what it has of its own and what it shares; ids of its own
 //!
 //! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
@@ -32,6 +32,7 @@ pub mod labels;
 pub mod mounts;
 pub mod namespaces;
 pub mod pod;
+pub mod restored;
 pub mod rootfs;
 pub mod seccomp;
 pub mod setup;
@@ -43,7 +44,6 @@ pub mod workload;
 mod control;
 mod error;
 mod init;
-mod restored;
 mod stream;
 
 pub use cgroup::sweep;

@@ -398,7 +398,7 @@ impl ContainerWorkload {
 }
 
 /// Whether there is something to receive within this time.
-fn hears(socket: &OwnedFd, within: Duration) -> io::Result<bool> {
+pub(crate) fn hears(socket: &OwnedFd, within: Duration) -> io::Result<bool> {
     let timeout = Timespec {
         tv_sec: within.as_secs() as i64,
         tv_nsec: i64::from(within.subsec_nanos()),

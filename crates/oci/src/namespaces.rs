@@ -77,7 +77,8 @@ impl Kind {
 pub struct Joined {
     /// Which.
     pub kind: Kind,
-    path: PathBuf,
+    /// Where it was found.
+    pub path: PathBuf,
     file: OwnedFd,
 }
 

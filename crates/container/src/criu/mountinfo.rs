@@ -9,6 +9,8 @@ pub struct Mount {
     pub id: u64,
     /// The mount it is mounted on.
     pub parent: u64,
+    /// The file system's device, `MAJOR:MINOR`.
+    pub device: String,
     /// What of the file system is its root.
     pub root: String,
     /// Where it is, as the process sees it.
@@ -31,10 +33,11 @@ fn line(line: &str) -> Option<Mount> {
     let (head, tail) = line.split_once(" - ")?;
     let mut head = head.split(' ');
     let (id, parent) = (head.next()?.parse().ok()?, head.next()?.parse().ok()?);
-    let (_, root, point) = (head.next()?, head.next()?, head.next()?);
+    let (device, root, point) = (head.next()?, head.next()?, head.next()?);
     Some(Mount {
         id,
         parent,
+        device: device.to_owned(),
         root: unescape(root),
         point: unescape(point),
         kind: tail.split(' ').next()?.to_owned(),
@@ -72,6 +75,7 @@ mod tests {
         let all = parse(text);
         assert_eq!(all.len(), 2);
         assert_eq!((all[0].id, all[0].parent, all[0].kind.as_str()), (73, 72, "cgroup"));
+        assert_eq!(all[1].device, "254:0");
         assert_eq!((all[1].root.as_str(), all[1].point.as_str()), ("/a b", "/data\\x"));
         assert!(of(std::process::id()).unwrap().iter().any(|m| m.kind == "proc"));
     }

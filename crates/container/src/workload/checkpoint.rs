@@ -5,19 +5,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use biga_sys::process::{self, Child, Ended, Fork, Namespaces};
+use biga_sys::process::{self, Child, Ended};
 use biga_wire::checkpoint::{CheckpointSpec, IMAGES_DIR, Restore, SAVED_FILE, Saved};
 use biga_wire::shim::Exit;
 use biga_wire::workload::{Host, Interest, MAIN};
-use rustix::fs::{Mode, OFlags};
 
-use super::{ContainerWorkload, SAVING, SIGKILL, hears, set_nonblocking, streams};
-use crate::control::{self, Message};
+use super::{ContainerWorkload, SAVING, SIGKILL, set_nonblocking, streams};
 use crate::criu;
 use crate::error::{Context, Error};
 use crate::mounts;
@@ -28,8 +25,6 @@ use crate::stream::Stream;
 const SAVE_LOG: &str = "checkpoint.log";
 /// CRIU's log of the last restore, in the state directory.
 const RESTORE_LOG: &str = "restore.log";
-/// How long a restore may take: the shim does nothing else meanwhile.
-const RESTORE_TIME: Duration = Duration::from_secs(300);
 
 /// CRIU at work.
 #[derive(Debug)]
@@ -185,57 +180,31 @@ impl ContainerWorkload {
         let log = self.log(RESTORE_LOG)?;
         let again = Again {
             program: &from.program,
-            container: &self.container,
-            run_dir: &self.config.run_dir,
-            state_dir: &self.config.state_dir,
-            entrances: self.group.as_ref().map(|g| g.entrances()).unwrap_or_default(),
-            blocks: mounts::blocks(&self.container)?,
             images: &from.dir.join(IMAGES_DIR),
-            nulls: nulls(&saved)?,
             saved: &saved,
             options: &options(saved.tcp_established),
             pid_file: &pid_file,
+            stage: self.config.run_dir.join("outside"),
+            entrances: self.group.as_ref().map(|g| g.entrances()).unwrap_or_default(),
+            own_group: self.container.namespaces.cgroup.is_own(),
+            network: self.container.netns.clone(),
+            nulls: restored::open_nulls(&saved)?,
         };
-        let criu = self.run_criu(again, theirs, log)?;
+        let blocks = mounts::blocks(&self.container)?;
+        let (state_dir, run_dir) = (&self.config.state_dir, &self.config.run_dir);
+        let ready = || restored::ready(&self.container, blocks, state_dir, run_dir);
+        let criu = restored::run(again, theirs, log, ready)?;
         if criu != Ended::Code(0) {
             self.end_restored();
             return Err(self.criu_failed("restore it", RESTORE_LOG));
         }
-        let found = restored_child(&pid_file);
+        let found = restored::first_process(&pid_file);
         let child = found
             .inspect_err(|_| self.end_restored())
             .step(|| "find the restored process".into())?;
         let what = || "watch the process's streams".into();
         set_nonblocking(&ours).step(what)?;
         Stream::new(MAIN, child, ours, host).step(what)
-    }
-
-    /// Runs CRIU to its end.
-    fn run_criu(&self, again: Again<'_>, streams: Option<[OwnedFd; 3]>, log: File) -> Result<Ended, Error> {
-        let (ours, theirs) = control::pair()?;
-        let what = || "run CRIU".into();
-        let own_network = self.container.netns.is_none() && !self.container.host_network;
-        let flags = match own_network {
-            true => Namespaces::MOUNT.and(Namespaces::NET),
-            false => Namespaces::MOUNT,
-        };
-        let child = match process::fork(flags, None).step(what)? {
-            Fork::Child => restored::run(again, streams, log, &theirs),
-            Fork::Parent(child) => child,
-        };
-        drop((theirs, streams));
-        let mut failed = None;
-        // Silence is its going on as CRIU.
-        while let Some((message, _)) = control::receive(&ours).step(what)? {
-            if let Message::Failed(code, message) = message {
-                failed = Some(Error::Child { code, message });
-            }
-        }
-        if !hears(&child.pidfd, RESTORE_TIME).step(what)? {
-            let _ = child.signal(SIGKILL);
-        }
-        let ended = super::end_of(&child).step(what)?;
-        failed.map_or(Ok(ended), Err)
     }
 
     /// Ends what a failed restore left: its processes are children of this one.
@@ -245,12 +214,6 @@ impl ContainerWorkload {
         }
         while matches!(process::reap_any(), Ok(Some(_))) {}
     }
-}
-
-fn nulls(saved: &Saved) -> Result<Vec<(OwnedFd, String)>, Error> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let open = || rustix::fs::open("/dev/null", flags, Mode::empty()).step(|| "open /dev/null".into());
-    saved.nulls.iter().map(|key| Ok((open()?, key.clone()))).collect()
 }
 
 fn options(tcp_established: bool) -> Vec<std::ffi::OsString> {
@@ -269,21 +232,4 @@ fn new_name(dir: &Path) -> std::ffi::OsString {
     let mut name = std::ffi::OsString::from(".new-");
     name.push(dir.file_name().unwrap_or_default());
     name
-}
-
-/// The process whose id CRIU wrote down: a child of this one.
-fn restored_child(pid_file: &Path) -> io::Result<Child> {
-    let text = fs::read_to_string(pid_file)?;
-    let pid: u32 = text.trim().parse().map_err(io::Error::other)?;
-    let child = Child {
-        pid,
-        pidfd: process::open_pidfd(pid)?,
-    };
-    // An error where it is no child of this process. One that ended at once is left for whoever waits for it.
-    let known = rustix::process::Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
-    let flags = rustix::process::WaitIdOptions::EXITED
-        | rustix::process::WaitIdOptions::NOHANG
-        | rustix::process::WaitIdOptions::NOWAIT;
-    rustix::process::waitid(rustix::process::WaitId::Pid(known), flags)?;
-    Ok(child)
 }

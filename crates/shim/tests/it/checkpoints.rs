@@ -16,7 +16,7 @@ const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/scratch/n; echo $i >
 fn counting() -> Rig {
     let rig = Rig::sh(COUNT);
     let data = rig.dir.join("data");
-    std::fs::create_dir_all(&data).unwrap();
+    std::fs::create_dir_all(data.join("more")).unwrap();
     let mount = |source, target: &str| Mount {
         source,
         target: target.into(),
