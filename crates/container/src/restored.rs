@@ -240,7 +240,7 @@ pub struct Again<'a> {
     /// Whether it sees its control group as the root of all.
     pub own_group: bool,
     /// Its network namespace; the one that the process was born into where there is none.
-    pub network: Option<PathBuf>,
+    pub network: Option<OwnedFd>,
     /// `/dev/null`, opened where its mount stays, and the keys of those that it stands for.
     pub nulls: Vec<(OwnedFd, String)>,
 }
@@ -343,7 +343,7 @@ fn prepare(
     begin_any(&again.entrances)?;
     let mut inherit = Vec::new();
     if again.saved.network {
-        inherit.push((network(again.network.as_deref())?, NETWORK.to_owned()));
+        inherit.push((network(again.network.take())?, NETWORK.to_owned()));
     }
     let ready = ready()?;
     let external = stage(again, &ready)?;
@@ -391,13 +391,13 @@ pub fn private_mounts() -> Result<(), Error> {
 }
 
 /// The network namespace that the container is to be in: the one that was made for it, or the one that this process was born into.
-fn network(path: Option<&Path>) -> Result<OwnedFd, Error> {
-    if path.is_none() {
-        loopback_up().step(|| "bring up the loopback interface".into())?;
+fn network(of_others: Option<OwnedFd>) -> Result<OwnedFd, Error> {
+    if let Some(fd) = of_others {
+        return Ok(fd);
     }
-    let path = path.unwrap_or(Path::new("/proc/self/ns/net"));
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .step(|| format!("open the network namespace {}", path.display()))
+    loopback_up().step(|| "bring up the loopback interface".into())?;
+    rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the own network namespace".into())
 }
 
 /// Mounts what stands outside where CRIU finds it, in this process's mounts only; gives what to tell CRIU.

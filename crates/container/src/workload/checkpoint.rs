@@ -17,9 +17,9 @@ use biga_wire::workload::{Host, Interest, MAIN};
 use super::{ContainerWorkload, SAVING, SIGKILL, set_nonblocking, streams};
 use crate::criu;
 use crate::error::{Context, Error};
-use crate::mounts;
 use crate::restored::{self, Again};
 use crate::stream::Stream;
+use crate::{mounts, namespaces};
 
 /// CRIU's log of the last checkpoint, in the state directory.
 const SAVE_LOG: &str = "checkpoint.log";
@@ -187,7 +187,7 @@ impl ContainerWorkload {
             stage: self.config.run_dir.join("outside"),
             entrances: self.group.as_ref().map(|g| g.entrances()).unwrap_or_default(),
             own_group: self.container.namespaces.cgroup.is_own(),
-            network: self.container.netns.clone(),
+            network: self.container.netns.as_ref().map(namespaces::open).transpose()?,
             nulls: restored::open_nulls(&saved)?,
         };
         let blocks = mounts::blocks(&self.container)?;

@@ -251,7 +251,7 @@ pub(super) fn restore(global: &Global, rest: Vec<String>) -> Result<i32, Error> 
         stage: place.0.join("outside"),
         entrances,
         own_group: wanted.is_new(Kind::Cgroup),
-        network: wanted.joined(Kind::Network).map(|j| j.path.clone()),
+        network: wanted.joined(Kind::Network).map(|j| j.file()).transpose()?,
         nulls: restored::open_nulls(&saved)?,
     };
     let log = work.join("restore.log");
