@@ -57,6 +57,9 @@ pub enum Error {
         /// Its file system.
         kind: String,
     },
+    /// Not in this state.
+    #[error("{0}")]
+    State(&'static str),
     /// It cannot be checkpointed.
     #[error("a container with {0} cannot be checkpointed")]
     NoCheckpoint(&'static str),
@@ -96,6 +99,7 @@ impl Error {
             Error::NoIdMap { .. } | Error::NoCheckpoint(_) | Error::Criu(crate::criu::Error::Missing) => {
                 ErrorCode::Unsupported
             }
+            Error::State(_) => ErrorCode::State,
             Error::Checkpoint(..) => ErrorCode::Invalid,
             Error::Criu(_) => ErrorCode::Failed,
             Error::Child { code, .. } => *code,

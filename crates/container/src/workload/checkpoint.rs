@@ -42,10 +42,10 @@ impl ContainerWorkload {
     /// Begins to save the processes.
     pub(super) fn save(&mut self, spec: &CheckpointSpec, host: &mut dyn Host) -> Result<(), Error> {
         if self.saving.is_some() {
-            return Err(busy("it is being checkpointed already"));
+            return Err(Error::State("it is being checkpointed already"));
         }
         let Some(main) = self.streams.get(&MAIN) else {
-            return Err(busy("the container does not run"));
+            return Err(Error::State("the container does not run"));
         };
         restored::supported(&self.container)?;
         let pids = self.group.as_ref().map_or(Ok(Vec::new()), |g| g.pids());
@@ -221,10 +221,6 @@ fn options(tcp_established: bool) -> Vec<std::ffi::OsString> {
         .then(|| "--tcp-established".into())
         .into_iter()
         .collect()
-}
-
-fn busy(why: &str) -> Error {
-    Error::Field("the state", why.into())
 }
 
 /// A name that no checkpoint can have.

@@ -156,6 +156,44 @@ fn it_goes_on_where_it_was() {
     assert_eq!(mounts_below(&rig.dir), Vec::<String>::new());
 }
 
+/// A file system with little room, until it is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn at(dir: PathBuf) -> Small {
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&dir);
+        assert!(mount.status().unwrap().success());
+        Small(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_it_goes_on() {
+    let Some(criu) = working() else { return };
+    let rig = counting().up();
+    let small = Small::at(rig.dir.join("state/checkpoints"));
+    rig.counts_beyond(3);
+    let reply = rig.save(criu, "one", false);
+    let Reply::Error { message, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    assert!(message.contains("No space left on device"), "{message}");
+    assert_eq!(
+        std::fs::read_dir(&small.0).unwrap().count(),
+        0,
+        "nothing half made is left"
+    );
+    rig.counts_beyond(rig.counted().len());
+}
+
 #[test]
 fn what_fails_leaves_it_as_it_was() {
     let rig = counting().up();

@@ -156,14 +156,12 @@ fn what_cannot_be_checkpointed_says_so() {
     refused(&["checkpoint", "create", "gone", "one"], "removes itself when it ends");
     d.biga(&["run", "-d", "-t", "--name", "tty", "busybox", "sleep", "1000"])
         .ok();
-    refused(
-        &["checkpoint", "create", "tty", "one"],
-        if criu_works() {
-            "a terminal cannot be checkpointed"
-        } else {
-            "C"
-        },
-    );
+    if criu_works() {
+        refused(
+            &["checkpoint", "create", "tty", "one"],
+            "a terminal cannot be checkpointed",
+        );
+    }
     refused(&["checkpoint", "create", "tty", "../one"], "is no name of a checkpoint");
     d.biga(&[
         "create",
