@@ -4,6 +4,7 @@
 //! newest object) and what is seen (its status and the shim's events), asks [`plan`](super::plan::plan) for one step, and
 //! carries it out. Nothing else moves the instance.
 
+mod outcome;
 mod pod;
 
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use biga_runtime::{Error as RuntimeError, Events, Runtime};
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, SpecWriter, StatusWriter};
 use biga_wire::config::Limits;
-use biga_wire::shim::{ErrorCode, Event, Exit, State, Status};
+use biga_wire::shim::{Event, Exit, State, Status};
 use tokio::sync::watch;
 
+use self::outcome::{launch_failure, lost};
 use self::pod::{Containers, Next};
 use super::health::{self, Check, Prober};
 use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
@@ -781,38 +783,6 @@ fn grace(object: &Object<Instance>) -> Duration {
     }
     let usual = if object.spec.isolation == Isolation::Vm { 60 } else { 10 };
     Duration::from_secs(object.spec.stop.grace_period_seconds.map_or(usual, u64::from))
-}
-
-/// The end of a run whose shim was killed and could say nothing.
-fn lost() -> Exit {
-    Exit {
-        code: 137,
-        signal: Some(9),
-        error: Some("the process that held it was killed".into()),
-        ..Exit::default()
-    }
-}
-
-fn launch_failure(e: &RuntimeError) -> Failure {
-    match e {
-        RuntimeError::Refused {
-            code: ErrorCode::NotFound,
-            message,
-        } => Failure {
-            reason: "ProgramNotFound",
-            message: message.clone(),
-            exit_code: 127,
-        },
-        RuntimeError::Refused {
-            code: ErrorCode::NotExecutable,
-            message,
-        } => Failure {
-            reason: "ProgramNotExecutable",
-            message: message.clone(),
-            exit_code: 126,
-        },
-        e => Failure::new("StartFailed", e.to_string()),
-    }
 }
 
 fn now() -> Timestamp {

@@ -128,12 +128,12 @@ fn it_goes_on_where_it_was() {
     let all = rig.counted();
     let wanted: Vec<u64> = (1..=all.len() as u64).collect();
     assert_eq!(all, wanted, "nothing is lost or said twice");
-    let scratch: u64 = rig.exec(&["cat", "/scratch/n"]).1.trim().parse().unwrap();
-    let data: u64 = std::fs::read_to_string(rig.dir.join("data/n"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    // They are empty for a moment, each time they are written.
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let scratch = until("the number in memory", || number(rig.exec(&["cat", "/scratch/n"]).1));
+    let data = until("the number in the volume", || {
+        number(std::fs::read_to_string(rig.dir.join("data/n")).unwrap())
+    });
     assert!(scratch >= now as u64 && data >= now as u64, "{scratch} {data} {now}");
     assert_eq!(rig.exec(&["hostname"]).1, "box\n");
     assert_eq!(rig.exec(&["cat", "/etc/hosts"]).1, "127.0.0.1 localhost\n");

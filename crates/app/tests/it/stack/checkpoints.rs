@@ -114,12 +114,14 @@ fn a_container_goes_on_where_it_was() {
     assert_eq!(d.field("count", &["spec", "restoreFrom"]), "two");
     let runs = failed(d.biga(&["start", "--checkpoint", "two", "count"]), 4);
     assert!(runs.contains("stop it before"), "{runs}");
-    let n: u64 = d
-        .biga(&["exec", "count", "cat", "/data/n"])
-        .ok()
-        .trim()
-        .parse()
-        .unwrap();
+    // It is empty for a moment, each time it is written.
+    let n = biga_testkit::eventually("the number in the volume", || {
+        d.biga(&["exec", "count", "cat", "/data/n"])
+            .ok()
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
     assert!(n > at as u64, "{n} {at}");
 
     // Once more from the same one, and then from none.
