@@ -289,6 +289,10 @@ impl Host for Engine {
         }
     }
 
+    fn restore(&self, name: &str, config: &mut ShimConfig) -> Result<(), Failure> {
+        crate::checkpoints::restore(&self.layout, name, config)
+    }
+
     fn last_exit(&self, uid: &str) -> Option<Exit> {
         shim_client::read_exit(&self.layout.run_dir(uid))
     }

@@ -15,6 +15,7 @@
 //! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
 //! - [`streams`], [`logs`]: the way round the store
 //! - [`files`]: files of instances, in and out, and images made of them
+//! - [`checkpoints`]: running containers saved, and going on from there
 //! - [`node`], [`probe`]: what this host offers
 //! - [`events`]: telling people
 
@@ -30,6 +31,7 @@ use biga_store::Store;
 use biga_store::typed::Objects;
 use tokio::task::JoinSet;
 
+pub mod checkpoints;
 pub mod engine;
 pub mod events;
 pub mod files;

@@ -144,6 +144,21 @@ pub fn no_files(isolation: Isolation) -> Option<&'static str> {
     }
 }
 
+/// Why an instance of this isolation has no checkpoints, and what to do instead; `None` where it has.
+pub fn no_checkpoints(isolation: Isolation) -> Option<&'static str> {
+    match isolation {
+        Isolation::Container => None,
+        Isolation::Microvm => Some(
+            "is a microvm: CRIU saves processes of this host, and its processes are its own kernel's. `biga pause` holds it still; \
+             what it keeps in volumes outlives it",
+        ),
+        Isolation::Vm => Some(
+            "is a machine: CRIU saves processes of this host, and its processes are its own system's. `biga pause` holds it still; \
+             what is on its disks outlives it",
+        ),
+    }
+}
+
 /// The container of an instance that does not run, as far as its files go: without network, and with layers that are
 /// still to be mounted.
 pub(crate) async fn at_rest(

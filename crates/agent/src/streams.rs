@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Layout};
 use crate::instance::Host;
 use crate::logs::{Line, Query, Reader, Watcher};
 
@@ -23,6 +23,9 @@ pub enum Error {
     /// No such instance.
     #[error("no instance named {0:?}: `biga ps -a` lists them")]
     NotFound(String),
+    /// It has no such thing.
+    #[error("{0}")]
+    Missing(String),
     /// It is not in a state for this.
     #[error("{0}")]
     State(String),
@@ -130,7 +133,21 @@ impl Streams {
         Ok(())
     }
 
-    async fn running(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.engine.layout
+    }
+
+    pub(crate) async fn object(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+        Ok(self.objects.get(namespace, name).await?)
+    }
+
+    /// Sends a request to the shim of an instance; its reply was not read.
+    pub(crate) async fn ask(&self, object: &Object<Instance>, request: &Request) -> Result<UnixStream, Error> {
+        let runtime = self.engine.runtime(object.spec.isolation);
+        Ok(runtime.open(object.uid(), request).await?)
+    }
+
+    pub(crate) async fn running(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
         let object = self.objects.get(namespace, name).await?;
         let phase = object.status_or_default().phase;
         if !phase.is_live() {
@@ -145,11 +162,7 @@ impl Streams {
     /// Process ids inside, as the host sees them.
     pub async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Error> {
         let object = self.running(namespace, name).await?;
-        let mut io = self
-            .engine
-            .runtime(object.spec.isolation)
-            .open(object.uid(), &Request::Pids)
-            .await?;
+        let mut io = self.ask(&object, &Request::Pids).await?;
         match read_reply(&mut io).await? {
             Reply::Pids { pids } => Ok(pids),
             Reply::Error { code, message } => Err(Error::Refused { code, message }),

@@ -1,6 +1,7 @@
 //! What the Docker API asks of the node: the streaming path. The program implements it over the agent.
 
 use async_trait::async_trait;
+use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Progress, PruneResult};
 use biga_wire::shim;
@@ -265,10 +266,31 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_files(name))
     }
 
+    /// Saves the processes of an instance under a name.
+    async fn checkpoint(&self, _namespace: &str, name: &str, _wanted: CheckpointWanted) -> Result<(), Fault> {
+        Err(no_checkpoints(name))
+    }
+
+    /// Checkpoints of an instance, oldest first.
+    async fn checkpoints(&self, _namespace: &str, name: &str) -> Result<Vec<Checkpoint>, Fault> {
+        Err(no_checkpoints(name))
+    }
+
+    /// Removes a checkpoint of an instance.
+    async fn checkpoint_remove(&self, _namespace: &str, name: &str, _checkpoint: &str) -> Result<(), Fault> {
+        Err(no_checkpoints(name))
+    }
+
     /// Makes an image of an instance.
     async fn commit(&self, _namespace: &str, name: &str, _commit: Commit) -> Result<ImageResult, Fault> {
         Err(no_files(name))
     }
+}
+
+/// A backend without checkpoints.
+fn no_checkpoints(name: &str) -> Fault {
+    let message = format!("this node cannot make checkpoints of container {name}");
+    Fault::new(FaultKind::Unsupported, message)
 }
 
 /// A backend without files.

@@ -6,8 +6,9 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect, kill,
-    kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    apply, attach, checkpoint, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image,
+    inspect, kill, kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update,
+    version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;
@@ -88,6 +89,9 @@ enum Command {
     Commit(files::CommitArgs),
     /// Write the file system of an instance as a tar
     Export(files::ExportArgs),
+    /// Save running containers, to go on from there later
+    #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
     /// Connect to the main process of an instance
     Attach(attach::AttachArgs),
     /// Connect to the console of a machine or a microvm
@@ -219,6 +223,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Diff(a) => files::diff(cx, a).await,
         Command::Commit(a) => files::commit(cx, a).await,
         Command::Export(a) => files::export(cx, a).await,
+        Command::Checkpoint(c) => checkpoint::run(cx, c).await,
         Command::Attach(a) => attach::attach(cx, a).await,
         Command::Console(a) => attach::console(cx, a).await,
         Command::Stats(a) => stats::stats(cx, a).await,

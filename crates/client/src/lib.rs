@@ -21,6 +21,7 @@
 //! ```
 
 pub mod api;
+mod checkpoints;
 pub mod discovery;
 mod endpoint;
 mod error;

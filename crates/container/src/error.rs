@@ -77,6 +77,18 @@ pub enum Error {
         /// The runtime's name.
         runtime: String,
     },
+    /// Not in this state.
+    #[error("{0}")]
+    State(&'static str),
+    /// It cannot be checkpointed.
+    #[error("a container with {0} cannot be checkpointed")]
+    NoCheckpoint(&'static str),
+    /// A checkpoint does not fit what is to go on from it.
+    #[error("checkpoint {0} cannot be restored: {1}")]
+    Checkpoint(std::path::PathBuf, String),
+    /// CRIU is missing or failed.
+    #[error(transparent)]
+    Criu(#[from] crate::criu::Error),
     /// Reported by the child.
     #[error("{message}")]
     Child {
@@ -104,7 +116,13 @@ impl Error {
             | Error::Rlimit(_)
             | Error::Sysctl(_)
             | Error::Field(..) => ErrorCode::Invalid,
-            Error::NoIdMap { .. } | Error::OnlyOwn { .. } => ErrorCode::Unsupported,
+            Error::NoIdMap { .. }
+            | Error::OnlyOwn { .. }
+            | Error::NoCheckpoint(_)
+            | Error::Criu(crate::criu::Error::Missing) => ErrorCode::Unsupported,
+            Error::State(_) => ErrorCode::State,
+            Error::Checkpoint(..) => ErrorCode::Invalid,
+            Error::Criu(_) => ErrorCode::Failed,
             Error::Child { code, .. } | Error::Runtime { code, .. } => *code,
             Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
         }

@@ -16,6 +16,7 @@
 //! - [`view`]: the same file system where the container does not run, for one thread of the agent
 //! - [`confine`]: user, capabilities, limits, filter, exec
 //! - [`seccomp`], [`caps`], [`user`], [`labels`]: the parts of that
+//! - [`criu`], [`restored`]: saving it and letting it go on, by CRIU
 //! - [`namespaces`], [`userns`]: what it has of its own and what it shares; ids of its own
 //!
 //! Everything that was mounted lives in the container's own mount namespace, so that a crash at any point leaves no mount
@@ -26,6 +27,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod confine;
 pub mod copy;
+pub mod criu;
 pub mod devices;
 pub mod external;
 pub mod init;
@@ -34,6 +36,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod oci_spec;
 pub mod pod;
+pub mod restored;
 pub mod rootfs;
 pub mod seccomp;
 pub mod setup;

@@ -240,6 +240,17 @@ impl Stream {
         host.input_room(self.id);
     }
 
+    /// The pipes of standard input, output and error, as links in `/proc/PID/fd` name them; those that are still open.
+    pub(crate) fn pipes(&self) -> [Option<String>; 3] {
+        let name = |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|s| format!("pipe:[{}]", s.st_ino));
+        let output = |s: &Option<Source>| s.as_ref().and_then(|s| name(&s.fd));
+        [
+            self.input.as_ref().and_then(name),
+            output(&self.stdout),
+            output(&self.stderr),
+        ]
+    }
+
     /// Closes the input pipe.
     pub(crate) fn close_input(&mut self, host: &mut dyn Host) {
         if let Some(pipe) = self.input.take() {

@@ -1,5 +1,7 @@
 //! A container as its shim holds it.
 
+mod checkpoint;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use biga_sys::process::{self, Child, Ended, Fork, Namespaces};
+use biga_wire::checkpoint::CheckpointSpec;
 use biga_wire::config::{Container, Limits, ShimConfig};
 use biga_wire::shim::{ErrorCode, ExecSpec, Exit, Stats};
 use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
@@ -14,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
+use self::checkpoint::Saving;
 use crate::caps::{self, Caps};
 use crate::cgroup::Group;
 use crate::control::{self, Message};
@@ -27,6 +31,8 @@ use crate::stream::{self, Ends, Stream};
 use crate::userns::{self, Owner};
 use crate::{confine, devices, mounts, namespaces};
 
+/// Token of CRIU's end, while it saves; the one above is the out-of-memory notice's.
+const SAVING: u32 = u32::MAX - 1;
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
@@ -46,6 +52,10 @@ pub struct ContainerWorkload {
     oom: Notice,
     /// Its part in what its pod shares.
     pod: Option<Joined>,
+    /// CRIU, while it saves the processes.
+    saving: Option<Saving>,
+    /// It was saved, and CRIU ends it.
+    checkpointed: bool,
 }
 
 /// A child that did not execute its program yet.
@@ -87,6 +97,8 @@ impl ContainerWorkload {
             streams: BTreeMap::new(),
             oom: Notice::default(),
             pod: None,
+            saving: None,
+            checkpointed: false,
         })
     }
 
@@ -152,6 +164,11 @@ impl ContainerWorkload {
         let ids = self.container.namespaces.user;
         let manager = self.container.system.then(|| ids.map_or(0, |ids| ids.base));
         let group = Group::create_for(&self.config.cgroup, &self.config.limits, rules.as_deref(), manager)?;
+        if self.container.restore.is_some() {
+            // What is made besides is the start's matter.
+            self.group = Some(group);
+            return Ok(());
+        }
         let pending = self.fork_first(&group, program, owner);
         self.group = Some(group);
         let mut pending = pending?;
@@ -204,11 +221,11 @@ impl ContainerWorkload {
     }
 
     fn launch(&mut self, host: &mut dyn Host) -> Result<u32, Error> {
-        let pending = self
-            .pending
-            .take()
-            .ok_or_else(|| Error::Field("the state", "the container was started before".into()))?;
-        let mut stream = pending.finish(MAIN, !self.config.start, host)?;
+        let mut stream = match (self.pending.take(), self.container.restore.take()) {
+            (Some(pending), _) => pending.finish(MAIN, !self.config.start, host)?,
+            (None, Some(from)) => self.go_on(&from, host)?,
+            (None, None) => return Err(Error::Field("the state", "the container was started before".into())),
+        };
         if self.container.system {
             stream.keep_terminal().step(|| "keep the container's console".into())?;
         }
@@ -307,6 +324,9 @@ impl ContainerWorkload {
             }
             exit.oom = self.group.as_ref().is_some_and(|g| g.oom_kills() > 0);
             self.oom.end(host);
+            exit.checkpointed = self.checkpointed;
+            let Some(rest) = self.keep_end(exit) else { return };
+            exit = rest;
         }
         host.exited(id, exit);
     }
@@ -314,6 +334,7 @@ impl ContainerWorkload {
     /// Kills every process and waits for the end of each.
     fn kill_all(&mut self, host: &mut dyn Host) -> Result<(), Error> {
         self.oom.end(host);
+        self.abandon_saving(host);
         let what = || "kill the container's processes".into();
         let pending: Vec<Child> = self.pending.take().map(|p| p.child).into_iter().collect();
         // Execs come before the first process: that one ends only after all others were reaped.
@@ -347,7 +368,7 @@ impl ContainerWorkload {
 }
 
 /// Whether there is something to receive within this time.
-fn hears(socket: &OwnedFd, within: Duration) -> io::Result<bool> {
+pub(crate) fn hears(socket: &OwnedFd, within: Duration) -> io::Result<bool> {
     let timeout = Timespec {
         tv_sec: within.as_secs() as i64,
         tv_nsec: i64::from(within.subsec_nanos()),
@@ -600,6 +621,10 @@ impl Workload for ContainerWorkload {
         Ok(self.group()?.update(limits)?)
     }
 
+    fn checkpoint(&mut self, spec: &CheckpointSpec, host: &mut dyn Host) -> Result<(), Fault> {
+        Ok(self.save(spec, host)?)
+    }
+
     fn stats(&mut self, _host: &mut dyn Host) -> Result<Stats, Fault> {
         let host_network = self.container.host_network;
         let pid = self.streams.get(&MAIN).map(|s| s.child.pid);
@@ -620,6 +645,9 @@ impl Workload for ContainerWorkload {
     fn ready(&mut self, token: u32, ready: Interest, host: &mut dyn Host) {
         if token == OOM {
             return self.oom.ready(self.group.as_ref(), host);
+        }
+        if token == SAVING {
+            return self.saving_ended(host);
         }
         let (id, part) = stream::split(token);
         let ended = self.streams.get_mut(&id).is_some_and(|s| s.ready(part, ready, host));

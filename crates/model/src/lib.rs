@@ -21,6 +21,7 @@ pub mod reference;
 pub mod signal;
 
 pub use kind::{Column, ColumnType, FieldError, Kind};
+pub use kinds::checkpoint::checkpoint_name_fault;
 pub use kinds::container_status::{ContainerRestart, ContainerState, ContainerStatus, Running, Terminated, Waiting};
 pub use kinds::event::{Event, EventSpec, EventStatus, EventType, ObjectRef};
 pub use kinds::health::{Health, HealthCheck, HealthResult, HealthStatus};

@@ -16,6 +16,8 @@ pub struct Global {
     pub log_json: bool,
     /// Control groups by systemd.
     pub systemd: bool,
+    /// CRIU's program.
+    pub criu: String,
 }
 
 /// A command line.
@@ -39,6 +41,7 @@ pub fn parse(args: Vec<String>) -> Result<Invocation, Error> {
         log: None,
         log_json: false,
         systemd: false,
+        criu: "criu".into(),
     };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -68,8 +71,9 @@ pub fn parse(args: Vec<String>) -> Result<Invocation, Error> {
                     }
                 }
             }
-            // Nothing of theirs differs here: told apart is only root or not, and checkpoints are refused.
-            "rootless" | "criu" => drop(value(name)?),
+            // Nothing differs here: told apart is only root or not.
+            "rootless" => drop(value(name)?),
+            "criu" => global.criu = value(name)?,
             "debug" => {}
             "systemd-cgroup" => global.systemd = on,
             "v" | "version" => return Ok(only(global, "--version")),

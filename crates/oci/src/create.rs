@@ -62,11 +62,29 @@ pub struct Made {
 }
 
 /// Undoes what was made so far.
-struct Undo<'a> {
+pub(crate) struct Undo<'a> {
     place: &'a Place,
-    group: Option<Group>,
-    child: Option<Child>,
+    pub(crate) group: Option<Group>,
+    pub(crate) child: Option<Child>,
     armed: bool,
+}
+
+impl<'a> Undo<'a> {
+    /// Nothing but the name was taken.
+    pub(crate) fn new(place: &'a Place) -> Undo<'a> {
+        Undo {
+            place,
+            group: None,
+            child: None,
+            armed: true,
+        }
+    }
+
+    /// All went well; gives the child.
+    pub(crate) fn disarm(mut self) -> Option<Child> {
+        self.armed = false;
+        self.child.take()
+    }
 }
 
 impl Drop for Undo<'_> {
@@ -120,14 +138,9 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     let console = request.console_socket.as_deref().map(console::connect).transpose()?;
 
     place.make(request.id)?;
-    let mut undo = Undo {
-        place: &place,
-        group: None,
-        child: None,
-        armed: true,
-    };
+    let mut undo = Undo::new(&place);
     let cgroup = limits::path(request.id, &spec.linux.cgroups_path)?;
-    let state = state(request, &spec, &wanted, cgroup)?;
+    let state = state(request.id, &request.bundle, &spec, &wanted, cgroup)?;
     undo.group = Some(limits::create(&state.cgroup, spec.linux.resources.as_ref())?);
     let group = undo.group.as_ref().ok_or_else(|| Error::NotFound(request.id.into()))?;
     let gate = request.gate.then(|| gate(&place)).transpose()?;
@@ -157,9 +170,7 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     if let Some(path) = &request.pid_file {
         write_pid(path, child.pid)?;
     }
-    undo.armed = false;
-    let child = undo.child.take().ok_or_else(|| Error::NotFound(request.id.into()))?;
-    drop(undo);
+    let child = undo.disarm().ok_or_else(|| Error::NotFound(request.id.into()))?;
     Ok(Made {
         place,
         state,
@@ -198,9 +209,9 @@ fn preserve(request: &Request<'_>) -> Result<RawFd, Error> {
     }
 }
 
-fn state(request: &Request<'_>, spec: &Spec, wanted: &Wanted, cgroup: String) -> Result<State, Error> {
+pub(crate) fn state(id: &str, bundle: &Path, spec: &Spec, wanted: &Wanted, cgroup: String) -> Result<State, Error> {
     let path = spec.root.as_ref().map(|r| r.path.as_str()).unwrap_or_default();
-    let rootfs = request.bundle.join(path);
+    let rootfs = bundle.join(path);
     let what = || format!("find the root file system {}", rootfs.display());
     let stat = rustix::fs::statat(CWD, &rootfs, rustix::fs::AtFlags::empty()).step(what)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -211,10 +222,10 @@ fn state(request: &Request<'_>, spec: &Spec, wanted: &Wanted, cgroup: String) ->
     }
     Ok(State {
         oci_version: spec.oci_version.clone(),
-        id: request.id.to_owned(),
+        id: id.to_owned(),
         pid: 0,
         start_time: 0,
-        bundle: request.bundle.clone(),
+        bundle: bundle.to_owned(),
         rootfs,
         created: log::rfc3339(SystemTime::now()),
         annotations: spec.annotations.clone(),

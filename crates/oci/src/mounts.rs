@@ -41,6 +41,13 @@ pub struct Prepared<'a> {
     source: Option<OwnedFd>,
 }
 
+impl Prepared<'_> {
+    /// Of a bind: where it goes, and what is bound.
+    pub fn into_source(self) -> Option<(String, OwnedFd)> {
+        Some((self.mount.destination.clone(), self.source?))
+    }
+}
+
 /// What was mounted that later steps hold on to: a path could be made to lead elsewhere meanwhile, these cannot.
 #[derive(Debug, Default)]
 pub struct Kernel {

@@ -82,6 +82,12 @@ pub struct Joined {
 }
 
 impl Joined {
+    /// Its file once more.
+    pub fn file(&self) -> Result<OwnedFd, Error> {
+        let what = || format!("open namespace {}", self.path.display());
+        self.file.try_clone().step(what)
+    }
+
     /// Moves this process into it; of process ids and clocks, its children.
     pub fn enter(&self) -> Result<(), Error> {
         rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&self.file), Some(self.kind.link()))

@@ -109,7 +109,7 @@ impl Place {
 
     /// Gives the name back.
     pub fn remove(&self) -> Result<(), Error> {
-        for name in ["state.json", "config.json", "start", "result"] {
+        for name in ["state.json", "config.json", "start", "result", "pid"] {
             match fs::remove_file(self.0.join(name)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(e).step(|| format!("remove {}", self.0.join(name).display()));

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use biga_api_kube::{ApiError, ErrorKind};
+use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim;
@@ -248,6 +249,21 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_files(name))
     }
 
+    /// Saves the processes of an instance under a name.
+    async fn checkpoint(&self, _namespace: &str, name: &str, _wanted: CheckpointWanted) -> Result<(), ApiError> {
+        Err(no_checkpoints(name))
+    }
+
+    /// Checkpoints of an instance, oldest first.
+    async fn checkpoints(&self, _namespace: &str, name: &str) -> Result<Vec<Checkpoint>, ApiError> {
+        Err(no_checkpoints(name))
+    }
+
+    /// Removes a checkpoint of an instance.
+    async fn checkpoint_remove(&self, _namespace: &str, name: &str, _checkpoint: &str) -> Result<(), ApiError> {
+        Err(no_checkpoints(name))
+    }
+
     /// Makes an image of an instance.
     async fn commit(&self, _namespace: &str, name: &str, _commit: Commit) -> Result<ImageResult, ApiError> {
         Err(no_files(name))
@@ -258,6 +274,10 @@ pub trait Backend: Send + Sync + 'static {
 fn no_files(name: &str) -> ApiError {
     let message = format!("this node cannot reach the files of instance {name}");
     ApiError::new(biga_api_kube::ErrorKind::Unsupported, message)
+}
+
+fn no_checkpoints(name: &str) -> ApiError {
+    unsupported(&format!("make checkpoints of instance {name}"))
 }
 
 fn unsupported(what: &str) -> ApiError {

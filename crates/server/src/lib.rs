@@ -6,6 +6,7 @@
 //! - [`routes`]: the resource machinery with the streaming routes beside it
 
 pub mod backend;
+mod checkpoints;
 mod files;
 mod listen;
 mod long;
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use biga_api_kube::ApiError;
 use biga_store::{Objects, Store};
 
@@ -96,6 +97,14 @@ pub fn routes(kube: Router, store: Arc<dyn Store>, backend: Arc<dyn Backend>, no
         .route(&format!("{INSTANCE}/changes"), get(files::changes))
         .route(&format!("{INSTANCE}/export"), get(files::export))
         .route(&format!("{INSTANCE}/commit"), post(files::commit))
+        .route(
+            &format!("{INSTANCE}/checkpoints"),
+            get(checkpoints::list).post(checkpoints::make),
+        )
+        .route(
+            &format!("{INSTANCE}/checkpoints/{{checkpoint}}"),
+            delete(checkpoints::remove),
+        )
         .route(&format!("{NODE}/image-load"), post(node::load))
         .route(&format!("{NODE}/image-save"), get(node::save))
         .route(&format!("{NODE}/image-import"), post(node::import))

@@ -28,6 +28,8 @@ pub enum Role {
         /// Made the process, and waits for news of it.
         exec: bool,
     },
+    /// Waits for a checkpoint to be whole.
+    Saving,
     /// Gets events.
     Watching,
 }

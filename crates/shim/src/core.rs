@@ -394,6 +394,22 @@ impl Host for Core {
         }
     }
 
+    fn checkpointed(&mut self, result: Result<(), Fault>) {
+        let reply = match result {
+            Ok(()) => Reply::Ok,
+            Err(f) => Reply::Error {
+                code: f.code,
+                message: f.message,
+            },
+        };
+        for number in self.with_role(|r| r == Role::Saving) {
+            if let Some(c) = self.clients.get_mut(&number) {
+                c.role = Role::Asking;
+            }
+            self.reply(number, &reply);
+        }
+    }
+
     fn event(&mut self, event: Event) {
         self.broadcast(&event);
     }

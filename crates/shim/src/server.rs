@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use biga_wire::checkpoint::CheckpointSpec;
 use biga_wire::config::{self, ShimConfig};
 use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request, State};
 use biga_wire::workload::{Fault, MAIN, StreamId, Workload, container_index};
@@ -300,7 +301,7 @@ impl Server {
                 // Input that does not count, and frames that only shims send.
                 _ => {}
             },
-            (Role::Watching | Role::Starting, _) => {}
+            (Role::Watching | Role::Starting | Role::Saving, _) => {}
             (Role::Asking, kind) => {
                 self.refuse(number, ErrorCode::Invalid, format!("expected a request, not {kind:?}"));
             }
@@ -394,6 +395,7 @@ impl Server {
             Request::Update { limits } => self.workload.update(&limits, &mut self.core).map(|()| Some(Reply::Ok)),
             Request::Stats => self.stats(),
             Request::Exec { exec } => self.exec(number, &exec),
+            Request::Checkpoint { checkpoint } => self.checkpoint(number, &checkpoint),
             Request::Of { container, request } => self.request_of(number, &container, *request),
             Request::Finish { exit } => self.finish(exit),
             Request::Attach { stdin } => self.attach(number, self.main_stream(), stdin),
@@ -518,6 +520,20 @@ impl Server {
         }
         self.thaw()?;
         Ok(Some(Reply::Ok))
+    }
+
+    /// Answered when the checkpoint is whole, or cannot be had.
+    fn checkpoint(&mut self, number: u32, spec: &CheckpointSpec) -> Result<Option<Reply>, Fault> {
+        match self.core.status.state {
+            State::Running => {}
+            State::Paused => return Err(Fault::state(format!("{} is paused: resume it first", self.config.name))),
+            _ => self.running()?,
+        }
+        self.workload.checkpoint(spec, &mut self.core)?;
+        if let Some(c) = self.core.clients.get_mut(&number) {
+            c.role = Role::Saving;
+        }
+        Ok(None)
     }
 
     fn stats(&mut self) -> Result<Option<Reply>, Fault> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Restore;
 pub use crate::namespaces::{
     DeviceRule, IdMap, IoLimit, MountHow, Namespace, NamespaceFile, Namespaces, Propagation, TimeOffsets,
 };
@@ -280,6 +281,9 @@ pub struct Container {
     /// Another OCI runtime that makes the container; ours where unset.
     #[serde(default)]
     pub runtime: Option<OciRuntime>,
+    /// A checkpoint of it: its processes go on from there, and the main process is not executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 /// A program with the command line of an OCI runtime, as `runc`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::CheckpointSpec;
 use crate::config::Limits;
 
 /// First frame of a connection to the shim.
@@ -64,6 +65,12 @@ pub enum Request {
         container: String,
         /// What about it.
         request: Box<Request>,
+    },
+    /// Save the processes of a container. Answered by [`Reply::Ok`] when the checkpoint is whole; unless they are left running, the
+    /// instance then ends, with [`Exit::checkpointed`].
+    Checkpoint {
+        /// Where and how.
+        checkpoint: CheckpointSpec,
     },
     /// A pod is over: what still runs in it is killed, and this is how the instance ended. Answered by [`Reply::Ok`].
     Finish {
@@ -224,6 +231,9 @@ pub struct Exit {
     /// When; nanoseconds since 1970.
     #[serde(default)]
     pub at_ns: u64,
+    /// It was ended because it was saved: see [`Request::Checkpoint`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointed: bool,
     /// Why it never ran, where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

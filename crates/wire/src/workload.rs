@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use crate::checkpoint::CheckpointSpec;
 use crate::config::Limits;
 use crate::shim::{ErrorCode, Event, ExecSpec, Exit, Stats};
 
@@ -151,6 +152,10 @@ pub trait Host {
     /// Of [`MAIN`]: the instance ended.
     fn exited(&mut self, stream: StreamId, exit: Exit);
 
+    /// What [`Workload::checkpoint`] began is done, or failed and the processes go on.
+    /// Called by workloads that can do it only.
+    fn checkpointed(&mut self, _result: Result<(), Fault>) {}
+
     /// Something the watchers should know. State changes are announced by the shim itself.
     fn event(&mut self, event: Event);
 
@@ -224,6 +229,14 @@ pub trait Workload {
     /// Kills what runs and undoes what was made; may wait a few seconds for the kernel. Also called after [`MAIN`]
     /// exited, to give everything back; calling it twice is harmless.
     fn delete(&mut self, host: &mut dyn Host) -> Result<(), Fault>;
+
+    /// Begins to save the processes; the result comes by [`Host::checkpointed`] later. An `Err` here means the same as one given
+    /// there.
+    fn checkpoint(&mut self, _spec: &CheckpointSpec, _host: &mut dyn Host) -> Result<(), Fault> {
+        Err(Fault::unsupported(
+            "only a container of one program can be checkpointed, not what has a kernel of its own or several containers",
+        ))
+    }
 
     /// What a workload of several containers can do beyond this; `None` where there is one program.
     fn containers(&mut self) -> Option<&mut dyn Containers> {

@@ -30,6 +30,12 @@ pub trait Host: Send + Sync + 'static {
     /// Makes all ready for a run and fills addresses, ports and accelerator of `status`.
     async fn prepare(&self, object: &Object<Instance>, status: &mut InstanceStatus) -> Result<ShimConfig, Failure>;
 
+    /// Makes a prepared run one that goes on from a checkpoint.
+    fn restore(&self, name: &str, _config: &mut ShimConfig) -> Result<(), Failure> {
+        let why = format!("there is no checkpoint {name} here");
+        Err(Failure::new(crate::checkpoints::RESTORE_FAILED, why))
+    }
+
     /// Undoes what a run needed; what the next run keeps (addresses, writable layer) stays.
     async fn after_run(&self, uid: &str);
 

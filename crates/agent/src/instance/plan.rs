@@ -39,6 +39,8 @@ pub struct Seen {
     pub stopped_by_user: bool,
     /// Whether it has to be restarted because its health check failed.
     pub unhealthy: bool,
+    /// Whether it is to rest whatever its policy: it was ended by a checkpoint, or could not go on from one.
+    pub set_aside: bool,
     /// Whether a shim holds it.
     pub held: bool,
     /// Milliseconds until the next restart is due; 0 when it is.
@@ -162,6 +164,9 @@ fn plan_ended(wanted: &Wanted, seen: &Seen, restart: bool) -> Step {
     if seen.stopped_by_user || (seen.phase == Phase::Failed && seen.observed_generation < wanted.generation) {
         return Step::Launch(LaunchReason::Wanted);
     }
+    if seen.set_aside {
+        return Step::Rest;
+    }
     if !seen.unhealthy && !policy_restarts(&wanted.restart_policy, seen) {
         return if wanted.auto_remove { Step::Remove } else { Step::Rest };
     }
@@ -210,6 +215,7 @@ mod tests {
             restart_count: 0,
             stopped_by_user: false,
             unhealthy: false,
+            set_aside: false,
             held: phase.is_live(),
             restart_due_ms: 0,
         }
@@ -296,6 +302,22 @@ mod tests {
         w.power = Power::Stopped;
         assert_eq!(plan(&w, &sick(Phase::Running)), Step::Stop(StopReason::Wanted));
         assert_eq!(plan(&w, &ended), Step::Remove);
+    }
+
+    #[test]
+    fn what_was_set_aside_waits_for_the_user() {
+        for phase in [Phase::Exited, Phase::Failed] {
+            let mut s = seen(phase);
+            (s.set_aside, s.exit_code) = (true, Some(137));
+            let mut w = wanted(Power::Running);
+            w.restart_policy.policy = RestartWhen::Always;
+            assert_eq!(plan(&w, &s), Step::Rest, "no policy starts it anew");
+            w.restart_request = 1;
+            assert_eq!(plan(&w, &s), Step::Launch(LaunchReason::Requested));
+            w.restart_request = 0;
+            s.stopped_by_user = true;
+            assert_eq!(plan(&w, &s), Step::Launch(LaunchReason::Wanted));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! newest object) and what is seen (its status and the shim's events), asks [`plan`](super::plan::plan) for one step, and
 //! carries it out. Nothing else moves the instance.
 
+mod outcome;
 mod pod;
 
 use std::sync::Arc;
@@ -17,13 +18,15 @@ use biga_runtime::{Error as RuntimeError, Events, Runtime};
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, SpecWriter, StatusWriter};
 use biga_wire::config::Limits;
-use biga_wire::shim::{ErrorCode, Event, Exit, State, Status};
+use biga_wire::shim::{Event, Exit, State, Status};
 use tokio::sync::watch;
 
+use self::outcome::{launch_failure, lost};
 use self::pod::{Containers, Next};
 use super::health::{self, Check, Prober};
 use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
 use super::{Failure, Host, limits};
+use crate::checkpoints;
 
 /// The newest object; `None` once it is gone from the store.
 pub type Newest = watch::Receiver<Option<Arc<Object<Instance>>>>;
@@ -57,6 +60,9 @@ pub struct Task {
 
 /// Why a run ended that its health check ended.
 const UNHEALTHY: &str = "Unhealthy";
+
+/// Why a run ended that was saved and not left running.
+const CHECKPOINTED: &str = "Checkpointed";
 
 /// A run held by a shim.
 struct Held {
@@ -176,6 +182,11 @@ impl Task {
             unhealthy: match self.status.phase {
                 Phase::Exited => self.status.reason == UNHEALTHY,
                 _ => self.unhealthy,
+            },
+            set_aside: match self.status.phase {
+                Phase::Exited => self.status.reason == CHECKPOINTED,
+                Phase::Failed => self.status.reason == checkpoints::RESTORE_FAILED,
+                _ => false,
             },
             held: self.held.is_some(),
             restart_due_ms: due.saturating_sub(waited),
@@ -392,10 +403,19 @@ impl Task {
         s.phase = Phase::Preparing;
         s.health = None;
         self.unhealthy = false;
-        let config = match self.prepare(object).await {
+        let from = object
+            .spec
+            .restore_from
+            .as_deref()
+            .filter(|_| reason != LaunchReason::Policy);
+        let mut config = match self.prepare(object).await {
             Ok(c) => c,
             Err(f) => return self.failed(&f, object).await,
         };
+        if let Some(Err(f)) = from.map(|name| self.host.restore(name, &mut config)) {
+            self.host.after_run(&self.uid).await;
+            return self.failed(&f, object).await;
+        }
         let runtime = self.host.runtime(object.spec.isolation);
         match self.start(&runtime, &config).await {
             Ok((status, events)) => {
@@ -406,12 +426,20 @@ impl Task {
                     .health_check(object, &self.status)
                     .map(|_| HealthStatus::default());
                 self.take_status(&status, object).await;
-                self.host.event(object, false, "Started", "it runs");
+                let (reason, message) = match from {
+                    Some(name) => ("Restored", format!("it goes on from checkpoint {name}")),
+                    None => ("Started", "it runs".to_owned()),
+                };
+                self.host.event(object, false, reason, &message);
             }
             Err(e) => {
                 let _ = runtime.delete(&self.uid).await;
                 self.host.after_run(&self.uid).await;
-                self.failed(&launch_failure(&e), object).await;
+                let mut failure = launch_failure(&e);
+                if from.is_some() {
+                    failure.reason = checkpoints::RESTORE_FAILED;
+                }
+                self.failed(&failure, object).await;
             }
         }
     }
@@ -619,6 +647,7 @@ impl Task {
         s.reason = match stop {
             _ if exit.oom => "OOMKilled".into(),
             Some(StopReason::Unhealthy) => UNHEALTHY.into(),
+            _ if exit.checkpointed => CHECKPOINTED.into(),
             _ if object.spec.is_pod() && exit.error == lost().error => LOST.into(),
             _ => String::new(),
         };
@@ -754,38 +783,6 @@ fn grace(object: &Object<Instance>) -> Duration {
     }
     let usual = if object.spec.isolation == Isolation::Vm { 60 } else { 10 };
     Duration::from_secs(object.spec.stop.grace_period_seconds.map_or(usual, u64::from))
-}
-
-/// The end of a run whose shim was killed and could say nothing.
-fn lost() -> Exit {
-    Exit {
-        code: 137,
-        signal: Some(9),
-        error: Some("the process that held it was killed".into()),
-        ..Exit::default()
-    }
-}
-
-fn launch_failure(e: &RuntimeError) -> Failure {
-    match e {
-        RuntimeError::Refused {
-            code: ErrorCode::NotFound,
-            message,
-        } => Failure {
-            reason: "ProgramNotFound",
-            message: message.clone(),
-            exit_code: 127,
-        },
-        RuntimeError::Refused {
-            code: ErrorCode::NotExecutable,
-            message,
-        } => Failure {
-            reason: "ProgramNotExecutable",
-            message: message.clone(),
-            exit_code: 126,
-        },
-        e => Failure::new("StartFailed", e.to_string()),
-    }
 }
 
 fn now() -> Timestamp {

@@ -218,6 +218,21 @@ fn a_program_with_much_to_say_does_not_block_the_probe() {
 }
 
 #[test]
+fn criu_is_asked_whether_it_works_here() {
+    let check = |answer: &str| format!("case $1 in check) {answer};; *) echo Version: 3.17.1;; esac");
+    let fails = check("echo 'Error (criu/vdso.c:381): vdso: Unexpected rt vDSO area bounds' >&2; exit 1");
+    let broken = tools::criu(&Fake::new().script("criu", &fails).host());
+    assert_eq!(broken.state, AbilityState::Degraded);
+    assert!(
+        broken.detail.contains("3.17.1") && broken.detail.contains("Unexpected rt vDSO area bounds"),
+        "{broken:?}"
+    );
+    let works = tools::criu(&Fake::new().script("criu", &check("exit 0")).host());
+    assert_eq!(works.state, AbilityState::Ok, "{works:?}");
+    assert_eq!(tools::criu(&Fake::new().host()).state, AbilityState::Missing);
+}
+
+#[test]
 fn kvm_says_why_it_does_not_run() {
     assert_eq!(machine::kvm(Kvm::Runs).state, AbilityState::Ok);
     let broken = machine::kvm(Kvm::Broken("emulation failure".into()));

@@ -106,23 +106,23 @@ pub(super) fn mkfs_ext4(host: &Host) -> Ability {
 
 /// Saves and restores running containers.
 pub(super) fn criu(host: &Host) -> Ability {
-    let cost = "running containers cannot be saved and restored; nothing else needs it";
+    let cost = "running containers cannot be checkpointed and restored; nothing else needs it";
+    let remedy = "install CRIU 4 or newer: on Debian 13 apt-get install criu; Debian 12 has 3.17 only, which fails on kernels from 6.13 on";
     let Some(program) = host.program("criu") else {
-        return missing("criu", "not installed", cost, "install CRIU 4 or newer");
+        return missing("criu", "not installed", cost, remedy);
     };
-    match run(&program, &["--version"], "")
-        .ok()
-        .filter(|s| s.success)
-        .and_then(|s| version_in(&s.stdout))
-    {
-        Some((version, (major, _))) if major >= 4 => ok("criu", format!("version {version}")),
-        Some((version, _)) => degraded(
-            "criu",
-            format!("version {version}"),
-            "it may fail on new kernels",
-            "install CRIU 4 or newer",
-        ),
-        None => degraded("criu", "does not tell its version", cost, "reinstall it"),
+    let version = run(&program, &["--version"], "");
+    let Some((version, _)) = version.ok().filter(|s| s.success).and_then(|s| version_in(&s.stdout)) else {
+        return degraded("criu", "does not tell its version", cost, "reinstall it");
+    };
+    // The only one that knows what it needs of this kernel.
+    match biga_container::criu::check(&program) {
+        Ok(()) => ok("criu", format!("version {version}")),
+        Err(biga_container::criu::Error::Failed { reason, .. }) => {
+            let detail = format!("version {version} does not work here: {reason}");
+            degraded("criu", detail, cost, remedy)
+        }
+        Err(e) => degraded("criu", e.to_string(), cost, remedy),
     }
 }
 

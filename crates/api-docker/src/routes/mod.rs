@@ -79,7 +79,7 @@ async fn enter(State(outer): State<Outer>, mut request: Request) -> Response {
     if let Ok(v) = HeaderValue::from_str(&format!("Biga/{version} (linux)")) {
         headers.insert(header::SERVER, v);
     }
-    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("true"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     response
 }

@@ -60,7 +60,7 @@ async fn version(State(api): State<DockerApi>) -> Response {
             "Name": "Engine",
             "Version": n.version,
             "Details": {
-                "ApiVersion": max, "MinAPIVersion": min, "Arch": arch(), "Os": "linux", "Experimental": "false",
+                "ApiVersion": max, "MinAPIVersion": min, "Arch": arch(), "Os": "linux", "Experimental": "true",
                 "GitCommit": n.commit, "GoVersion": "none (Rust)", "KernelVersion": n.kernel, "BuildTime": "",
             },
         }],
@@ -133,7 +133,7 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
         "NoProxy": "",
         "Name": n.name,
         "Labels": [],
-        "ExperimentalBuild": false,
+        "ExperimentalBuild": true,
         "ServerVersion": n.version,
         "Runtimes": runtimes,
         "DefaultRuntime": "biga",

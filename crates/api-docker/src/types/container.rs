@@ -194,6 +194,19 @@ pub struct UpdateBody {
     pub rest: Map<String, Value>,
 }
 
+/// The body of a call that makes a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckpointBody {
+    /// Its name.
+    #[serde(rename = "CheckpointID")]
+    pub checkpoint_id: String,
+    /// Where to keep it, if not with the container.
+    pub checkpoint_dir: String,
+    /// Stop the container.
+    pub exit: bool,
+}
+
 /// Where output goes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

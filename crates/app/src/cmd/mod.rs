@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod checkpoint;
 pub mod compare;
 pub mod cp;
 pub mod delete;

@@ -4,6 +4,7 @@ use biga_client::Patch;
 use biga_model::{Instance, Isolation, Object, Phase, Power};
 use serde_json::json;
 
+use crate::cmd::checkpoint::check_name;
 use crate::cmd::foreground;
 use crate::cmd::many::{Names, each};
 use crate::context::Context;
@@ -20,6 +21,9 @@ pub struct StartArgs {
     /// Send our standard input too
     #[arg(short = 'i', long)]
     pub interactive: bool,
+    /// Go on from a checkpoint instead of beginning anew: `biga checkpoint ls NAME` lists them
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub checkpoint: Option<String>,
     #[command(flatten)]
     names: Names,
 }
@@ -36,10 +40,13 @@ pub struct StopArgs {
 
 /// `start`.
 pub async fn start(cx: &Context, args: StartArgs) -> anyhow::Result<Code> {
+    let from = args.checkpoint.as_deref();
+    from.map_or(Ok(()), check_name)?;
     if !args.attach && !args.interactive {
         return each(&args.names.names, |name| async move {
             let o = cx.instance(&name).await?;
-            let o = switch_on(cx, &o, false).await?;
+            not_running_already(&o, from)?;
+            let o = switch_on(cx, &o, false, from).await?;
             wait::running(cx, &o).await?;
             Ok(o.name().to_string())
         })
@@ -49,10 +56,11 @@ pub async fn start(cx: &Context, args: StartArgs) -> anyhow::Result<Code> {
         return Err(fail(Code::USAGE, "only one instance can be in the foreground"));
     };
     let o = cx.instance(name).await?;
+    not_running_already(&o, from)?;
     let o = if o.status_or_default().phase.is_live() {
         o
     } else {
-        switch_on(cx, &o, true).await?
+        switch_on(cx, &o, true, from).await?
     };
     let tty = o.spec.containers.first().is_some_and(|c| c.tty);
     let machine = o.spec.isolation == Isolation::Vm;
@@ -65,12 +73,22 @@ pub async fn start(cx: &Context, args: StartArgs) -> anyhow::Result<Code> {
 }
 
 /// Writes that it should run. One that ended by itself is wanted running already, so it is asked to begin again.
-async fn switch_on(cx: &Context, o: &Object<Instance>, wait_attach: bool) -> anyhow::Result<Object<Instance>> {
+async fn switch_on(
+    cx: &Context,
+    o: &Object<Instance>,
+    wait_attach: bool,
+    from: Option<&str>,
+) -> anyhow::Result<Object<Instance>> {
     let phase = o.status_or_default().phase;
     let mut ops = vec![json!({"op": "replace", "path": "/spec/power", "value": Power::Running})];
     if o.spec.power == Power::Running && phase.is_ended() {
         let next = o.spec.restart_request + 1;
         ops.push(json!({"op": "add", "path": "/spec/restartRequest", "value": next}));
+    }
+    match (from, &o.spec.restore_from) {
+        (Some(from), _) => ops.push(json!({"op": "add", "path": "/spec/restoreFrom", "value": from})),
+        (None, Some(_)) if !phase.is_live() => ops.push(json!({"op": "remove", "path": "/spec/restoreFrom"})),
+        _ => {}
     }
     if !phase.is_live() {
         for i in 0..o.spec.containers.len() {
@@ -79,6 +97,18 @@ async fn switch_on(cx: &Context, o: &Object<Instance>, wait_attach: bool) -> any
         }
     }
     Ok(cx.api::<Instance>().patch(o.name(), &Patch::Json(ops.into())).await?)
+}
+
+/// What runs cannot go on from somewhere else.
+fn not_running_already(o: &Object<Instance>, from: Option<&str>) -> anyhow::Result<()> {
+    match from {
+        Some(from) if o.status_or_default().phase.is_live() => {
+            let name = o.name();
+            let why = format!("instance {name} runs: stop it before it goes on from checkpoint {from}");
+            Err(fail(Code::CONFLICT, why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `stop`.
@@ -120,7 +150,8 @@ pub async fn restart(cx: &Context, args: StopArgs) -> anyhow::Result<Code> {
     let time = args.time;
     each(&args.names.names, |name| async move {
         let o = cx.instance(&name).await?;
-        let mut spec = json!({"power": Power::Running, "restartRequest": o.spec.restart_request + 1});
+        let mut spec =
+            json!({"power": Power::Running, "restartRequest": o.spec.restart_request + 1, "restoreFrom": null});
         if let Some(t) = time {
             spec["stop"] = json!({"gracePeriodSeconds": t});
         }

@@ -6,6 +6,7 @@ use biga_image::{DiskFormat, ImageConfig};
 use biga_server::backend::{
     ArchiveFormat, Backend, BoxedIo, ByteStream, ImportFormat, LogFormat, LogQuery, RegistryAuth, Reporter, Upload,
 };
+use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, PruneResult};
 use biga_wire::shim;
@@ -190,6 +191,18 @@ impl Backend for Native {
     async fn export(&self, namespace: &str, name: &str) -> Result<ByteStream, ApiError> {
         let bytes = self.0.export(namespace, name).await?;
         Ok(bytes.map(|b| b.map_err(ApiError::from)).boxed())
+    }
+
+    async fn checkpoint(&self, namespace: &str, name: &str, wanted: CheckpointWanted) -> Result<(), ApiError> {
+        Ok(self.0.checkpoint(namespace, name, wanted).await?)
+    }
+
+    async fn checkpoints(&self, namespace: &str, name: &str) -> Result<Vec<Checkpoint>, ApiError> {
+        Ok(self.0.checkpoints(namespace, name).await?)
+    }
+
+    async fn checkpoint_remove(&self, namespace: &str, name: &str, checkpoint: &str) -> Result<(), ApiError> {
+        Ok(self.0.checkpoint_remove(namespace, name, checkpoint).await?)
     }
 
     async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, ApiError> {

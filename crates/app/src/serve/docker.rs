@@ -12,6 +12,7 @@ use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
 use biga_server::{Options, Server, UnixOptions};
 use biga_store::Store;
+use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, PruneResult};
 use biga_wire::shim;
@@ -228,6 +229,18 @@ impl Backend for Docker {
     async fn export(&self, namespace: &str, name: &str) -> Result<ByteStream, Fault> {
         let bytes = self.0.export(namespace, name).await?;
         Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
+    }
+
+    async fn checkpoint(&self, namespace: &str, name: &str, wanted: CheckpointWanted) -> Result<(), Fault> {
+        Ok(self.0.checkpoint(namespace, name, wanted).await?)
+    }
+
+    async fn checkpoints(&self, namespace: &str, name: &str) -> Result<Vec<Checkpoint>, Fault> {
+        Ok(self.0.checkpoints(namespace, name).await?)
+    }
+
+    async fn checkpoint_remove(&self, namespace: &str, name: &str, checkpoint: &str) -> Result<(), Fault> {
+        Ok(self.0.checkpoint_remove(namespace, name, checkpoint).await?)
     }
 
     async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, Fault> {

@@ -1,6 +1,7 @@
 //! The daemon: store, API, control and agent in one process.
 
 mod backend;
+mod checkpoints;
 mod docker;
 mod files;
 mod images;

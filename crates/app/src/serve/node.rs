@@ -113,7 +113,7 @@ fn registry(e: ImageError) -> Fault {
 impl From<StreamError> for Fault {
     fn from(e: StreamError) -> Fault {
         let kind = match &e {
-            StreamError::NotFound(_) => FaultKind::NotFound,
+            StreamError::NotFound(_) | StreamError::Missing(_) => FaultKind::NotFound,
             StreamError::State(_) => FaultKind::Conflict,
             StreamError::Refused { code, .. } => match code {
                 ErrorCode::State => FaultKind::Conflict,
@@ -188,6 +188,11 @@ impl Node {
     /// Over an agent's parts.
     pub fn new(engine: Arc<Engine>, streams: Streams, files: Files) -> Node {
         Node { engine, streams, files }
+    }
+
+    /// The way round the store.
+    pub(super) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Files of instances.

@@ -118,6 +118,9 @@ pub struct InstanceSpec {
     /// Raise by one to restart; compared with `status.observedRestart`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart_request: u64,
+    /// A checkpoint of it to go on from, by name, whenever the user starts it; what the restart policy starts begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_from: Option<String>,
     /// The containers; exactly one for a Docker-like instance, none for a `vm`. Several share the instance's network, host
     /// name and IPC; that needs isolation `container`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -37,6 +37,7 @@ pub(super) fn validate(o: &Object<Instance>, old: Option<&Object<Instance>>) -> 
     ports(&o.spec, old.is_some(), &mut e);
     volumes(&o.spec, &mut e);
     rest(&o.spec, &mut e);
+    super::checkpoint::validate(&o.spec, &mut e);
     super::runtime_validate::validate(&o.spec, &mut e);
     if let Some(old) = old {
         changes(o, old, &mut e);

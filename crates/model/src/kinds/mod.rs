@@ -1,5 +1,6 @@
 //! One file a kind. See `CONTRIBUTING.md`, "Adding a kind".
 
+pub mod checkpoint;
 pub mod container_status;
 pub mod event;
 pub mod health;

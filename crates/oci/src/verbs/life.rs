@@ -221,7 +221,7 @@ fn leftovers(global: &Global, id: &str) -> Result<(), Error> {
 }
 
 /// Ends what still runs, removes the control group, runs the last hooks, and gives the name back.
-fn destroy(global: &Global, place: &Place, state: &State) -> Result<(), Error> {
+pub(super) fn destroy(global: &Global, place: &Place, state: &State) -> Result<(), Error> {
     if let Some(process) = state.process() {
         let what = || format!("end container {}", state.id);
         signal_pidfd(&process, SIGKILL).step(what)?;

@@ -1,5 +1,6 @@
 //! The verbs, and which does what.
 
+mod checkpoint;
 mod events;
 mod features;
 mod life;
@@ -20,6 +21,7 @@ biga oci: containers from OCI bundles, without a daemon
 usage: biga oci [OPTION...] VERB [OPTION...] [ID] [WORD...]
 
   --root DIR             where state is kept (/run/biga-oci)
+  --criu PROGRAM         CRIU, for checkpoint and restore (criu)
   --log FILE             write failures and warnings there too
   --log-format FORMAT    text or json
   --version, --help
@@ -41,6 +43,7 @@ verbs:
   resume  ID
   update  [-r FILE] [--memory N] ... ID
   events  [--stats] [--interval TIME] ID
+  checkpoint, restore    by CRIU: `biga oci checkpoint --help`
   features
   spec    [-b BUNDLE]
 ";
@@ -75,7 +78,8 @@ pub fn run(i: Invocation) -> Result<i32, Error> {
         "events" => events::events(&global, rest),
         "features" => features::features(),
         "spec" => template::spec(rest),
-        "checkpoint" | "restore" => Err(Error::Usage(format!("{} is not supported by this runtime", i.verb))),
+        "checkpoint" => checkpoint::checkpoint(&global, rest),
+        "restore" => checkpoint::restore(&global, rest),
         other => Err(Error::Usage(format!(
             "unknown verb {other:?}: `biga oci --help` lists what there is"
         ))),

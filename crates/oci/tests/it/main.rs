@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cases;
+mod checkpoints;
 mod conformance;
 mod engines;
 mod life;

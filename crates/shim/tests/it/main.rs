@@ -1,6 +1,7 @@
 //! Real containers, held by a real shim. They need root and `busybox` linked statically.
 
 mod basics;
+mod checkpoints;
 mod controllers;
 mod external;
 mod hidden;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use biga_model::{Instance, InstanceStatus, Object, Phase, Power, RestartWhen, parse_signal};
+use biga_model::{Instance, InstanceStatus, Object, Phase, Power, RestartWhen, checkpoint_name_fault, parse_signal};
 use biga_store::typed::DeleteOptions;
 use http::StatusCode;
 
 use super::super::empty;
+use super::checkpoints;
 use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::follow::follow;
@@ -59,17 +60,28 @@ impl DockerApi {
     }
 }
 
-pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<Response> {
+pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
+    checkpoints::own_directory(q.get("checkpoint-dir").unwrap_or_default())?;
+    let from = q.get("checkpoint").filter(|c| !c.is_empty());
+    if let Some(why) = from.and_then(checkpoint_name_fault) {
+        return Err(Error::bad(why));
+    }
     let o = api.container(&id).await?;
     match o.status_or_default().phase {
         Phase::Paused => return Err(Error::conflict("cannot start a paused container, try unpause instead")),
         Phase::Removing => return Err(being_removed(&o)),
+        p if p.is_live() && from.is_some() => {
+            return Err(Error::conflict(format!(
+                "container {} is running: stop it before it goes on from a checkpoint",
+                brief(&o)
+            )));
+        }
         p if p.is_live() && p != Phase::Starting => return Ok(empty(StatusCode::NOT_MODIFIED)),
         _ if o.is_deleting() => return Err(being_removed(&o)),
         _ => {}
     }
     let awaited = api.inner.attaches.is_awaited(o.uid());
-    let o = switch_on(&api, &o, awaited).await?;
+    let o = switch_on(&api, &o, awaited, from).await?;
     running(&api, &o).await?;
     Ok(empty(StatusCode::NO_CONTENT))
 }
@@ -82,7 +94,12 @@ fn being_removed(o: &Object<Instance>) -> Error {
 }
 
 /// Writes that it should run. One that ended is asked to begin again.
-async fn switch_on(api: &DockerApi, o: &Object<Instance>, awaited: bool) -> Result<Object<Instance>> {
+async fn switch_on(
+    api: &DockerApi,
+    o: &Object<Instance>,
+    awaited: bool,
+    from: Option<&str>,
+) -> Result<Object<Instance>> {
     api.change(o, |now| {
         let (phase, seen) = now
             .status
@@ -95,6 +112,7 @@ async fn switch_on(api: &DockerApi, o: &Object<Instance>, awaited: bool) -> Resu
             now.spec.restart_request += 1;
         }
         if !phase.is_live() {
+            now.spec.restore_from = from.map(str::to_owned);
             now.spec.containers.iter_mut().for_each(|c| c.wait_attach = awaited);
         }
     })
@@ -207,6 +225,7 @@ pub(super) async fn restart(State(api): State<DockerApi>, Path(id): Path<String>
     let o = api
         .change(&o, |now| {
             now.spec.power = Power::Running;
+            now.spec.restore_from = None;
             now.spec.restart_request += 1;
             now.spec.containers.iter_mut().for_each(|c| c.wait_attach = false);
             apply(&mut now.spec.stop, time, &signal);

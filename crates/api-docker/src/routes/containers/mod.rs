@@ -2,6 +2,7 @@
 
 mod attach;
 mod attach_ws;
+mod checkpoints;
 mod create;
 mod files;
 mod life;
@@ -24,9 +25,6 @@ use crate::error::{Error, Result};
 use crate::state::DockerApi;
 use crate::translate::ids::docker_id;
 use crate::translate::inspect::Beside;
-
-/// What has to be there before checkpoints can be.
-const CHECKPOINTS: &str = "checkpoints of containers (they need CRIU 4 on this host, and support for it)";
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -58,9 +56,9 @@ pub(super) fn routes() -> Router<DockerApi> {
         )
         .route(
             "/containers/{id}/checkpoints",
-            get(|| missing(CHECKPOINTS)).post(|| missing(CHECKPOINTS)),
+            get(checkpoints::list).post(checkpoints::create),
         )
-        .route("/containers/{id}/checkpoints/{name}", delete(|| missing(CHECKPOINTS)))
+        .route("/containers/{id}/checkpoints/{name}", delete(checkpoints::remove))
         .route("/commit", post(files::commit))
 }
 
