@@ -194,7 +194,7 @@ fn watch(api: DockerApi, o: &Object<Image>) -> mpsc::Receiver<Result<ImageStatus
     let (tx, rx) = mpsc::channel(16);
     let (name, uid, wanted) = (o.name().to_string(), o.uid().to_string(), o.spec.pull_request);
     tokio::spawn(async move {
-        let end = follow::<Image, _>(&*api.inner.store, "", &name, &uid, |seen| {
+        let end = follow::<Image, _>(&api.inner.store, "", &name, &uid, |seen| {
             let Some(o) = seen else { return Some(None) };
             let s = o.status_or_default();
             let settled = matches!(s.phase, ImagePhase::Ready | ImagePhase::Failed);

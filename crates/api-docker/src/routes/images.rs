@@ -257,7 +257,7 @@ async fn delete_object(api: &DockerApi, o: &Object<Image>) -> Result<()> {
             other?;
         }
     }
-    follow::<Image, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| {
+    follow::<Image, _>(&api.inner.store, "", o.name(), o.uid(), |seen| {
         seen.is_none().then_some(())
     })
     .await

@@ -8,5 +8,6 @@ mod golden;
 mod http_calls;
 mod node;
 mod process;
+mod rename;
 mod streams;
 mod support;

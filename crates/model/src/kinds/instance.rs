@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::runtime::{MountPropagation, NamespaceSpec, Resources};
+use super::runtime::{MountPropagation, NamespaceSpec, Resources, Share};
 use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
 use crate::object::{Condition, Object, Timestamp};
@@ -25,12 +25,29 @@ impl Kind for Instance {
     const SHORT_NAMES: &'static [&'static str] = &["inst"];
     const NAMESPACED: bool = true;
     const FINALIZERS: &'static [&'static str] = &[AGENT_FINALIZER];
-    const SUBRESOURCES: &'static [&'static str] = &["attach", "console", "exec", "log", "stats", "status"];
+    const RENAMABLE: bool = true;
+    const SUBRESOURCES: &'static [&'static str] = &["attach", "console", "exec", "log", "rename", "stats", "status"];
     type Spec = InstanceSpec;
     type Status = InstanceStatus;
 
     fn set_defaults(object: &mut Object<Self>) {
         super::instance_validate::set_defaults(object);
+    }
+    fn follow_rename(spec: &mut InstanceSpec, from: &str, to: &str) {
+        let shares = &mut spec.namespaces;
+        for share in [&mut shares.pid, &mut shares.ipc, &mut shares.uts] {
+            if *share == Share::Instance(from.into()) {
+                *share = Share::Instance(to.into());
+            }
+        }
+        if shares.network.as_deref() == Some(from) {
+            shares.network = Some(to.into());
+        }
+        for link in spec.networks.iter_mut().flat_map(|n| &mut n.links) {
+            if link.instance == from {
+                link.instance = to.into();
+            }
+        }
     }
     fn validate(object: &Object<Self>, old: Option<&Object<Self>>) -> Vec<FieldError> {
         super::instance_validate::validate(object, old)

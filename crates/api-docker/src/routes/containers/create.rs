@@ -26,12 +26,7 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     let value: Value = extract::json(&headers, body).await?;
     let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let name = q.get("name").map(|n| n.strip_prefix('/').unwrap_or(n));
-    if let Some(n) = name
-        && (!is_resource_name(n) || n.len() < 2)
-    {
-        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
-        return Err(Error::bad(format!("Invalid container name ({n}), {rule}")));
-    }
+    name.map(checked_name).transpose()?;
     let around = around(&api, &body, q.get("platform")).await?;
     let created = instance(&body, &around)?;
     make_volumes(&api, &created).await?;
@@ -41,6 +36,26 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     }
     let doc = json!({"Id": docker_id(stored.uid()), "Warnings": created.warnings});
     Ok(super::super::json(StatusCode::CREATED, &doc))
+}
+
+/// A name as Docker's rule wants it.
+pub(super) fn checked_name(name: &str) -> Result<&str> {
+    if !is_resource_name(name) || name.len() < 2 {
+        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
+        return Err(Error::bad(format!("Invalid container name ({name}), {rule}")));
+    }
+    Ok(name)
+}
+
+/// 409: another has the name.
+pub(super) async fn taken(api: &DockerApi, name: &str) -> Error {
+    let by = match api.instances().find(api.ns(), name).await {
+        Ok(found) => found.map(|o| docker_id(o.uid())).unwrap_or_default(),
+        Err(e) => return e.into(),
+    };
+    Error::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
+    ))
 }
 
 async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> Result<Around> {
@@ -184,17 +199,7 @@ async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> 
         }
         match api.specs::<Instance>().insert(o.clone()).await {
             Err(StoreError::AlreadyExists { .. }) if name.is_none() => {}
-            Err(StoreError::AlreadyExists { name, .. }) => {
-                let by = api
-                    .instances()
-                    .find(api.ns(), &name)
-                    .await?
-                    .map(|o| docker_id(o.uid()))
-                    .unwrap_or_default();
-                return Err(Error::conflict(format!(
-                    "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
-                )));
-            }
+            Err(StoreError::AlreadyExists { name, .. }) => return Err(taken(api, &name).await),
             other => return Ok(other?),
         }
     }

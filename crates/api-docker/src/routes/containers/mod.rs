@@ -8,6 +8,7 @@ mod life;
 mod list;
 mod logs;
 mod remove;
+mod rename;
 mod stats;
 mod top;
 mod update;
@@ -49,7 +50,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/stats", get(stats::stats))
-        .route("/containers/{id}/rename", post(|| missing("renaming a container")))
+        .route("/containers/{id}/rename", post(rename::rename))
         .route("/containers/{id}/changes", get(files::changes))
         .route("/containers/{id}/export", get(files::export))
         .route(

@@ -6,6 +6,7 @@ mod docker;
 mod docker_files;
 mod docker_networks;
 mod docker_py;
+mod docker_rename;
 mod docker_views;
 mod docker_volumes;
 mod files;
