@@ -35,6 +35,7 @@ pub mod hypervisor;
 pub mod idmaps;
 pub mod images;
 pub mod instance;
+mod links;
 mod local_mounts;
 pub mod logs;
 pub mod networks;

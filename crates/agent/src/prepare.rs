@@ -19,6 +19,7 @@ use biga_wire::config::{
 
 use crate::engine::{Engine, private_dir};
 use crate::instance::{Failure, limits, merge};
+use crate::links::{self, Linked};
 use crate::networks::{Connection, any_made};
 use crate::translate;
 use crate::volumes::format_if_blank;
@@ -265,6 +266,7 @@ impl Run<'_> {
                 .collect();
         }
         let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
+        self.tell_links(&mut process.env).await?;
         let mut mounts = self.mounts(spec).await?;
         if spec.system {
             translate::system(&mut process, &mut mounts, self.uid());
@@ -302,6 +304,33 @@ impl Run<'_> {
             container.read_only_paths = Some(Vec::new());
         }
         Ok(Workload::Container(Box::new(container)))
+    }
+
+    /// Adds what its links on the default network are told by, where it has no variable of that name itself.
+    async fn tell_links(&self, env: &mut Vec<String>) -> Result<(), Failure> {
+        for link in links::of(self.object) {
+            let Some(other) = self.engine.networks.find_instance(self.object, &link.instance).await? else {
+                continue;
+            };
+            let Some(address) = links::address(&other) else {
+                continue;
+            };
+            let images = self.engine.images_of(&other.status_or_default());
+            let config = images.first().map(|r| &r.config);
+            let linked = Linked {
+                alias: &link.alias,
+                address: &address,
+                ports: links::ports(&other, config, link),
+                env: links::environment(&other, config),
+            };
+            for line in links::variables(self.object.name(), &linked) {
+                let name = line.split_inclusive('=').next().unwrap_or_default();
+                if !env.iter().any(|have| have.starts_with(name)) {
+                    env.push(line);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What it shares, its user ids, and its network namespace.

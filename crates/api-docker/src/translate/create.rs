@@ -453,7 +453,11 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
     let mut links = Vec::new();
     for text in &e.links {
         let (instance, alias) = link(text)?;
-        links.push(NetworkLink { instance, alias });
+        links.push(NetworkLink {
+            instance,
+            alias,
+            ports: Vec::new(),
+        });
     }
     if !e.ipam_config.ipv6.is_empty() || !e.ipam_config.link_local.is_empty() {
         return Err(Error::missing("IPv6 and link-local addresses"));

@@ -361,9 +361,12 @@ fn link_words(links: &[biga_model::NetworkLink]) -> Vec<String> {
 
 /// As Docker shows links: the other's path, and the alias below one's own.
 fn host_links(o: &Object<Instance>, h: &crate::types::container::HostConfig) -> Vec<String> {
-    let words = h.links.iter().filter_map(|l| super::create::link(l).ok());
-    words
-        .map(|(name, alias)| format!("/{name}:/{}/{alias}", o.name()))
+    let sent = h.links.iter().filter_map(|l| super::create::link(l).ok());
+    // The others' names may be new ones, and a link may be gone.
+    let links = o.spec.networks.first().map(|n| &n.links[..]).unwrap_or_default();
+    let now = |alias: &str| links.iter().find(|l| l.alias == alias);
+    sent.filter_map(|(_, alias)| now(&alias))
+        .map(|l| format!("/{}:/{}/{}", l.instance, o.name(), l.alias))
         .collect()
 }
 

@@ -415,6 +415,10 @@ pub struct NetworkLink {
     pub instance: String,
     /// What it is called by this one.
     pub alias: String,
+    /// Ports of it, as `80/tcp`, that are told in the environment beside those of its image and those it publishes; only on
+    /// the default network, where links are told there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// A published port.

@@ -16,7 +16,7 @@ use crate::execs::new_id;
 use crate::extract::{self, Query};
 use crate::names;
 use crate::state::DockerApi;
-use crate::translate::create::{Around, Created, KnownNetwork, instance, link};
+use crate::translate::create::{Around, Created, KnownNetwork, instance, link, sent};
 use crate::translate::ids::{docker_id, short};
 use crate::translate::{CREATED_AT, labels, volume};
 use crate::types;
@@ -145,7 +145,11 @@ async fn links(api: &DockerApi, body: &CreateBody) -> Result<Vec<NetworkLink>> {
         let found = api.container(&word).await;
         let found = found.map_err(|_| Error::bad(format!("could not get container for {word}")))?;
         let instance = found.name().to_string();
-        all.push(NetworkLink { instance, alias });
+        all.push(NetworkLink {
+            instance,
+            alias,
+            ports: sent(&found.metadata).exposed_ports.into_keys().collect(),
+        });
     }
     Ok(all)
 }

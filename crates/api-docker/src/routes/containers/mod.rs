@@ -35,6 +35,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/create", post(create::create))
         .route("/containers/prune", post(remove::prune))
         .route("/containers/{id}", delete(remove::remove))
+        .route("/containers/{id}/{alias}", delete(remove::remove_link))
         .route("/containers/{id}/json", get(list::inspect))
         .route("/containers/{id}/start", post(life::start))
         .route("/containers/{id}/stop", post(life::stop))

@@ -36,8 +36,8 @@ pub(super) async fn rename(State(api): State<DockerApi>, Path(id): Path<String>,
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
-/// Waits until the node has taken the new name, and others find it by that.
-async fn known(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+/// Waits until the node has taken the names that the spec has now, so that they are found by them.
+pub(super) async fn known(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
     let generation = o.metadata.generation;
     api.follow(o, |seen| {
         let Some(o) = seen else { return Some(()) };
