@@ -37,6 +37,7 @@ pub mod images;
 pub mod instance;
 mod links;
 mod local_mounts;
+mod log_sink;
 pub mod logs;
 pub mod networks;
 pub mod node;

@@ -14,12 +14,13 @@ use biga_model::{
 };
 use biga_wire::config::{
     Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespace, NamespaceFile, Namespaces, Nic,
-    PodContainer, ShimConfig, Workload,
+    PodContainer, ShimConfig, Sink, Workload,
 };
 
 use crate::engine::{Engine, private_dir};
 use crate::instance::{Failure, limits, merge};
 use crate::links::{self, Linked};
+use crate::log_sink;
 use crate::networks::{Connection, any_made};
 use crate::translate;
 use crate::volumes::format_if_blank;
@@ -44,6 +45,8 @@ struct Run<'a> {
     hostname: String,
     /// The one of several containers that this is about.
     part: Option<&'a ContainerSpec>,
+    /// Who gets the lines of its log beside the files.
+    sink: Option<Sink>,
 }
 
 /// Prepares a run: after this only the shim has to be started.
@@ -75,6 +78,7 @@ pub async fn run(
         connections,
         hostname,
         part: None,
+        sink: sink(engine, object, record).await,
     };
     let workload = match object.spec.isolation {
         Isolation::Container if object.spec.is_pod() => run.pod(records).await?,
@@ -84,6 +88,18 @@ pub async fn run(
     };
     engine.networks.announce(object, &run.connections, status).await?;
     Ok(run.config(workload))
+}
+
+/// Who gets the lines of its log beside the files. Where that cannot be found out it runs all the same, and people are told.
+async fn sink(engine: &Engine, object: &Object<Instance>, record: &ImageRecord) -> Option<Sink> {
+    match log_sink::of(object, record).await {
+        Ok(sink) => sink,
+        Err(why) => {
+            let message = format!("its log is kept in files only: {why}");
+            engine.events.record(object, true, "LogFailed", &message);
+            None
+        }
+    }
 }
 
 /// After a restart of the daemon: what a run that goes on needs is noted again, so that the sweep leaves it alone.
@@ -156,6 +172,7 @@ pub(crate) async fn at_rest(
         connections: Vec::new(),
         hostname,
         part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
+        sink: None,
     };
     let layout = &engine.layout;
     for dir in [layout.run_dir(object.uid()), layout.state_dir(object.uid())] {
@@ -224,13 +241,16 @@ impl Run<'_> {
 
     fn log(&self, path: PathBuf) -> Log {
         let spec = &self.object.spec.log;
-        match spec.driver {
-            LogDriver::File => Log {
-                path: Some(path),
-                max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
-                max_files: spec.max_files.unwrap_or(3),
-            },
-            LogDriver::None => Log::default(),
+        let keeps = match spec.driver {
+            LogDriver::File => true,
+            LogDriver::None => false,
+            LogDriver::Journald | LogDriver::Syslog => !spec.no_files,
+        };
+        Log {
+            path: keeps.then_some(path),
+            max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
+            max_files: spec.max_files.unwrap_or(3),
+            sink: self.sink.clone(),
         }
     }
 

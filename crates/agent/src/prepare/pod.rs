@@ -56,6 +56,7 @@ impl Run<'_> {
             connections: self.connections.clone(),
             hostname: self.hostname.clone(),
             part: Some(spec),
+            sink: None,
         };
         let made = part.container().await.map_err(|f| Failure {
             message: format!("container {}: {}", spec.name, f.message),

@@ -1,9 +1,9 @@
 //! Docker's create body → an instance. What the model cannot express is refused, or told in the warnings.
 
 use biga_model::{
-    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, LogDriver, LogSpec,
-    Memory, NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen,
-    SecuritySpec, Ulimit, VolumeMount,
+    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, Memory,
+    NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec,
+    Ulimit, VolumeMount,
 };
 use serde_json::Value;
 
@@ -110,7 +110,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         extra_hosts: hostconfig::extra_hosts(h, around)?,
         restart_policy: restart_policy(&h.restart_policy)?,
         auto_remove: h.auto_remove,
-        log: log(h, &mut warnings)?,
+        log: super::log::spec(body, around, &mut warnings)?,
         sysctls: h.sysctls.clone(),
         shm_size: hostconfig::bytes("ShmSize", h.shm_size)?,
         namespaces: sharing::namespaces(h, around)?,
@@ -299,37 +299,6 @@ pub fn restart_policy(p: &DockerPolicy) -> Result<RestartPolicy, Error> {
         policy,
         maximum_retry_count: count,
     })
-}
-
-fn log(h: &HostConfig, warnings: &mut Vec<String>) -> Result<LogSpec, Error> {
-    let mut log = LogSpec::default();
-    match h.log_config.driver.as_str() {
-        "" | "json-file" | "local" => {}
-        "none" => log.driver = LogDriver::None,
-        other => return Err(Error::missing(format!("log driver {other:?}"))),
-    }
-    for (k, v) in &h.log_config.config {
-        match k.as_str() {
-            "max-size" if v == "-1" => {}
-            "max-size" => {
-                log.max_size = Some(size(v).ok_or_else(|| Error::bad(format!("invalid value for max-size: {v}")))?)
-            }
-            "max-file" => {
-                log.max_files = Some(
-                    v.parse()
-                        .map_err(|_| Error::bad(format!("invalid value for max-file: {v}")))?,
-                );
-            }
-            "compress" | "mode" | "max-buffer-size" => warnings.push(format!("log option {k} was left out")),
-            _ => {
-                return Err(Error::bad(format!(
-                    "unknown log opt '{k}' for {} log driver",
-                    h.log_config.driver
-                )));
-            }
-        }
-    }
-    Ok(log)
 }
 
 /// `10m`, `1g`, `512k`: binary units, as Docker means them.

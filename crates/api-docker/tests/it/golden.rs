@@ -113,7 +113,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         h(json!({"NetworkMode": "absent"})),
         h(json!({"DeviceRequests": [{"Count": -1}]})),
         h(json!({"StorageOpt": {"size": "1g"}})),
-        h(json!({"LogConfig": {"Type": "syslog"}})),
+        h(json!({"LogConfig": {"Type": "fluentd"}})),
         h(json!({"SecurityOpt": ["seccomp={}"]})),
         h(json!({"SecurityOpt": ["seccomp=no json"]})),
         h(json!({"UsernsMode": "keep-id"})),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::log::LogSpec;
 use super::runtime::{MountPropagation, NamespaceSpec, Resources, Share};
 use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
@@ -589,32 +590,6 @@ pub struct StopSpec {
     /// Seconds until it is killed; 10 for containers and microvms, 60 for machines where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period_seconds: Option<u32>,
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LogSpec {
-    /// Kept in files, or dropped.
-    #[serde(default)]
-    pub driver: LogDriver,
-    /// Start a new file at this size; 16 MiB where unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_size: Option<Memory>,
-    /// Keep so many files; 3 where unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_files: Option<u32>,
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogDriver {
-    /// Files on the node.
-    #[default]
-    File,
-    /// Nowhere.
-    None,
 }
 
 /// What is seen of an instance.

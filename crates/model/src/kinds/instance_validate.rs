@@ -417,11 +417,8 @@ fn rest(spec: &InstanceSpec, e: &mut Errors) {
     if let Some(Err(why)) = spec.stop.signal.as_deref().map(crate::parse_signal) {
         e.add("spec.stop.signal", why);
     }
-    if spec.log.max_files == Some(0) {
-        e.add("spec.log.maxFiles", "is at least 1");
-    }
-    if spec.log.max_size.is_some_and(|m| m.bytes() < 4096) {
-        e.add("spec.log.maxSize", "is at least 4Ki");
+    for (field, why) in spec.log.problems() {
+        e.add(format!("spec.log.{field}"), why);
     }
     if spec.auto_remove && spec.restart_policy.policy != crate::RestartWhen::No {
         e.add("spec.autoRemove", "cannot be together with a restart policy");

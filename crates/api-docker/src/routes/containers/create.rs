@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use biga_model::{
-    Instance, InstanceVolume, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
+    Instance, InstanceVolume, LogDriver, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
     kind::is_resource_name,
 };
 use biga_store::typed::{Error as StoreError, prepare_new};
@@ -192,12 +192,15 @@ async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> 
     let n = &o.spec.namespaces;
     let own_name = n.uts == biga_model::Share::Private && n.network.is_none();
     let ask_hostname = o.spec.hostname.is_none() && own_name && o.spec.network_mode != NetworkMode::Host;
+    let sent_elsewhere = matches!(o.spec.log.driver, LogDriver::Journald | LogDriver::Syslog);
     for attempt in 0..64 {
         o.metadata.name = name.map_or_else(|| names::random(attempt), str::to_string);
         o.metadata.namespace = Some(api.ns().to_string());
         let now = Timestamp::now();
         prepare_new(&mut o, now);
         o.metadata.annotations.insert(CREATED_AT.into(), now.to_string());
+        // Whoever reads its lines elsewhere knows it by Docker's id.
+        o.spec.log.id = Some(docker_id(o.uid())).filter(|_| sent_elsewhere);
         if ask_hostname {
             o.spec.hostname = Some(short(&docker_id(o.uid())));
         }
