@@ -121,6 +121,30 @@ impl std::fmt::Debug for RegistryAuth {
     }
 }
 
+/// An image as its registry describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Media type of its manifest or index.
+    pub media_type: String,
+    /// Digest of that.
+    pub digest: String,
+    /// Bytes of that.
+    pub size: u64,
+    /// What there is of it.
+    pub platforms: Vec<Platform>,
+}
+
+/// What an image runs on, in the words of the OCI image specification.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// As `linux`.
+    pub os: String,
+    /// As `amd64`.
+    pub architecture: String,
+    /// As `v8`; may be empty.
+    pub variant: String,
+}
+
 /// Where a long call reports how far it is. Reports are dropped where the client is slow.
 #[derive(Debug, Clone)]
 pub struct Reporter {
@@ -206,6 +230,12 @@ pub trait Backend: Send + Sync + 'static {
         _report: Reporter,
     ) -> Result<ImageResult, Fault> {
         let message = format!("pulling {reference} with credentials is not supported by this node yet");
+        Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
+    /// Asks a registry what stands under a reference, without fetching it.
+    async fn distribution(&self, reference: &str, _auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        let message = format!("this node cannot look up {reference} at its registry");
         Err(Fault::new(FaultKind::Unsupported, message))
     }
 

@@ -33,7 +33,11 @@ pub(super) fn routes() -> Router<DockerApi> {
 }
 
 async fn search() -> Error {
-    Error::missing("searching a registry")
+    Error::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "search is not offered: registries of the OCI distribution specification have none. Docker Hub's is at \
+         https://hub.docker.com/search",
+    )
 }
 
 async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query, request: Request) -> Result<Response> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use biga_api_docker::backend::{
-    Backend, BoxedIo, ByteStream, Fault, FaultKind, LogQuery, RegistryAuth, Reporter, Upload,
+    Backend, BoxedIo, ByteStream, Distribution, Fault, FaultKind, LogQuery, Platform, RegistryAuth, Reporter, Upload,
 };
 use biga_model::{
     AGENT_FINALIZER, Image, ImagePhase, ImageSpec, Instance, Network, NetworkEndpoint, NetworkMode, Object, Phase,
@@ -568,6 +568,29 @@ impl Backend for Node {
             digest: sha("pushed"),
         };
         Ok(ImageResult { images: vec![line] })
+    }
+
+    async fn distribution(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        if reference.contains("missing") {
+            return Err(Fault::new(
+                FaultKind::NotFound,
+                format!("{reference} is not there: missing"),
+            ));
+        }
+        if reference.contains("private") && auth.is_none_or(|a| a.username != "u") {
+            return Err(Fault::new(FaultKind::Unauthorized, "who are you?"));
+        }
+        let platform = |architecture: &str, variant: &str| Platform {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: variant.into(),
+        };
+        Ok(Distribution {
+            media_type: "application/vnd.oci.image.index.v1+json".into(),
+            digest: sha(reference),
+            size: 7,
+            platforms: vec![platform("amd64", ""), platform("arm", "v7")],
+        })
     }
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, Fault> {

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use biga_agent::node::first_status;
-use biga_api_docker::backend::{Backend, BoxedIo, ByteStream, LogQuery, RegistryAuth, Reporter, Upload};
+use biga_api_docker::backend::{
+    Backend, BoxedIo, ByteStream, Distribution, LogQuery, Platform, RegistryAuth, Reporter, Upload,
+};
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
 use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
@@ -234,6 +236,21 @@ impl Backend for Docker {
         self.0.login(&server, auth.into()).await?;
         // Registries that would give a token in the password's place are asked with the password each time.
         Ok(String::new())
+    }
+
+    async fn distribution(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        let found = self.0.remote(reference, auth.map(Credentials::from)).await?;
+        let platform = |p: biga_image::Platform| Platform {
+            os: p.os,
+            architecture: p.architecture,
+            variant: p.variant.unwrap_or_default(),
+        };
+        Ok(Distribution {
+            media_type: found.media_type,
+            digest: found.digest,
+            size: found.size,
+            platforms: found.platforms.into_iter().map(platform).collect(),
+        })
     }
 
     async fn layer_sizes(&self, reference: &str) -> Result<Vec<u64>, Fault> {

@@ -11,7 +11,7 @@ use biga_agent::logs::{Line as LogLine, Query};
 use biga_agent::streams::{Error as StreamError, Streams};
 use biga_image::{
     ArchiveFormat, Auth, Error as ImageError, ImageConfig, ImageId, ImageRecord, LayerState, Platform,
-    Progress as ImageProgress, PullOptions, PushOptions,
+    Progress as ImageProgress, PullOptions, PushOptions, Remote,
 };
 use biga_model::{Isolation, PullPolicy, Reference, Timestamp};
 use biga_wire::http::{
@@ -455,6 +455,16 @@ impl Node {
             .await
             .map_err(registry)?;
         Ok(found.iter().map(referrer).collect())
+    }
+
+    /// What a registry says of an image.
+    pub async fn remote(&self, reference: &str, auth: Option<Credentials>) -> Result<Remote, Fault> {
+        let options = PullOptions {
+            auth: auth.map(Auth::from).unwrap_or_default(),
+            ..PullOptions::default()
+        };
+        let files = self.images().files();
+        files.remote(&parse(reference)?, &options).await.map_err(registry)
     }
 
     /// Asks a registry whether it lets somebody in.

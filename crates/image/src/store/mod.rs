@@ -43,6 +43,7 @@ pub(crate) mod oci;
 mod pull;
 mod push;
 mod referrers;
+mod remote;
 mod save;
 mod steps;
 
@@ -50,6 +51,7 @@ pub use commit::Commit;
 pub use gc::GcReport;
 pub use load::Loaded;
 pub use push::Pushed;
+pub use remote::Remote;
 pub use save::ArchiveFormat;
 pub use steps::Steps;
 
