@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod golden;
 mod http_calls;
+mod images;
 mod node;
 mod process;
 mod rename;

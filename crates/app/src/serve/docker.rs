@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use biga_agent::node::first_status;
 use biga_api_docker::backend::{
-    Backend, BoxedIo, ByteStream, Distribution, LogQuery, Platform, RegistryAuth, Reporter, Upload,
+    Backend, BoxedIo, ByteStream, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter, Upload,
 };
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
 use biga_image::ArchiveFormat;
@@ -20,7 +20,7 @@ use biga_wire::shim;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::node::{self, Credentials, Import, Node};
+use super::node::{self, Credentials, Node, Rootfs};
 use super::usage;
 
 /// Groups that may use the socket; the first that exists.
@@ -147,8 +147,13 @@ impl Backend for Docker {
         Ok(self.0.image_config(reference).await?)
     }
 
-    async fn image_load(&self, archive: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        Ok(self.0.load(archive).await?)
+    async fn image_load(
+        &self,
+        archive: Upload,
+        platform: Option<&str>,
+        _report: Reporter,
+    ) -> Result<ImageResult, Fault> {
+        Ok(self.0.load(archive, platform).await?)
     }
 
     async fn image_save(&self, references: &[String]) -> Result<ByteStream, Fault> {
@@ -156,11 +161,28 @@ impl Backend for Docker {
         Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
     }
 
-    async fn image_import(&self, reference: &str, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        Ok(self
-            .0
-            .import(reference, Import::Rootfs(Box::default()), content)
-            .await?)
+    async fn image_import(&self, wanted: Import, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        let invalid = |e: String| Fault::new(FaultKind::Invalid, e);
+        let mut config = serde_json::Map::new();
+        for instruction in &wanted.changes {
+            biga_image::change::apply(&mut config, instruction).map_err(|e| invalid(e.to_string()))?;
+        }
+        let platform = wanted
+            .platform
+            .as_deref()
+            .map(str::parse::<biga_image::Platform>)
+            .transpose();
+        let rootfs = Rootfs {
+            config: serde_json::from_value(config.into()).map_err(|e| invalid(e.to_string()))?,
+            platform: platform.map_err(invalid)?,
+            comment: wanted.message,
+        };
+        let what = node::Import::Rootfs(Box::new(rootfs));
+        let content = match &wanted.address {
+            Some(address) => self.0.fetch(address).await?,
+            None => content,
+        };
+        Ok(self.0.import(wanted.reference.as_deref(), what, content).await?)
     }
 
     async fn image_push(

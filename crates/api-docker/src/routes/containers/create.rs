@@ -27,7 +27,7 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let name = q.get("name").map(|n| n.strip_prefix('/').unwrap_or(n));
     name.map(checked_name).transpose()?;
-    let around = around(&api, &body, q.get("platform")).await?;
+    let around = around(&api, &body, q.platform()?.as_deref()).await?;
     let created = instance(&body, &around)?;
     make_volumes(&api, &created).await?;
     let stored = store(&api, created.object, name).await?;
