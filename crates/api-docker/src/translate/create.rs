@@ -59,18 +59,17 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
-/// Fields that mean nothing on Linux or here, and do no harm.
-const IGNORED: &[&str] = &[
-    "ConsoleSize",
-    "ContainerIDFile",
+/// Fields that are the client's own business, or said again elsewhere.
+const QUIET: &[&str] = &["ConsoleSize", "ContainerIDFile"];
+/// Fields that mean nothing on Linux, or nothing any more.
+const WITHOUT_EFFECT: &[&str] = &[
+    "Cgroup",
     "CpuCount",
     "CpuPercent",
     "IOMaximumBandwidth",
     "IOMaximumIOps",
     "KernelMemory",
     "KernelMemoryTCP",
-    "Cgroup",
-    "VolumeDriver",
 ];
 
 /// Makes an instance of a body.
@@ -160,15 +159,38 @@ fn some(s: &str) -> Option<String> {
 
 /// Refuses what cannot be done, and tells what is left out.
 fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
-    let h = &body.host_config;
-    let asked = |(k, v): &(&String, &Value)| !is_zero(v) && !IGNORED.contains(&k.as_str());
-    if let Some((field, _)) = h.rest.iter().find(asked) {
-        return Err(Error::missing(format!("HostConfig.{field}")));
+    for (field, value) in body.host_config.rest.iter().filter(|(_, v)| !is_zero(v)) {
+        match field.as_str() {
+            f if QUIET.contains(&f) => {}
+            f if WITHOUT_EFFECT.contains(&f) => {
+                warnings.push(format!("HostConfig.{f} has no effect here and was left out"))
+            }
+            "VolumeDriver" => drop(mounts::driver(value.as_str().unwrap_or_default(), &Default::default())?),
+            "DeviceRequests" => return Err(devices_by_driver(value)),
+            f => return Err(Error::missing(format!("HostConfig.{f}"))),
+        }
     }
     for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
         warnings.push(format!("the field {field} is not known and was left out"));
     }
     Ok(())
+}
+
+/// GPUs and the like, which a driver of the daemon's would have to find and hand out.
+fn devices_by_driver(requests: &Value) -> Error {
+    let what = |r: &Value| {
+        let driver = r.get("Driver").and_then(Value::as_str).unwrap_or_default();
+        format!(
+            "driver {driver:?}, capabilities {}",
+            r.get("Capabilities").unwrap_or(&Value::Null)
+        )
+    };
+    let list: Vec<String> = requests.as_array().into_iter().flatten().map(what).collect();
+    Error::missing(format!(
+        "HostConfig.DeviceRequests (--gpus; {}): could not select a device driver: this daemon has none, as nvidia-container-toolkit \
+         would be. Device nodes can be given by name: --device /dev/dri/renderD128",
+        list.join("; ")
+    ))
 }
 
 /// Where the dial stands.
@@ -432,7 +454,14 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
         return Err(Error::missing("IPv6 and link-local addresses"));
     }
     if !e.driver_opts.is_empty() {
-        return Err(Error::missing("driver options of an endpoint"));
+        return Err(Error::missing(
+            "driver options of an endpoint (EndpointsConfig.DriverOpts)",
+        ));
+    }
+    if e.gw_priority != 0 {
+        return Err(Error::missing(
+            "the priority of a gateway (EndpointsConfig.GwPriority): the first network's leads out",
+        ));
     }
     Ok(NetworkAttachment {
         network,

@@ -131,7 +131,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         h(json!({"Mounts": [{"Type": "volume", "Target": "x"}]})),
         h(json!({"PortBindings": {"80/sctp": [{}]}})),
         h(json!({"PortBindings": {"x/tcp": [{}]}})),
-        h(json!({"PortBindings": {"80/tcp": [{"HostPort": "1-5"}]}})),
+        h(json!({"PortBindings": {"80/tcp": [{"HostPort": "5-1"}]}})),
         h(json!({"RestartPolicy": {"Name": "sometimes"}})),
         h(json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true})),
         h(json!({"Memory": 1024})),

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod fields;
 mod golden;
 mod http_calls;
 mod images;

@@ -431,6 +431,9 @@ pub struct PortMapping {
     /// Port of the host; the node picks a free one from 32768 up where unset and reports it in the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
+    /// Where set, `hostPort` is the first and this the last of a range, of which the node picks a free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_end: Option<u16>,
     /// Address of the host; all where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,

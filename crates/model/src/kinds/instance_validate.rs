@@ -331,6 +331,14 @@ fn ports(spec: &InstanceSpec, exists: bool, e: &mut Errors) {
     let mut seen = BTreeSet::new();
     for (i, p) in spec.ports.iter().enumerate() {
         let at = format!("spec.ports[{i}]");
+        if p.host_port_end
+            .is_some_and(|end| p.host_port.is_none_or(|first| first == 0 || first > end))
+        {
+            e.add(
+                format!("{at}.hostPortEnd"),
+                "is the last of a range that begins with hostPort",
+            );
+        }
         if p.port == 0 {
             e.add(format!("{at}.port"), "is 1 to 65535");
         }
