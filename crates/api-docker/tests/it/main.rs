@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod cli;
+mod crowd;
 mod fields;
+mod fuzz;
 mod golden;
 mod http_calls;
 mod images;

@@ -4,6 +4,7 @@ mod compose;
 mod containers;
 mod docker;
 mod docker_files;
+mod docker_more;
 mod docker_networks;
 mod docker_py;
 mod docker_rename;
