@@ -15,6 +15,7 @@
 //! - [`streams`], [`logs`]: the way round the store
 //! - [`files`]: files of instances, in and out, and images made of them
 //! - [`node`], [`probe`]: what this host offers
+//! - `links`, `log_sink`: what links are told by, and who else gets the lines of a log
 //! - [`events`]: telling people
 
 use std::collections::HashSet;

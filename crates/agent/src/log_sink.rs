@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use biga_image::ImageRecord;
 use biga_model::{Instance, LogDriver, Object, SyslogAddress};
@@ -9,6 +10,8 @@ use biga_wire::config::{Sink, SyslogFormat, SyslogTo};
 
 /// Where the journal listens (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
+/// How long a start waits for the address of a name.
+const LOOK_UP: Duration = Duration::from_secs(3);
 /// Digits of an id where it is short.
 const SHORT: usize = 12;
 
@@ -55,8 +58,9 @@ async fn address(to: SyslogAddress) -> Result<SyslogTo, String> {
 
 /// The shim looks up no names: it holds one address for the length of a run.
 async fn resolve(host: &str) -> Result<SocketAddr, String> {
-    let mut found = tokio::net::lookup_host(host)
+    let mut found = tokio::time::timeout(LOOK_UP, tokio::net::lookup_host(host))
         .await
+        .map_err(|_| format!("{host} was not looked up within {} seconds", LOOK_UP.as_secs()))?
         .map_err(|e| format!("{host} cannot be looked up: {e}"))?;
     found.next().ok_or_else(|| format!("{host} has no address"))
 }

@@ -165,7 +165,10 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
             f if WITHOUT_EFFECT.contains(&f) => {
                 warnings.push(format!("HostConfig.{f} has no effect here and was left out"))
             }
-            "VolumeDriver" => drop(mounts::driver(value.as_str().unwrap_or_default(), &Default::default())?),
+            "VolumeDriver" => drop(mounts::known_driver(
+                value.as_str().unwrap_or_default(),
+                &Default::default(),
+            )?),
             "DeviceRequests" => return Err(devices_by_driver(value)),
             f => return Err(Error::missing(format!("HostConfig.{f}"))),
         }

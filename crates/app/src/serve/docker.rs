@@ -102,6 +102,19 @@ fn info_of(s: NodeStatus) -> NodeInfo {
     }
 }
 
+/// What an import says of the image beside its files.
+fn rootfs(wanted: &Import) -> Result<Rootfs, String> {
+    let mut config = serde_json::Map::new();
+    for instruction in &wanted.changes {
+        biga_image::change::apply(&mut config, instruction).map_err(|e| e.to_string())?;
+    }
+    Ok(Rootfs {
+        config: serde_json::from_value(config.into()).map_err(|e| e.to_string())?,
+        platform: wanted.platform.as_deref().map(str::parse).transpose()?,
+        comment: wanted.message.clone(),
+    })
+}
+
 #[async_trait]
 impl Backend for Docker {
     async fn open(&self, namespace: &str, name: &str, first: shim::Request) -> Result<BoxedIo, Fault> {
@@ -161,21 +174,14 @@ impl Backend for Docker {
         Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
     }
 
-    async fn image_import(&self, wanted: Import, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        let invalid = |e: String| Fault::new(FaultKind::Invalid, e);
-        let mut config = serde_json::Map::new();
-        for instruction in &wanted.changes {
-            biga_image::change::apply(&mut config, instruction).map_err(|e| invalid(e.to_string()))?;
-        }
-        let platform = wanted
-            .platform
-            .as_deref()
-            .map(str::parse::<biga_image::Platform>)
-            .transpose();
-        let rootfs = Rootfs {
-            config: serde_json::from_value(config.into()).map_err(|e| invalid(e.to_string()))?,
-            platform: platform.map_err(invalid)?,
-            comment: wanted.message,
+    async fn image_import(&self, wanted: Import, mut content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        let rootfs = match rootfs(&wanted) {
+            Ok(r) => r,
+            Err(e) => {
+                // A client that is cut off while it sends does not see the answer.
+                while let Some(Ok(_)) = content.next().await {}
+                return Err(Fault::new(FaultKind::Invalid, e));
+            }
         };
         let what = node::Import::Rootfs(Box::new(rootfs));
         let content = match &wanted.address {
