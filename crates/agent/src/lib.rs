@@ -17,6 +17,7 @@
 //! - [`files`]: files of instances, in and out, and images made of them
 //! - [`checkpoints`]: running containers saved, and going on from there
 //! - [`node`], [`probe`]: what this host offers
+//! - `links`, `log_sink`: what links are told by, and who else gets the lines of a log
 //! - [`events`]: telling people
 
 use std::collections::{BTreeMap, HashSet};
@@ -39,7 +40,9 @@ pub mod hypervisor;
 pub mod idmaps;
 pub mod images;
 pub mod instance;
+mod links;
 mod local_mounts;
+mod log_sink;
 pub mod logs;
 pub mod networks;
 pub mod node;

@@ -414,6 +414,19 @@ impl Networks {
         Ok(path)
     }
 
+    /// Another instance of the same namespace, if there is one of that name.
+    pub(crate) async fn find_instance(
+        &self,
+        beside: &Object<Instance>,
+        name: &str,
+    ) -> Result<Option<Object<Instance>>, Failure> {
+        let namespace = beside.metadata.namespace.as_deref().unwrap_or_default();
+        self.instances
+            .find(namespace, name)
+            .await
+            .map_err(|e| failure("StoreFailed", e))
+    }
+
     /// Another instance, to share what it has.
     pub async fn instance(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Failure> {
         let found = self.instances.find(namespace, name).await;

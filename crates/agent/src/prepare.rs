@@ -14,11 +14,13 @@ use biga_model::{
 };
 use biga_wire::config::{
     Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespace, NamespaceFile, Namespaces, Nic,
-    OciRuntime, PodContainer, ShimConfig, Workload,
+    OciRuntime, PodContainer, ShimConfig, Sink, Workload,
 };
 
 use crate::engine::{Engine, private_dir};
 use crate::instance::{Failure, limits, merge};
+use crate::links::{self, Linked};
+use crate::log_sink;
 use crate::networks::{Connection, any_made};
 use crate::translate;
 use crate::volumes::format_if_blank;
@@ -45,6 +47,8 @@ struct Run<'a> {
     runtime: Option<OciRuntime>,
     /// The one of several containers that this is about.
     part: Option<&'a ContainerSpec>,
+    /// Who gets the lines of its log beside the files.
+    sink: Option<Sink>,
 }
 
 /// Prepares a run: after this only the shim has to be started.
@@ -79,6 +83,7 @@ pub async fn run(
         hostname,
         runtime,
         part: None,
+        sink: sink(engine, object, record).await,
     };
     let workload = match object.spec.isolation {
         Isolation::Container if object.spec.is_pod() => run.pod(records).await?,
@@ -88,6 +93,18 @@ pub async fn run(
     };
     engine.networks.announce(object, &run.connections, status).await?;
     Ok(run.config(workload))
+}
+
+/// Who gets the lines of its log beside the files. Where that cannot be found out it runs all the same, and people are told.
+async fn sink(engine: &Engine, object: &Object<Instance>, record: &ImageRecord) -> Option<Sink> {
+    match log_sink::of(object, record).await {
+        Ok(sink) => sink,
+        Err(why) => {
+            let message = format!("its log is kept in files only: {why}");
+            engine.events.record(object, true, "LogFailed", &message);
+            None
+        }
+    }
 }
 
 /// After a restart of the daemon: what a run that goes on needs is noted again, so that the sweep leaves it alone.
@@ -176,6 +193,7 @@ pub(crate) async fn at_rest(
         hostname,
         runtime: None,
         part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
+        sink: None,
     };
     let layout = &engine.layout;
     for dir in [layout.run_dir(object.uid()), layout.state_dir(object.uid())] {
@@ -244,13 +262,16 @@ impl Run<'_> {
 
     fn log(&self, path: PathBuf) -> Log {
         let spec = &self.object.spec.log;
-        match spec.driver {
-            LogDriver::File => Log {
-                path: Some(path),
-                max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
-                max_files: spec.max_files.unwrap_or(3),
-            },
-            LogDriver::None => Log::default(),
+        let keeps = match spec.driver {
+            LogDriver::File => true,
+            LogDriver::None => false,
+            LogDriver::Journald | LogDriver::Syslog => !spec.no_files,
+        };
+        Log {
+            path: keeps.then_some(path),
+            max_size: spec.max_size.map_or(16 << 20, |m| m.bytes()),
+            max_files: spec.max_files.unwrap_or(3),
+            sink: self.sink.clone(),
         }
     }
 
@@ -286,6 +307,7 @@ impl Run<'_> {
                 .collect();
         }
         let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
+        self.tell_links(&mut process.env).await?;
         let mut mounts = self.mounts(spec).await?;
         if spec.system {
             translate::system(&mut process, &mut mounts, self.uid());
@@ -324,6 +346,33 @@ impl Run<'_> {
             container.read_only_paths = Some(Vec::new());
         }
         Ok(Workload::Container(Box::new(container)))
+    }
+
+    /// Adds what its links on the default network are told by, where it has no variable of that name itself.
+    async fn tell_links(&self, env: &mut Vec<String>) -> Result<(), Failure> {
+        for link in links::of(self.object) {
+            let Some(other) = self.engine.networks.find_instance(self.object, &link.instance).await? else {
+                continue;
+            };
+            let Some(address) = links::address(&other) else {
+                continue;
+            };
+            let images = self.engine.images_of(&other.status_or_default());
+            let config = images.first().map(|r| &r.config);
+            let linked = Linked {
+                alias: &link.alias,
+                address: &address,
+                ports: links::ports(&other, config, link),
+                env: links::environment(&other, config),
+            };
+            for line in links::variables(self.object.name(), &linked) {
+                let name = line.split_inclusive('=').next().unwrap_or_default();
+                if !env.iter().any(|have| have.starts_with(name)) {
+                    env.push(line);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What it shares, its user ids, and its network namespace.

@@ -39,9 +39,6 @@ impl Networks {
             let known = status.networks.iter().find(|e| e.network == a.network);
             known.is_some_and(|e| e.aliases == a.aliases)
         });
-        if fresh.is_empty() && gone.is_empty() && same_names {
-            return Ok(());
-        }
         let changed = !(fresh.is_empty() && gone.is_empty());
         if changed && object.spec.isolation != Isolation::Container {
             let message = format!(
@@ -49,6 +46,13 @@ impl Networks {
                 object.spec.isolation
             );
             return Err(Failure::new("NetworksFixed", message));
+        }
+        if !changed && same_names {
+            // Its own name and its links may be others: they are told again. Where that fails it stays as it is.
+            if let Err(f) = self.change(object, status, &wanted, false).await {
+                tracing::debug!(uid = object.uid(), "its names were not told again: {f}");
+            }
+            return Ok(());
         }
         let fresh: Vec<String> = fresh.into_iter().map(|a| a.network.clone()).collect();
         let result = self.change(object, status, &wanted, changed).await;

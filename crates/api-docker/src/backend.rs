@@ -122,6 +122,45 @@ impl std::fmt::Debug for RegistryAuth {
     }
 }
 
+/// What an import makes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Import {
+    /// The image's name; one made of its id where unset.
+    pub reference: Option<String>,
+    /// Where the archive is (http or https); it is what was sent where unset.
+    pub address: Option<String>,
+    /// Instructions of a Dockerfile that make its config.
+    pub changes: Vec<String>,
+    /// A remark in its history.
+    pub message: Option<String>,
+    /// What it is for, as `linux/amd64`; this host where unset.
+    pub platform: Option<String>,
+}
+
+/// An image as its registry describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Media type of its manifest or index.
+    pub media_type: String,
+    /// Digest of that.
+    pub digest: String,
+    /// Bytes of that.
+    pub size: u64,
+    /// What there is of it.
+    pub platforms: Vec<Platform>,
+}
+
+/// What an image runs on, in the words of the OCI image specification.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// As `linux`.
+    pub os: String,
+    /// As `amd64`.
+    pub architecture: String,
+    /// As `v8`; may be empty.
+    pub variant: String,
+}
+
 /// Where a long call reports how far it is. Reports are dropped where the client is slow.
 #[derive(Debug, Clone)]
 pub struct Reporter {
@@ -179,14 +218,16 @@ pub trait Backend: Send + Sync + 'static {
     /// `sha256:…` id. For a machine's disk image `{}`.
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault>;
 
-    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd).
-    async fn image_load(&self, archive: Upload, report: Reporter) -> Result<ImageResult, Fault>;
+    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd), of an index those of a platform, as
+    /// `linux/amd64`, or of this host.
+    async fn image_load(&self, archive: Upload, platform: Option<&str>, report: Reporter)
+    -> Result<ImageResult, Fault>;
 
     /// Writes images into one archive, as `docker save` does. Each is a reference or a `sha256:…` id.
     async fn image_save(&self, references: &[String]) -> Result<ByteStream, Fault>;
 
     /// Makes an image of a tar of a root file system.
-    async fn image_import(&self, reference: &str, content: Upload, report: Reporter) -> Result<ImageResult, Fault>;
+    async fn image_import(&self, wanted: Import, content: Upload, report: Reporter) -> Result<ImageResult, Fault>;
 
     /// Sends an image to a registry under its own name.
     async fn image_push(
@@ -212,6 +253,12 @@ pub trait Backend: Send + Sync + 'static {
         _report: Reporter,
     ) -> Result<ImageResult, Fault> {
         let message = format!("pulling {reference} with credentials is not supported by this node yet");
+        Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
+    /// Asks a registry what stands under a reference, without fetching it.
+    async fn distribution(&self, reference: &str, _auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        let message = format!("this node cannot look up {reference} at its registry");
         Err(Fault::new(FaultKind::Unsupported, message))
     }
 

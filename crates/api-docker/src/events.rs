@@ -163,6 +163,9 @@ async fn follow<K: Kind>(
                 compare(old, Some(&object)).into_iter().for_each(|m| shared.publish(m));
                 known.insert(object.uid().to_string(), *object);
             }
+            // It was told under its new name already.
+            Ok(ObjectEvent::Deleted { object })
+                if known.get(object.uid()).is_some_and(|o| o.name() != object.name()) => {}
             Ok(ObjectEvent::Deleted { object }) => {
                 let old = known.remove(object.uid()).unwrap_or(*object);
                 compare(Some(&old), None).into_iter().for_each(|m| shared.publish(m));

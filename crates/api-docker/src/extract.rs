@@ -204,6 +204,34 @@ impl Filters {
     }
 }
 
+impl Query {
+    /// The platform that is asked for, as `os/architecture[/variant]`: newer clients send the document of the OCI
+    /// specification for it.
+    pub fn platform(&self) -> Result<Option<String>> {
+        let Some(text) = self.get("platform") else {
+            return Ok(None);
+        };
+        if !text.starts_with('{') {
+            return Ok(Some(text.to_ascii_lowercase()));
+        }
+        let doc: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| Error::bad(format!("invalid platform: {e}")))?;
+        let part = |name: &str| doc.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let (os, architecture, variant) = (part("os"), part("architecture"), part("variant"));
+        if os.is_empty() || architecture.is_empty() {
+            return Err(Error::bad(format!(
+                "invalid platform {text}: it needs os and architecture"
+            )));
+        }
+        let tail = if variant.is_empty() {
+            String::new()
+        } else {
+            format!("/{variant}")
+        };
+        Ok(Some(format!("{os}/{architecture}{tail}")))
+    }
+}
+
 /// A JSON body. `None` where there is none.
 pub(crate) async fn json_or_none<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<Option<T>> {
     let bytes = axum::body::to_bytes(body, MAX_JSON).await.map_err(|e| {

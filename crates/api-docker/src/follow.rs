@@ -1,10 +1,11 @@
 //! Waiting until an object is as wanted, on the store's watch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use biga_model::{Kind, Object};
-use biga_store::typed::{decode, key};
-use biga_store::{Store, WatchEventKind};
+use biga_store::typed::{Error as TypedError, ObjectEvent};
+use biga_store::{Error as StoreError, Objects, Store};
 use futures_util::StreamExt;
 
 use crate::error::Result;
@@ -13,30 +14,27 @@ use crate::error::Result;
 /// was replaced by another of the same name. Every change is shown, in order; after a watch that fell behind, the
 /// newest state.
 pub(crate) async fn follow<K: Kind, T>(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     namespace: &str,
     name: &str,
     uid: &str,
     mut decide: impl FnMut(Option<&Object<K>>) -> Option<T> + Send,
 ) -> Result<T> {
-    let key = key::<K>(namespace, name);
+    let objects = Objects::<K>::new(store.clone());
+    let mut name = name.to_string();
     loop {
-        let mut seen = store.revision().await?;
-        let entry = store.get(&key).await?;
-        let from = seen;
-        let current = entry
-            .as_ref()
-            .map(decode::<K>)
-            .transpose()?
-            .filter(|o| o.metadata.uid == uid);
-        if let Some(e) = &entry {
-            seen = seen.max(e.revision);
-        }
+        let from = store.revision().await?;
+        let current = find(&objects, namespace, &name, uid).await?;
         if let Some(done) = decide(current.as_ref()) {
             return Ok(done);
         }
-        let mut watch = match store.watch(&key, Some(from)).await {
-            Err(e @ biga_store::Error::Closed) => return Err(e.into()),
+        let mut seen = from;
+        if let Some(o) = &current {
+            seen = seen.max(revision(o));
+            name = o.name().into();
+        }
+        let mut watch = match objects.watch_one(namespace, &name, Some(from)).await {
+            Err(e @ TypedError::Store(StoreError::Closed)) => return Err(e.into()),
             // Compacted meanwhile: look again.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -45,21 +43,32 @@ pub(crate) async fn follow<K: Kind, T>(
             Ok(w) => w,
         };
         while let Some(event) = watch.next().await {
-            let event = match event {
-                Ok(e) => e,
-                Err(e @ biga_store::Error::Closed) => return Err(e.into()),
-                Err(_) => break,
+            let object = match event {
+                Ok(ObjectEvent::Put { object } | ObjectEvent::Deleted { object }) if revision(&object) <= seen => {
+                    continue;
+                }
+                Ok(ObjectEvent::Put { object }) => Some(object).filter(|o| o.metadata.uid == uid),
+                Ok(ObjectEvent::Deleted { .. }) => None,
+                Err(TypedError::Store(StoreError::Closed)) => return Err(StoreError::Closed.into()),
+                Err(TypedError::Store(_)) => break,
+                Err(e) => return Err(e.into()),
             };
-            if event.entry.key != key || event.entry.revision <= seen {
-                continue;
-            }
-            let object = match event.kind {
-                WatchEventKind::Put => Some(decode::<K>(&event.entry)?).filter(|o| o.metadata.uid == uid),
-                WatchEventKind::Delete => None,
-            };
-            if let Some(done) = decide(object.as_ref()) {
+            if let Some(done) = decide(object.as_deref()) {
                 return Ok(done);
             }
         }
     }
+}
+
+/// The object, whatever its name is by now.
+async fn find<K: Kind>(objects: &Objects<K>, namespace: &str, name: &str, uid: &str) -> Result<Option<Object<K>>> {
+    let named = objects.find(namespace, name).await?.filter(|o| o.metadata.uid == uid);
+    match named {
+        None if K::RENAMABLE => Ok(objects.find_uid(namespace, uid).await?),
+        found => Ok(found),
+    }
+}
+
+fn revision<K: Kind>(o: &Object<K>) -> u64 {
+    o.metadata.resource_version.parse().unwrap_or(0)
 }

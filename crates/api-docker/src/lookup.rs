@@ -160,6 +160,22 @@ impl FoundImage {
         FoundImage { id, by_name, objects }
     }
 
+    /// Refuses a platform that the image is not for: here each name stands for one image.
+    pub fn serves(&self, platform: Option<&str>) -> Result<()> {
+        let Some(wanted) = platform else { return Ok(()) };
+        let objects = self.objects.iter();
+        let have = objects.map(|o| o.status_or_default().platform).find(|p| !p.is_empty());
+        let have = have.unwrap_or_default();
+        let fits = have.is_empty() || have == wanted || have.strip_prefix(wanted).is_some_and(|r| r.starts_with('/'));
+        if fits {
+            return Ok(());
+        }
+        let name = self.by_name.as_deref().unwrap_or(&self.id);
+        Err(Error::not_found(format!(
+            "image with reference {name} was found but does not provide the specified platform ({wanted}): it is {have}"
+        )))
+    }
+
     /// The object under the name that was typed.
     pub fn named(&self) -> Option<&Object<Image>> {
         let word: Reference = self.by_name.as_deref()?.parse().ok()?;

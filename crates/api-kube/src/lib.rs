@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! One request goes: `registry` (path to verb) → `resource` (dispatch) → `list`, `watch`, `write`, `patch`, `delete`
-//! → the typed handles of [`biga_store`] → `render`. What comes from outside is read by `query`, `accept`,
+//! One request goes: `registry` (path to verb) → `resource` (dispatch) → `list`, `watch`, `write`, `rename`, `patch`,
+//! `delete` → the typed handles of [`biga_store`] → `render`. What comes from outside is read by `query`, `accept`,
 //! [`selector`] and `decode`, none of which can panic; failures are [`ApiError`]s, written as `Status`.
 
 mod accept;
@@ -30,6 +30,7 @@ mod patch;
 mod pick;
 pub mod query;
 mod registry;
+mod rename;
 mod render;
 mod resource;
 mod selection;

@@ -1,5 +1,5 @@
 //! One kind served: the verbs' common ground. The verbs themselves are in [`crate::list`], [`crate::watch`],
-//! [`crate::write`], [`crate::patch`] and [`crate::delete`].
+//! [`crate::write`], [`crate::patch`], [`crate::rename`] and [`crate::delete`].
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct Call {
     pub method: Method,
     pub namespace: Option<String>,
     pub name: Option<String>,
-    /// `status`; other subresources are not served here.
+    /// `status` or `rename`; other subresources are not served here.
     pub subresource: Option<String>,
     pub query: Query,
     pub headers: HeaderMap,
@@ -200,6 +200,8 @@ impl<K: Kind> Endpoint for Resource<K> {
             (true, None, "DELETE") => self.delete(&call).await,
             (true, Some("status"), "PUT") => self.update_status(&call).await,
             (true, Some("status"), "PATCH") => self.patch_status(&call).await,
+            (true, Some("rename"), "POST") if K::RENAMABLE => self.rename(&call).await,
+            (true, Some("rename"), _) if K::RENAMABLE => Err(ApiError::method_not_allowed()),
             (_, None | Some("status"), _) => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::no_route()),
         }

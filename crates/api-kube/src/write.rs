@@ -172,7 +172,7 @@ impl<K: Kind> Resource<K> {
 }
 
 /// Refuses an object that was read at another version, or is another object of the same name.
-fn same_version<K: Kind>(current: &Object<K>, object: &Object<K>) -> Result<(), ApiError> {
+pub(crate) fn same_version<K: Kind>(current: &Object<K>, object: &Object<K>) -> Result<(), ApiError> {
     let (have, want) = (&current.metadata, &object.metadata);
     let why = if !want.uid.is_empty() && want.uid != have.uid {
         "Precondition failed: UID in precondition and in object meta differ"

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
     apply, attach, checkpoint, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image,
-    inspect, kill, kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update,
+    inspect, kill, kubeconfig, login, logs, many, network, node, power, ps, rename, rm, run, setup, stats, top, update,
     version, volume, wait,
 };
 use crate::context::Context;
@@ -104,6 +104,8 @@ enum Command {
     Wait(many::Names),
     /// Change instances
     Update(update::UpdateArgs),
+    /// Give an instance another name
+    Rename(rename::RenameArgs),
     /// Show what happens
     Events(events::EventsArgs),
     /// Images
@@ -230,6 +232,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Top(a) => top::top(cx, a).await,
         Command::Wait(a) => wait::wait(cx, a).await,
         Command::Update(a) => update::update(cx, a).await,
+        Command::Rename(a) => rename::rename(cx, a).await,
         Command::Events(a) => events::events(cx, a).await,
         Command::Image(c) => image::run(cx, c).await,
         Command::Login(a) => login::login(cx, a).await,

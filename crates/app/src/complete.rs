@@ -46,6 +46,7 @@ const ARGUMENTS: &[(&[&str], &str, Offer)] = &[
     (&["pause"], "names", Offer::Instances),
     (&["resume"], "names", Offer::Instances),
     (&["rm"], "names", Offer::Instances),
+    (&["rename"], "name", Offer::Instances),
     (&["inspect"], "names", Offer::Instances),
     (&["logs"], "name", Offer::Instances),
     (&["exec"], "name", Offer::Instances),

@@ -77,6 +77,11 @@ impl<K: Kind> Api<K> {
         self.raw.patch_as(name, patch).await
     }
 
+    /// Gives an object another name.
+    pub async fn rename(&self, object: &Object<K>, to: &str) -> Result<Object<K>, Error> {
+        parse(self.raw.rename(object.name(), object.uid(), to).await?)
+    }
+
     /// Asks for an object's deletion. `None` where it is gone already; the object while its finalizers are at work.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<Option<Object<K>>, Error> {
         let v = self.raw.delete(name, params).await?;
@@ -111,32 +116,51 @@ impl<K: Kind> Api<K> {
             None => {
                 let from = &object.metadata.resource_version;
                 let watch = self.watch_from(&ListParams::named(object.name()), from);
-                follow(watch, object.name(), done).await
+                self.follow(watch, object.name(), done).await
             }
         }
     }
 
-    /// Follows one object until `done` gives a value; called with `None` when the object is gone.
+    /// Follows one object until `done` gives a value; called with `None` when the object is gone. One that gets another
+    /// name meanwhile is followed there.
     pub async fn wait_for<T>(&self, name: &str, done: impl FnMut(Option<&Object<K>>) -> Option<T>) -> Result<T, Error> {
-        follow(self.watch(&ListParams::named(name)), name, done).await
+        self.follow(self.watch(&ListParams::named(name)), name, done).await
     }
-}
 
-async fn follow<K: Kind, T>(
-    mut watch: Watcher<K>,
-    name: &str,
-    mut done: impl FnMut(Option<&Object<K>>) -> Option<T>,
-) -> Result<T, Error> {
-    loop {
-        let found = match watch.next_event().await? {
-            WatchEvent::Listed(items) => done(items.iter().find(|o| o.name() == name)),
-            WatchEvent::Applied(o) if o.name() == name => done(Some(&o)),
-            WatchEvent::Deleted(o) if o.name() == name => done(None),
-            _ => None,
-        };
-        if let Some(v) = found {
-            return Ok(v);
+    async fn follow<T>(
+        &self,
+        mut watch: Watcher<K>,
+        name: &str,
+        mut done: impl FnMut(Option<&Object<K>>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let mut name = name.to_string();
+        loop {
+            let found = match watch.next_event().await? {
+                WatchEvent::Listed(items) => done(items.iter().find(|o| o.name() == name)),
+                WatchEvent::Applied(o) if o.name() == name => done(Some(&o)),
+                WatchEvent::Deleted(o) if o.name() == name => match self.renamed(&o).await? {
+                    Some(now) => {
+                        name = now.name().to_string();
+                        watch = self.watch_from(&ListParams::named(&name), &now.metadata.resource_version);
+                        done(Some(&now))
+                    }
+                    None => done(None),
+                },
+                _ => None,
+            };
+            if let Some(v) = found {
+                return Ok(v);
+            }
         }
+    }
+
+    /// What is gone from its name without having been removed may only have got another one.
+    async fn renamed(&self, gone: &Object<K>) -> Result<Option<Object<K>>, Error> {
+        if !K::RENAMABLE || gone.is_deleting() {
+            return Ok(None);
+        }
+        let all = self.list(&ListParams::default()).await?.items;
+        Ok(all.into_iter().find(|o| o.uid() == gone.uid()))
     }
 }
 

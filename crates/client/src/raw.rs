@@ -283,6 +283,15 @@ impl RawApi {
             .await
     }
 
+    /// Gives an object, that with this uid, another name.
+    pub async fn rename(&self, name: &str, uid: &str, to: &str) -> Result<Value, Error> {
+        let path = format!("{}/rename", self.path(Some(name)));
+        let body = serde_json::json!({"name": to, "uid": uid});
+        self.client
+            .json(request_json(Method::POST, &path, "application/json", &body)?)
+            .await
+    }
+
     /// Asks for an object's deletion. Gives what the server answers: the object while finalizers are at work, or a `Status`.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<Value, Error> {
         let path = self.path(Some(name));

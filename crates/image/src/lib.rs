@@ -44,5 +44,5 @@ pub use registry::{Auth, docker_config};
 pub use settings::Settings;
 pub use store::{
     ArchiveFormat, Commit, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions,
-    Pushed, Steps,
+    Pushed, Remote, Steps,
 };

@@ -21,6 +21,9 @@ pub trait Kind: Sized + Debug + Clone + PartialEq + Send + Sync + 'static {
     const NAMESPACED: bool;
     /// Finalizers the server adds at creation, so that the owner of the real thing cleans up before the object goes.
     const FINALIZERS: &'static [&'static str] = &[];
+    /// Whether an object can get another name while it exists. What refers to it by name is then changed with it, by
+    /// [`Kind::follow_rename`].
+    const RENAMABLE: bool = false;
     /// Streams served below an object (`exec`, `log`, …), for discovery.
     const SUBRESOURCES: &'static [&'static str] = &[];
 
@@ -34,6 +37,9 @@ pub trait Kind: Sized + Debug + Clone + PartialEq + Send + Sync + 'static {
 
     /// All that is wrong with `object`; `old` is what stands in the store, for fields that must not change.
     fn validate(object: &Object<Self>, old: Option<&Object<Self>>) -> Vec<FieldError>;
+
+    /// Has `spec` say `to` wherever it names the object `from` of the same kind and namespace.
+    fn follow_rename(_spec: &mut Self::Spec, _from: &str, _to: &str) {}
 
     /// Whether `name` may name an object of this kind. The default is [`is_resource_name`].
     fn valid_name(name: &str) -> bool {

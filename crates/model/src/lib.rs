@@ -27,6 +27,7 @@ pub use kinds::event::{Event, EventSpec, EventStatus, EventType, ObjectRef};
 pub use kinds::health::{Health, HealthCheck, HealthResult, HealthStatus};
 pub use kinds::image::{Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, PullPolicy};
 pub use kinds::instance::*;
+pub use kinds::log::{LogDriver, LogSpec, SyslogAddress};
 pub use kinds::network::{Network, NetworkSpec, NetworkStatus};
 pub use kinds::node::{Ability, AbilityState, Node, NodeRuntime, NodeSpec, NodeStatus};
 pub use kinds::runtime::*;

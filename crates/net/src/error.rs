@@ -89,13 +89,15 @@ pub enum Error {
         /// Who has it: `published by instance …`, `in use by another program`.
         by: String,
     },
-    /// No port from 32768 up is free.
-    #[error("no free {protocol} port from {from} up on the host")]
+    /// No port of a range is free: of that from which ports are picked, or of one that was asked for.
+    #[error("no {protocol} port of the host from {from} to {to} is free")]
     NoPort {
         /// `tcp` or `udp`.
         protocol: &'static str,
         /// Where the search began.
         from: u16,
+        /// Where it ended.
+        to: u16,
     },
     /// The host address of a published port cannot be used.
     #[error("host address {address:?} of port {port}/{protocol} {why}")]

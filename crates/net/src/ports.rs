@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use biga_model::kinds::instance::{PortMapping, Protocol};
@@ -83,6 +84,7 @@ impl Ports {
             Ok(now) => {
                 let filled = now.iter().zip(wanted).map(|(held, mapping)| PortMapping {
                     host_port: Some(held.at.port),
+                    host_port_end: None,
                     ..mapping.clone()
                 });
                 let filled = filled.collect();
@@ -123,8 +125,11 @@ impl Ports {
         let address = host_address(mapping)?;
         let protocol = mapping.protocol;
         let Some(port) = mapping.host_port.filter(|p| *p != 0) else {
-            return self.pick(address, protocol, to, now);
+            return self.pick(address, protocol, to, now, FIRST_PICKED..=u16::MAX);
         };
+        if let Some(end) = mapping.host_port_end {
+            return self.pick(address, protocol, to, now, port..=end);
+        }
         let at = HostPort {
             address,
             port,
@@ -157,8 +162,15 @@ impl Ports {
         })
     }
 
-    fn pick(&self, address: Ipv4Addr, protocol: Protocol, to: String, now: &[Held]) -> Result<Held, Error> {
-        for port in FIRST_PICKED..=u16::MAX {
+    fn pick(
+        &self,
+        address: Ipv4Addr,
+        protocol: Protocol,
+        to: String,
+        now: &[Held],
+        from: RangeInclusive<u16>,
+    ) -> Result<Held, Error> {
+        for port in from.clone() {
             let at = HostPort {
                 address,
                 port,
@@ -182,7 +194,8 @@ impl Ports {
         }
         Err(Error::NoPort {
             protocol: protocol.as_str(),
-            from: FIRST_PICKED,
+            from: *from.start(),
+            to: *from.end(),
         })
     }
 

@@ -305,6 +305,21 @@ impl Core {
         }
     }
 
+    /// Sends lines of logs that wait for their receiver.
+    pub fn flush_logs(&mut self) {
+        self.log.flush();
+        if let Some(pod) = &mut self.pod {
+            pod.flush_logs();
+        }
+        self.arm_logs();
+    }
+
+    fn arm_logs(&mut self) {
+        let of_pod = self.pod.as_ref().and_then(Pod::logs_wait);
+        let wait = self.log.wait().into_iter().chain(of_pod).min();
+        self.poll.timer(Timer::Log, wait);
+    }
+
     /// Removes the group made for a machine.
     pub fn remove_group(&mut self) -> io::Result<()> {
         if let Some(group) = &self.group {
@@ -359,11 +374,13 @@ impl Host for Core {
         };
         if stream == MAIN {
             self.log.add(output, bytes);
+            self.arm_logs();
             if let Some(hold) = &mut self.hold {
                 hold.frames.push((kind, bytes.to_vec()));
             }
         } else if let Some(pod) = &mut self.pod {
             pod.log(stream, output, bytes);
+            self.arm_logs();
         }
         for number in self.shows(stream) {
             if let Some(c) = self.clients.get_mut(&number) {

@@ -13,7 +13,7 @@
 //! - [`server`]: the loop and what each request does
 //! - [`core`]: clients, streams, timers and state, which a workload speaks to
 //! - [`pod`]: the containers of an instance that has several
-//! - [`client`], [`poll`], [`log`]: the parts of that
+//! - [`client`], [`poll`], [`log`], [`sink`]: the parts of that
 
 pub mod client;
 pub mod core;
@@ -21,6 +21,7 @@ pub mod log;
 pub mod pod;
 pub mod poll;
 pub mod server;
+pub mod sink;
 
 mod files;
 

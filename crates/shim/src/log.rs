@@ -6,11 +6,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use biga_wire::config;
 use biga_wire::workload::Output;
 
 use crate::files::now_ns;
+use crate::sink::{self, Sink};
 
 /// Longest text of one line in the file.
 pub const MAX_LINE: usize = 16 << 10;
@@ -26,6 +28,7 @@ pub struct Log {
     /// Text without a line end yet: of standard output, of standard error.
     rest: [Vec<u8>; 2],
     batch: Vec<u8>,
+    sink: Option<Sink>,
 }
 
 impl Log {
@@ -39,12 +42,25 @@ impl Log {
             size: 0,
             rest: [Vec::new(), Vec::new()],
             batch: Vec::new(),
+            sink: config.sink.clone().map(Sink::new),
+        }
+    }
+
+    /// When lines are to be sent again that their receiver did not take.
+    pub fn wait(&self) -> Option<Duration> {
+        self.sink.as_ref().and_then(Sink::wait)
+    }
+
+    /// Sends lines that wait for their receiver.
+    pub fn flush(&mut self) {
+        if let Some(sink) = &mut self.sink {
+            sink.flush(&stamp(now_ns()));
         }
     }
 
     /// Adds output. A full disk loses log, but never stops the instance.
     pub fn add(&mut self, output: Output, bytes: &[u8]) {
-        if self.path.is_none() {
+        if self.path.is_none() && self.sink.is_none() {
             return;
         }
         let stamp = stamp(now_ns());
@@ -75,6 +91,9 @@ impl Log {
         }
         self.rest[index] = rest;
         self.write();
+        if let Some(sink) = &mut self.sink {
+            sink.flush(&stamp);
+        }
     }
 
     /// Writes what still waits for a line end.
@@ -87,9 +106,24 @@ impl Log {
             }
         }
         self.write();
+        if let Some(sink) = &mut self.sink {
+            sink.finish(&stamp);
+        }
     }
 
     fn line(&mut self, stamp: &str, output: Output, whole: bool, text: &[u8]) {
+        if let Some(sink) = &mut self.sink {
+            let partial = !whole;
+            sink.line(&sink::Line {
+                stamp,
+                output,
+                partial,
+                text,
+            });
+        }
+        if self.path.is_none() {
+            return;
+        }
         self.batch.extend_from_slice(stamp.as_bytes());
         self.batch.extend_from_slice(match output {
             Output::Stdout => b" stdout ",
@@ -222,8 +256,7 @@ mod tests {
         let path = dir.path().join("log");
         let mut log = Log::new(&config::Log {
             path: Some(path.clone()),
-            max_size: 0,
-            max_files: 0,
+            ..config::Log::default()
         });
         log.add(Output::Stdout, b"one\ntw");
         log.add(Output::Stderr, b"err\n");
@@ -252,6 +285,7 @@ mod tests {
             path: Some(path.clone()),
             max_size: 100,
             max_files: 3,
+            sink: None,
         });
         for n in 0..10 {
             log.add(Output::Stdout, format!("{n}{}\n", "-".repeat(30)).as_bytes());

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use biga_wire::config::{self, PodContainer, ShimConfig};
 use biga_wire::shim::{ContainerStatus, ErrorCode, Exit, State};
@@ -58,6 +59,16 @@ impl Pod {
         if let Some(held) = container_index(stream).and_then(|i| self.held.get_mut(i)) {
             held.log.add(output, bytes);
         }
+    }
+
+    /// Sends lines that wait for their receiver.
+    pub fn flush_logs(&mut self) {
+        self.held.iter_mut().for_each(|h| h.log.flush());
+    }
+
+    /// When lines are to be sent again.
+    pub fn logs_wait(&self) -> Option<Duration> {
+        self.held.iter().filter_map(|h| h.log.wait()).min()
     }
 }
 

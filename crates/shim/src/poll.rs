@@ -52,6 +52,8 @@ pub enum Timer {
     Hold,
     /// Nobody came after the end.
     Linger,
+    /// Lines of a log wait for their receiver.
+    Log,
     /// The workload's, by its token.
     Workload(u32),
 }

@@ -173,6 +173,7 @@ impl Server {
             Happened::Timer(Timer::Workload(token)) => self.workload.timer(token, &mut self.core),
             Happened::Timer(Timer::Grace) => self.kill(),
             Happened::Timer(Timer::GraceOf(stream)) => self.kill_of(stream),
+            Happened::Timer(Timer::Log) => self.core.flush_logs(),
             Happened::Timer(Timer::Hold) => self.core.end_hold(),
             Happened::Timer(Timer::Linger) => self.leave(),
         }

@@ -41,6 +41,10 @@ pub trait Store: Send + Sync + 'static {
     /// unless the precondition is [`Precondition::None`], which then answers the current revision.
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, Error>;
 
+    /// Makes all of `writes` in one commit and in their order, or none of them: what forbids one is the error. No two may
+    /// be of the same key. Answers the revision of each.
+    async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Revision>, Error>;
+
     /// Changes under `prefix` after revision `from`; `None` starts now.
     async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, Error>;
 
@@ -102,6 +106,17 @@ pub enum Precondition {
     DoesNotExist,
     /// The entry's last write has this revision.
     Revision(Revision),
+}
+
+/// One write of several that belong together; see [`Store::transact`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Which key.
+    pub key: String,
+    /// What shall stand there; `None` removes the key.
+    pub value: Option<Bytes>,
+    /// What must hold before any of the writes.
+    pub precondition: Precondition,
 }
 
 /// Changes, in order. Ends with an error where the reader fell too far behind or the store closed.

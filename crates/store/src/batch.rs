@@ -1,12 +1,12 @@
 //! What one commit changes, worked out against the newest state. Pure: no I/O, no locks, no clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::api::{Entry, Error, LeaseId, Precondition, Revision, WatchEvent, WatchEventKind};
+use crate::api::{Entry, Error, LeaseId, Precondition, Revision, WatchEvent, WatchEventKind, Write};
 
 /// Largest key in bytes.
 pub(crate) const MAX_KEY: usize = 1024;
@@ -156,6 +156,35 @@ impl Batch {
                 key: key.into(),
                 current: None,
             }),
+        }
+    }
+
+    /// Stages all of `writes`, or nothing.
+    pub fn transact(&mut self, state: &State, writes: Vec<Write>) -> Result<Vec<Revision>, Error> {
+        let mut keys = HashSet::new();
+        for w in &writes {
+            if !keys.insert(&w.key) {
+                return Err(Error::Invalid(format!("{} is written twice in one commit", w.key)));
+            }
+            self.allowed(state, w)?;
+        }
+        // Each is of its own key and allowed, so none can fail from here on.
+        let one = |w: Write| match w.value {
+            Some(value) => self.put(state, &w.key, value, w.precondition, None),
+            None => self.delete(state, &w.key, w.precondition),
+        };
+        writes.into_iter().map(one).collect()
+    }
+
+    fn allowed(&self, state: &State, w: &Write) -> Result<(), Error> {
+        let current = self.check(state, &w.key, w.precondition)?;
+        match &w.value {
+            Some(value) => check_size(&w.key, value),
+            None if current.is_none() && w.precondition != Precondition::None => Err(Error::Conflict {
+                key: w.key.clone(),
+                current: None,
+            }),
+            None => Ok(()),
         }
     }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 
-use crate::api::{Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, WatchEvent, WatchStream};
+use crate::api::{Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, WatchEvent, WatchStream, Write};
 use crate::batch::{Batch, HistoryLimits, State};
 
 /// At most so many calls go into one commit.
@@ -56,6 +56,7 @@ enum Command {
         precondition: Precondition,
         answer: Answer<Revision>,
     },
+    Transact(Vec<Write>, Answer<Vec<Revision>>),
     Compact(Revision, Answer<()>),
     Grant(Duration, Answer<LeaseId>),
     Renew(LeaseId, Answer<()>),
@@ -254,6 +255,10 @@ impl Engine {
         .await
     }
 
+    pub async fn transact(&self, writes: Vec<Write>) -> Result<Vec<Revision>, Error> {
+        self.call(|answer| Command::Transact(writes, answer)).await
+    }
+
     pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.call(|answer| Command::Compact(revision, answer)).await
     }
@@ -415,6 +420,10 @@ impl Writer {
                     bytes += value.len();
                     commands.push(command);
                 }
+                Command::Transact(ref writes, _) => {
+                    bytes += writes.iter().flat_map(|w| &w.value).map(Bytes::len).sum::<usize>();
+                    commands.push(command);
+                }
                 command => commands.push(command),
             }
             if commands.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
@@ -498,6 +507,7 @@ impl Writer {
                 precondition,
                 answer,
             } => reply(answer, batch.delete(state, &key, precondition)),
+            Command::Transact(writes, answer) => reply(answer, batch.transact(state, writes)),
             Command::Compact(revision, answer) => {
                 batch.compact(revision);
                 reply(answer, Ok(()))
@@ -545,6 +555,9 @@ macro_rules! store_by_engine {
                 precondition: crate::Precondition,
             ) -> Result<crate::Revision, crate::Error> {
                 self.engine.delete(key, precondition).await
+            }
+            async fn transact(&self, writes: Vec<crate::Write>) -> Result<Vec<crate::Revision>, crate::Error> {
+                self.engine.transact(writes).await
             }
             async fn watch(
                 &self,

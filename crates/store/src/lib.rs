@@ -24,7 +24,8 @@ pub mod suite;
 pub mod typed;
 
 pub use api::{
-    Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, Store, WatchEvent, WatchEventKind, WatchStream,
+    Entry, Error, LeaseId, ListOptions, Listing, Precondition, Revision, Store, WatchEvent, WatchEventKind,
+    WatchStream, Write,
 };
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;

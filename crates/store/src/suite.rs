@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 
-use crate::api::{Entry, Error, ListOptions, Precondition, Revision, Store, WatchEvent, WatchEventKind, WatchStream};
+use crate::api::{
+    Entry, Error, ListOptions, Precondition, Revision, Store, WatchEvent, WatchEventKind, WatchStream, Write,
+};
 
 /// Longer than anything may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +23,7 @@ where
 {
     reads_and_writes(make().await).await;
     preconditions(make().await).await;
+    transactions(make().await).await;
     lists(make().await).await;
     watches(make().await).await;
     watch_from_the_past(make().await).await;
@@ -110,6 +113,60 @@ pub async fn preconditions(s: Arc<dyn Store>) {
     );
     assert_eq!(s.revision().await.unwrap(), changed, "refused writes leave no trace");
     s.delete("/k", Precondition::Revision(changed)).await.unwrap();
+}
+
+/// Several writes happen together or not at all, and are told in their order.
+pub async fn transactions(s: Arc<dyn Store>) {
+    let write = |key: &str, value: Option<&'static str>, precondition| Write {
+        key: key.into(),
+        value: value.map(|v| Bytes::from_static(v.as_bytes())),
+        precondition,
+    };
+    let made = put(&s, "/t/old", "1").await;
+    let other = put(&s, "/t/other", "1").await;
+    let moved = |to: &str| {
+        vec![
+            write(to, Some("2"), Precondition::DoesNotExist),
+            write("/t/old", None, Precondition::Revision(made)),
+            write("/t/none", None, Precondition::None),
+        ]
+    };
+    match s.transact(moved("/t/other")).await.unwrap_err() {
+        Error::Conflict { key, current } => assert_eq!((key.as_str(), current), ("/t/other", Some(other))),
+        e => panic!("expected a conflict, got {e:?}"),
+    }
+    let gone = vec![
+        write("/t/new", Some("2"), Precondition::None),
+        write("/t/none", None, Precondition::Revision(made)),
+    ];
+    match s.transact(gone).await.unwrap_err() {
+        Error::Conflict { key, current } => assert_eq!((key.as_str(), current), ("/t/none", None)),
+        e => panic!("expected a conflict, got {e:?}"),
+    }
+    let twice = vec![write("/t/new", Some("2"), Precondition::None); 2];
+    assert!(matches!(s.transact(twice).await, Err(Error::Invalid(_))));
+    assert_eq!(s.revision().await.unwrap(), other, "what is refused leaves no trace");
+    assert_eq!(s.transact(Vec::new()).await.unwrap(), Vec::<Revision>::new());
+
+    let mut w = s.watch("/t/", None).await.unwrap();
+    let revisions = s.transact(moved("/t/new")).await.unwrap();
+    assert_eq!(revisions.len(), 3);
+    let listing = s.list("/t/", ListOptions::default()).await.unwrap();
+    assert_eq!(keys(&listing.entries), ["/t/new", "/t/other"]);
+    assert_eq!(
+        (listing.entries[0].revision, listing.entries[0].created),
+        (revisions[0], revisions[0])
+    );
+    let (a, b) = (next(&mut w).await, next(&mut w).await);
+    assert_eq!(
+        (a.kind, a.entry.key.as_str(), a.entry.revision),
+        (WatchEventKind::Put, "/t/new", revisions[0])
+    );
+    assert_eq!(
+        (b.kind, b.entry.key.as_str(), b.entry.revision),
+        (WatchEventKind::Delete, "/t/old", revisions[1])
+    );
+    assert!(w.next().now_or_never().is_none(), "removing nothing is no change");
 }
 
 /// Lists are in key order, by prefix, in pages.

@@ -50,6 +50,64 @@ pub struct Log {
     pub max_size: u64,
     /// Keep so many files.
     pub max_files: u32,
+    /// Who else gets each line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<Sink>,
+}
+
+/// Who gets the lines of a log beside its file. One that is not there holds nothing up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Sink {
+    /// The journal, in its own protocol.
+    Journal {
+        /// Its datagram socket.
+        socket: PathBuf,
+        /// Fields of every entry, beside the text, its priority and its time.
+        fields: BTreeMap<String, String>,
+    },
+    /// Syslog.
+    Syslog {
+        /// Where.
+        to: SyslogTo,
+        /// Number of the facility, 0 to 23 (RFC 5424, 6.2.1).
+        facility: u8,
+        /// Form of a message.
+        format: SyslogFormat,
+        /// Name of the program.
+        tag: String,
+        /// This host, as messages over the network name it.
+        hostname: String,
+    },
+}
+
+/// Where syslog listens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SyslogTo {
+    /// Where syslog(3) looks on this host.
+    Local,
+    /// A socket of this host, of datagrams or a stream.
+    Unix(PathBuf),
+    /// Datagrams.
+    Udp(std::net::SocketAddr),
+    /// A connection.
+    Tcp(std::net::SocketAddr),
+}
+
+/// Form of a syslog message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyslogFormat {
+    /// As programs of this host write to its own syslog: without the host's name.
+    #[default]
+    Unix,
+    /// RFC 3164.
+    Rfc3164,
+    /// RFC 5424 with whole seconds.
+    Rfc5424,
+    /// RFC 5424 with microseconds.
+    Rfc5424Micro,
 }
 
 /// What runs.

@@ -59,17 +59,27 @@ impl Manager {
         while let Some(event) = events.next().await {
             match event {
                 Ok(ObjectEvent::Put { object, .. }) => self.tell(*object),
-                Ok(ObjectEvent::Deleted { object }) => {
-                    if let Some((newest, _)) = self.tasks.get(&object.metadata.uid) {
-                        newest.send_replace(None);
-                    }
-                }
+                Ok(ObjectEvent::Deleted { object }) => self.gone(&object),
                 Err(e @ biga_store::typed::Error::Store(_)) => return Err(e),
                 Err(e) => tracing::error!("an instance cannot be read: {e}"),
             }
             self.tasks.retain(|_, (_, task)| !task.is_finished());
         }
         Ok(())
+    }
+
+    /// Not where only its old name is gone: it was told under its new one already.
+    fn gone(&self, object: &Object<Instance>) {
+        let Some((newest, _)) = self.tasks.get(&object.metadata.uid) else {
+            return;
+        };
+        newest.send_if_modified(|n| {
+            let renamed = n.as_ref().is_some_and(|o| o.name() != object.name());
+            if !renamed {
+                *n = None;
+            }
+            !renamed
+        });
     }
 
     fn tell(&mut self, object: Object<Instance>) {

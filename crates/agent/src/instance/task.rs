@@ -117,6 +117,7 @@ impl Task {
                 self.host.remove(&self.uid).await;
                 return;
             };
+            self.name.clone_from(&object.metadata.name);
             self.follow_limits(&object).await;
             self.follow_health(&object);
             self.follow_networks(&object).await;

@@ -57,6 +57,7 @@ impl Run<'_> {
             hostname: self.hostname.clone(),
             runtime: None,
             part: Some(spec),
+            sink: None,
         };
         let made = part.container().await.map_err(|f| Failure {
             message: format!("container {}: {}", spec.name, f.message),

@@ -24,8 +24,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/build/prune", post(build_prune))
         .route("/build/cancel", post(no_build))
         .route("/session", any(no_session))
-        .route("/grpc", any(no_session))
-        .route("/distribution/{*rest}", get(no_distribution));
+        .route("/grpc", any(no_session));
     for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
         r = r
             .route(&format!("/{kind}"), any(no_swarm))
@@ -67,8 +66,4 @@ async fn build_prune() -> Response {
 
 async fn no_session() -> Error {
     Error::missing("BuildKit sessions")
-}
-
-async fn no_distribution() -> Error {
-    Error::missing("looking images up at a registry (distribution inspect)")
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::progress::{Lines, bar, stream, with_progress};
-use crate::backend::RegistryAuth;
+use crate::backend::{Import, RegistryAuth};
 use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auth};
 use crate::follow::follow;
@@ -21,10 +21,7 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, request: Requ
     let auth = registry_auth(request.headers())?;
     match (q.get("fromImage"), q.get("fromSrc")) {
         (Some(image), None) => pull(api, &q, image, auth).await,
-        (None, Some("-")) => import(api, &q, request.into_body()).await,
-        (None, Some(_)) => Err(Error::missing(
-            "importing from an address: send the archive itself (fromSrc=-)",
-        )),
+        (None, Some(from)) => import(api, &q, from, request.into_body()).await,
         _ => Err(Error::bad("give either fromImage or fromSrc")),
     }
 }
@@ -42,7 +39,7 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference> {
 
 async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>) -> Result<Response> {
     let reference = reference(image, q.get("tag"))?;
-    let platform = q.get("platform").map(str::to_string);
+    let platform = q.platform()?;
     if let Some(auth) = auth {
         return Ok(stream(move |lines| async move {
             let text = reference.familiar();
@@ -194,7 +191,7 @@ fn watch(api: DockerApi, o: &Object<Image>) -> mpsc::Receiver<Result<ImageStatus
     let (tx, rx) = mpsc::channel(16);
     let (name, uid, wanted) = (o.name().to_string(), o.uid().to_string(), o.spec.pull_request);
     tokio::spawn(async move {
-        let end = follow::<Image, _>(&*api.inner.store, "", &name, &uid, |seen| {
+        let end = follow::<Image, _>(&api.inner.store, "", &name, &uid, |seen| {
             let Some(o) = seen else { return Some(None) };
             let s = o.status_or_default();
             let settled = matches!(s.phase, ImagePhase::Ready | ImagePhase::Failed);
@@ -217,23 +214,31 @@ fn watch(api: DockerApi, o: &Object<Image>) -> mpsc::Receiver<Result<ImageStatus
     rx
 }
 
-async fn import(api: DockerApi, q: &Query, body: Body) -> Result<Response> {
-    if !q.all("changes").iter().all(String::is_empty) {
-        return Err(Error::missing("changes while importing (docker import -c)"));
-    }
-    if q.get("platform").is_some() {
-        return Err(Error::missing("a platform while importing"));
-    }
-    let name = q
-        .get("repo")
-        .ok_or_else(|| Error::missing("importing an image without a name"))?;
-    let reference = reference(name, q.get("tag"))?;
+async fn import(api: DockerApi, q: &Query, from: &str, body: Body) -> Result<Response> {
+    let reference = q.get("repo").map(|name| reference(name, q.get("tag"))).transpose()?;
+    let changes = q.all("changes").iter().filter(|c| !c.trim().is_empty());
+    // As Docker: an address without a scheme is one of http.
+    let address = match from {
+        "-" => None,
+        a if a.contains("://") => Some(a.to_string()),
+        a => Some(format!("http://{a}")),
+    };
+    let wanted = Import {
+        reference: reference.map(|r| r.to_string()),
+        changes: changes.cloned().collect(),
+        message: q.get("message").map(str::to_string),
+        platform: q.platform()?,
+        address: address.clone(),
+    };
     let content = body
         .into_data_stream()
         .map(|r| r.map_err(std::io::Error::other))
         .boxed();
     Ok(stream(move |lines| async move {
-        let call = async |r| api.backend().image_import(&reference.to_string(), content, r).await;
+        if let Some(address) = address {
+            lines.status(format!("Downloading from {address}")).await;
+        }
+        let call = async |r| api.backend().image_import(wanted, content, r).await;
         match with_progress(&lines, call).await {
             Ok(done) => {
                 let id = done.images.first().map(|i| i.image_id.clone()).unwrap_or_default();

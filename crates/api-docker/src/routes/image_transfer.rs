@@ -13,16 +13,14 @@ use crate::extract::{Query, registry_auth};
 use crate::state::DockerApi;
 
 pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Request) -> Result<Response> {
-    if q.get("platform").is_some() {
-        return Err(Error::missing("loading one platform of an archive"));
-    }
+    let platform = q.platform()?;
     let archive = request
         .into_body()
         .into_data_stream()
         .map(|r| r.map_err(std::io::Error::other))
         .boxed();
     Ok(stream(move |lines| async move {
-        let call = async |r| api.backend().image_load(archive, r).await;
+        let call = async |r| api.backend().image_load(archive, platform.as_deref(), r).await;
         match with_progress(&lines, call).await {
             Ok(done) => {
                 for i in done.images {
@@ -42,12 +40,11 @@ pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Reques
 
 /// `GET /images/get?names=…` and `GET /images/{name}/get`.
 pub(super) async fn save(api: &DockerApi, names: &[String], q: &Query) -> Result<Response> {
-    if q.get("platform").is_some() {
-        return Err(Error::missing("saving one platform of an image"));
-    }
+    let platform = q.platform()?;
     let mut references = Vec::new();
     for name in names.iter().flat_map(|n| n.split(',')).filter(|n| !n.is_empty()) {
         let image = api.image(name).await?;
+        image.serves(platform.as_deref())?;
         references.push(
             image
                 .named()
@@ -70,9 +67,7 @@ pub(super) async fn save_many(State(api): State<DockerApi>, q: Query) -> Result<
 
 pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &HeaderMap) -> Result<Response> {
     let auth = registry_auth(headers)?;
-    if q.get("platform").is_some() {
-        return Err(Error::missing("pushing one platform of an image"));
-    }
+    let platform = q.platform()?;
     let full = match q.get("tag") {
         Some(t) => format!("{name}:{t}"),
         None => name.to_string(),
@@ -83,6 +78,7 @@ pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &Header
         }
         _ => e,
     })?;
+    image.serves(platform.as_deref())?;
     let reference = image.named().map(|o| o.spec.reference.clone());
     let reference = reference.ok_or_else(|| Error::bad("an image is pushed by its name, not by its id"))?;
     let size = crate::translate::image::size(&image.objects.iter().collect::<Vec<_>>());

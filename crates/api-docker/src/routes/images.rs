@@ -33,7 +33,11 @@ pub(super) fn routes() -> Router<DockerApi> {
 }
 
 async fn search() -> Error {
-    Error::missing("searching a registry")
+    Error::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "search is not offered: registries of the OCI distribution specification have none. Docker Hub's is at \
+         https://hub.docker.com/search",
+    )
 }
 
 async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query, request: Request) -> Result<Response> {
@@ -42,7 +46,7 @@ async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query,
         .ok_or_else(|| Error::not_found("page not found"))?;
     match (request.method(), verb) {
         (&Method::GET | &Method::HEAD, "json") => inspect(&api, name, &q).await,
-        (&Method::GET | &Method::HEAD, "history") => history(&api, name).await,
+        (&Method::GET | &Method::HEAD, "history") => history(&api, name, &q).await,
         (&Method::GET, "get") => image_transfer::save(&api, &[name.to_string()], &q).await,
         (&Method::POST, "tag") => tag(&api, name, &q).await,
         (&Method::POST, "push") => image_transfer::push(api, name, &q, request.headers()).await,
@@ -93,7 +97,11 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
                 .iter()
                 .filter(|o| o.status_or_default().image_id == g.id)
                 .count();
-            out.push(image::entry(g, &labels, i64::try_from(used).unwrap_or(-1)));
+            let mut entry = image::entry(g, &labels, i64::try_from(used).unwrap_or(-1));
+            if q.flag("manifests") {
+                entry["Manifests"] = image::manifests(&g.objects, containers_of(&api, g.id).await?);
+            }
+            out.push(entry);
         }
     }
     Ok(ok(&Value::Array(out)))
@@ -132,17 +140,27 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 async fn inspect(api: &DockerApi, name: &str, q: &Query) -> Result<Response> {
-    if q.get("platform").is_some() {
-        return Err(Error::missing("inspecting one platform of an image"));
-    }
     let found = api.image(name).await?;
+    found.serves(q.platform()?.as_deref())?;
     let config = api.image_config(&found.id).await;
     let objects: Vec<&Object<Image>> = found.objects.iter().collect();
-    Ok(ok(&image::inspect(&found.id, &objects, &config)))
+    let mut doc = image::inspect(&found.id, &objects, &config);
+    if q.flag("manifests") {
+        doc["Manifests"] = image::manifests(&objects, containers_of(api, &found.id).await?);
+    }
+    Ok(ok(&doc))
 }
 
-async fn history(api: &DockerApi, name: &str) -> Result<Response> {
+/// Ids of the containers that were made of an image.
+async fn containers_of(api: &DockerApi, image_id: &str) -> Result<Vec<String>> {
+    let all = api.instances().list(Some(api.ns())).await?.items;
+    let made = all.iter().filter(|o| o.status_or_default().image_id == image_id);
+    Ok(made.map(|o| docker_id(o.uid())).collect())
+}
+
+async fn history(api: &DockerApi, name: &str, q: &Query) -> Result<Response> {
     let found = api.image(name).await?;
+    found.serves(q.platform()?.as_deref())?;
     let config = api.image_config(&found.id).await;
     let objects: Vec<&Object<Image>> = found.objects.iter().collect();
     // The steps are worth showing also where nothing is known of their sizes.
@@ -257,7 +275,7 @@ async fn delete_object(api: &DockerApi, o: &Object<Image>) -> Result<()> {
             other?;
         }
     }
-    follow::<Image, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| {
+    follow::<Image, _>(&api.inner.store, "", o.name(), o.uid(), |seen| {
         seen.is_none().then_some(())
     })
     .await

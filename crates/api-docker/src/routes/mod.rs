@@ -2,6 +2,7 @@
 
 mod absent;
 mod containers;
+mod distribution;
 mod events;
 mod exec;
 mod image_pull;
@@ -39,6 +40,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(network_joins::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
+        .merge(distribution::routes())
         .merge(absent::routes())
         .fallback(no_page)
         .method_not_allowed_fallback(no_page)

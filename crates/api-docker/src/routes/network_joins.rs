@@ -191,7 +191,7 @@ async fn change_running(
         return Ok(());
     }
     let generation = stored.metadata.generation;
-    let end = follow::<Instance, _>(&*api.inner.store, api.ns(), c.name(), c.uid(), |seen| {
+    let end = follow::<Instance, _>(&api.inner.store, api.ns(), c.name(), c.uid(), |seen| {
         let Some(o) = seen else { return Some(Ok(())) };
         let s = o.status_or_default();
         if done(&s.networks) || !s.phase.is_live() {

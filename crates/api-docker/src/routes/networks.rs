@@ -133,7 +133,7 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
 
 /// Waits until the node made it; what cannot be made is taken away again.
 async fn ready(api: &DockerApi, o: &Object<Network>) -> Result<()> {
-    let end = follow::<Network, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| {
+    let end = follow::<Network, _>(&api.inner.store, "", o.name(), o.uid(), |seen| {
         let Some(o) = seen else {
             return Some(Err("it was removed meanwhile".to_string()));
         };
@@ -199,7 +199,7 @@ async fn delete(api: &DockerApi, o: &Object<Network>) -> Result<()> {
             other?;
         }
     }
-    let end = follow::<Network, _>(&*api.inner.store, "", o.name(), o.uid(), |seen| match seen {
+    let end = follow::<Network, _>(&api.inner.store, "", o.name(), o.uid(), |seen| match seen {
         None => Some(None),
         Some(o) => {
             let s = o.status_or_default();

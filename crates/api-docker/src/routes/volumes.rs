@@ -107,7 +107,7 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
         }
         other => other?,
     };
-    let made = follow::<Volume, _>(&*api.inner.store, api.ns(), &name, stored.uid(), |seen| {
+    let made = follow::<Volume, _>(&api.inner.store, api.ns(), &name, stored.uid(), |seen| {
         let Some(o) = seen else {
             return Some(Err("it was removed meanwhile".to_string()));
         };
@@ -156,7 +156,7 @@ async fn delete(api: &DockerApi, o: &Object<Volume>) -> Result<()> {
             other?;
         }
     }
-    follow::<Volume, _>(&*api.inner.store, api.ns(), o.name(), o.uid(), |seen| {
+    follow::<Volume, _>(&api.inner.store, api.ns(), o.name(), o.uid(), |seen| {
         seen.is_none().then_some(())
     })
     .await

@@ -1,9 +1,9 @@
 //! Docker's create body → an instance. What the model cannot express is refused, or told in the warnings.
 
 use biga_model::{
-    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, LogDriver, LogSpec,
-    Memory, NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen,
-    SecuritySpec, Ulimit, VolumeMount,
+    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, Memory,
+    NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec,
+    Ulimit, VolumeMount,
 };
 use serde_json::Value;
 
@@ -61,18 +61,17 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
-/// Fields that mean nothing on Linux or here, and do no harm.
-const IGNORED: &[&str] = &[
-    "ConsoleSize",
-    "ContainerIDFile",
+/// Fields that are the client's own business, or said again elsewhere.
+const QUIET: &[&str] = &["ConsoleSize", "ContainerIDFile"];
+/// Fields that mean nothing on Linux, or nothing any more.
+const WITHOUT_EFFECT: &[&str] = &[
+    "Cgroup",
     "CpuCount",
     "CpuPercent",
     "IOMaximumBandwidth",
     "IOMaximumIOps",
     "KernelMemory",
     "KernelMemoryTCP",
-    "Cgroup",
-    "VolumeDriver",
 ];
 
 /// Makes an instance of a body.
@@ -114,7 +113,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         extra_hosts: hostconfig::extra_hosts(h, around)?,
         restart_policy: restart_policy(&h.restart_policy)?,
         auto_remove: h.auto_remove,
-        log: log(h, &mut warnings)?,
+        log: super::log::spec(body, around, &mut warnings)?,
         sysctls: h.sysctls.clone(),
         shm_size: hostconfig::bytes("ShmSize", h.shm_size)?,
         namespaces: sharing::namespaces(h, around)?,
@@ -164,10 +163,19 @@ fn some(s: &str) -> Option<String> {
 
 /// Refuses what cannot be done, and tells what is left out.
 fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
-    let h = &body.host_config;
-    let asked = |(k, v): &(&String, &Value)| !is_zero(v) && !IGNORED.contains(&k.as_str());
-    if let Some((field, _)) = h.rest.iter().find(asked) {
-        return Err(Error::missing(format!("HostConfig.{field}")));
+    for (field, value) in body.host_config.rest.iter().filter(|(_, v)| !is_zero(v)) {
+        match field.as_str() {
+            f if QUIET.contains(&f) => {}
+            f if WITHOUT_EFFECT.contains(&f) => {
+                warnings.push(format!("HostConfig.{f} has no effect here and was left out"))
+            }
+            "VolumeDriver" => drop(mounts::known_driver(
+                value.as_str().unwrap_or_default(),
+                &Default::default(),
+            )?),
+            "DeviceRequests" => return Err(devices_by_driver(value)),
+            f => return Err(Error::missing(format!("HostConfig.{f}"))),
+        }
     }
     for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
         warnings.push(format!("the field {field} is not known and was left out"));
@@ -191,6 +199,23 @@ fn runtime(h: &HostConfig, around: &Around) -> Result<Option<String>, Error> {
         true => Ok(Some(name.to_string())),
         false => Err(Error::bad(format!("unknown or invalid runtime name: {}", h.runtime))),
     }
+}
+
+/// GPUs and the like, which a driver of the daemon's would have to find and hand out.
+fn devices_by_driver(requests: &Value) -> Error {
+    let what = |r: &Value| {
+        let driver = r.get("Driver").and_then(Value::as_str).unwrap_or_default();
+        format!(
+            "driver {driver:?}, capabilities {}",
+            r.get("Capabilities").unwrap_or(&Value::Null)
+        )
+    };
+    let list: Vec<String> = requests.as_array().into_iter().flatten().map(what).collect();
+    Error::missing(format!(
+        "HostConfig.DeviceRequests (--gpus; {}): could not select a device driver: this daemon has none, as nvidia-container-toolkit \
+         would be. Device nodes can be given by name: --device /dev/dri/renderD128",
+        list.join("; ")
+    ))
 }
 
 /// Where the dial stands.
@@ -322,37 +347,6 @@ pub fn restart_policy(p: &DockerPolicy) -> Result<RestartPolicy, Error> {
     })
 }
 
-fn log(h: &HostConfig, warnings: &mut Vec<String>) -> Result<LogSpec, Error> {
-    let mut log = LogSpec::default();
-    match h.log_config.driver.as_str() {
-        "" | "json-file" | "local" => {}
-        "none" => log.driver = LogDriver::None,
-        other => return Err(Error::missing(format!("log driver {other:?}"))),
-    }
-    for (k, v) in &h.log_config.config {
-        match k.as_str() {
-            "max-size" if v == "-1" => {}
-            "max-size" => {
-                log.max_size = Some(size(v).ok_or_else(|| Error::bad(format!("invalid value for max-size: {v}")))?)
-            }
-            "max-file" => {
-                log.max_files = Some(
-                    v.parse()
-                        .map_err(|_| Error::bad(format!("invalid value for max-file: {v}")))?,
-                );
-            }
-            "compress" | "mode" | "max-buffer-size" => warnings.push(format!("log option {k} was left out")),
-            _ => {
-                return Err(Error::bad(format!(
-                    "unknown log opt '{k}' for {} log driver",
-                    h.log_config.driver
-                )));
-            }
-        }
-    }
-    Ok(log)
-}
-
 /// `10m`, `1g`, `512k`: binary units, as Docker means them.
 pub fn size(text: &str) -> Option<Memory> {
     let lower = text.trim().to_ascii_lowercase();
@@ -474,13 +468,24 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
     let mut links = Vec::new();
     for text in &e.links {
         let (instance, alias) = link(text)?;
-        links.push(NetworkLink { instance, alias });
+        links.push(NetworkLink {
+            instance,
+            alias,
+            ports: Vec::new(),
+        });
     }
     if !e.ipam_config.ipv6.is_empty() || !e.ipam_config.link_local.is_empty() {
         return Err(Error::missing("IPv6 and link-local addresses"));
     }
     if !e.driver_opts.is_empty() {
-        return Err(Error::missing("driver options of an endpoint"));
+        return Err(Error::missing(
+            "driver options of an endpoint (EndpointsConfig.DriverOpts)",
+        ));
+    }
+    if e.gw_priority != 0 {
+        return Err(Error::missing(
+            "the priority of a gateway (EndpointsConfig.GwPriority): the first network's leads out",
+        ));
     }
     Ok(NetworkAttachment {
         network,

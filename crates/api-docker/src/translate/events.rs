@@ -85,6 +85,13 @@ pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) 
             Default::default()
         }
     };
+    if let Some(old) = old.filter(|o| o.name() != now.name()) {
+        out.push(Message::container(
+            now,
+            "rename",
+            &[("oldName", format!("/{}", old.name()))],
+        ));
+    }
     let s = now.status_or_default();
     let ran = |p: Phase| matches!(p, Phase::Running | Phase::Paused | Phase::Stopping);
     // A run may begin and end between two looks: it has a beginning of its own.

@@ -193,9 +193,11 @@ pub fn ports(body: &CreateBody, image: &Value) -> Result<Vec<PortMapping>, Error
         let any = [PortBinding::default()];
         let bindings = bindings.as_deref().filter(|b| !b.is_empty()).unwrap_or(&any);
         for b in bindings {
+            let (host_port, host_port_end) = host_port(&b.host_port)?;
             out.push(PortMapping {
                 port: number,
-                host_port: host_port(&b.host_port)?,
+                host_port,
+                host_port_end,
                 host_ip: host_ip(&b.host_ip),
                 protocol,
             });
@@ -208,6 +210,7 @@ pub fn ports(body: &CreateBody, image: &Value) -> Result<Vec<PortMapping>, Error
                 out.push(PortMapping {
                     port: number,
                     host_port: None,
+                    host_port_end: None,
                     host_ip: None,
                     protocol,
                 });
@@ -238,16 +241,18 @@ fn host_ip(text: &str) -> Option<String> {
     }
 }
 
-fn host_port(text: &str) -> Result<Option<u16>, Error> {
-    if text.contains('-') {
-        return Err(Error::missing(format!("a range of host ports for one port ({text})")));
-    }
-    match text {
-        "" | "0" => Ok(None),
-        n => n
-            .parse()
-            .map(Some)
-            .map_err(|_| Error::bad(format!("invalid port specification: {text:?}"))),
+/// One port, or the ends of a range of which one is picked.
+fn host_port(text: &str) -> Result<(Option<u16>, Option<u16>), Error> {
+    let bad = || Error::bad(format!("invalid port specification: {text:?}"));
+    let one = |t: &str| t.parse::<u16>().map_err(|_| bad());
+    match text.split_once('-') {
+        Some((first, last)) => match (one(first)?, one(last)?) {
+            (0, _) => Err(bad()),
+            (a, b) if a > b => Err(bad()),
+            (a, b) => Ok((Some(a), Some(b).filter(|b| *b != a))),
+        },
+        None if matches!(text, "" | "0") => Ok((None, None)),
+        None => one(text).map(|n| (Some(n), None)),
     }
 }
 

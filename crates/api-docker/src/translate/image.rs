@@ -124,6 +124,31 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
     doc
 }
 
+/// What there is under an image's name: here always one manifest.
+pub fn manifests(objects: &[&Object<Image>], containers: Vec<String>) -> Value {
+    let Some(s) = objects.iter().find_map(|o| o.status.as_ref()) else {
+        return json!([]);
+    };
+    let mut platform = json!({});
+    for (name, value) in ["os", "architecture", "variant"].iter().zip(s.platform.split('/')) {
+        platform[*name] = value.into();
+    }
+    let size = size(objects);
+    json!([{
+        "ID": s.digest,
+        "Descriptor": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": s.digest,
+            "size": 0,
+            "platform": platform,
+        },
+        "Available": true,
+        "Size": {"Content": size, "Total": size},
+        "Kind": "image",
+        "ImageData": {"Platform": platform, "Containers": containers, "Size": {"Unpacked": size}},
+    }])
+}
+
 /// The image's own remark, or that of its last step.
 fn comment(config: &Value) -> &str {
     let steps = config.get("history").and_then(Value::as_array);

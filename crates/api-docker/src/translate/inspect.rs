@@ -1,14 +1,13 @@
 //! An instance → Docker's whole document of a container.
 
 use biga_model::{
-    Instance, InstanceSpec, InstanceStatus, LogDriver, NetworkMode, Object, Phase, PortMapping, Power, Protocol,
-    RestartWhen,
+    Instance, InstanceSpec, InstanceStatus, NetworkMode, Object, Phase, PortMapping, Power, Protocol, RestartWhen,
 };
 use serde_json::{Map, Value, json};
 
 use super::create::sent;
 use super::ids::{docker_id, docker_network, predefined_id, short};
-use super::{familiar, labels, sharing, time};
+use super::{familiar, labels, log, sharing, time};
 use crate::types::container::CreateBody;
 
 /// What must be known beside the instance.
@@ -106,7 +105,7 @@ pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "LogPath": match o.spec.log.driver { LogDriver::File => format!("{dir}/log"), LogDriver::None => String::new() },
+        "LogPath": if log::is_readable(&o.spec.log) { format!("{dir}/log") } else { String::new() },
         "Name": format!("/{}", o.name()),
         "RestartCount": s.restart_count,
         "Driver": "erofs",
@@ -244,13 +243,6 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         .iter()
         .flat_map(|a| a.hostnames.iter().map(move |n| format!("{n}:{}", a.ip)))
         .collect();
-    let mut log = Map::new();
-    if let Some(m) = spec.log.max_size {
-        log.insert("max-size".into(), m.bytes().to_string().into());
-    }
-    if let Some(n) = spec.log.max_files {
-        log.insert("max-file".into(), n.to_string().into());
-    }
     let ulimits: Vec<Value> = c
         .ulimits
         .iter()
@@ -271,8 +263,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "Binds": list(&h.binds),
         "ContainerIDFile": "",
         "LogConfig": {
-            "Type": match spec.log.driver { LogDriver::File => "json-file", LogDriver::None => "none" },
-            "Config": log,
+            "Type": log::driver(&spec.log, &h.log_config.driver),
+            "Config": log::config(&spec.log),
         },
         "NetworkMode": network_mode(spec, h.network_mode.as_str()),
         "PortBindings": port_bindings(&spec.ports),
@@ -365,9 +357,12 @@ fn link_words(links: &[biga_model::NetworkLink]) -> Vec<String> {
 
 /// As Docker shows links: the other's path, and the alias below one's own.
 fn host_links(o: &Object<Instance>, h: &crate::types::container::HostConfig) -> Vec<String> {
-    let words = h.links.iter().filter_map(|l| super::create::link(l).ok());
-    words
-        .map(|(name, alias)| format!("/{name}:/{}/{alias}", o.name()))
+    let sent = h.links.iter().filter_map(|l| super::create::link(l).ok());
+    // The others' names may be new ones, and a link may be gone.
+    let links = o.spec.networks.first().map(|n| &n.links[..]).unwrap_or_default();
+    let now = |alias: &str| links.iter().find(|l| l.alias == alias);
+    sent.filter_map(|(_, alias)| now(&alias))
+        .map(|l| format!("/{}:/{}/{}", l.instance, o.name(), l.alias))
         .collect()
 }
 

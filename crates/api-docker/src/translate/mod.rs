@@ -9,6 +9,7 @@ pub mod image;
 pub mod inspect;
 pub mod labels;
 pub mod list;
+pub mod log;
 pub mod mounts;
 pub mod network;
 pub mod sharing;

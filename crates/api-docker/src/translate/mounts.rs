@@ -180,7 +180,7 @@ impl Maker<'_> {
             }
             "volume" => {
                 let o = &m.volume_options;
-                let mount = driver(&o.driver_config.name, &o.driver_config.options)?;
+                let mount = known_driver(&o.driver_config.name, &o.driver_config.options)?;
                 let how = How {
                     no_copy: o.no_copy,
                     ..How::new(m.read_only, (!o.subpath.is_empty()).then(|| o.subpath.clone()))
@@ -288,6 +288,14 @@ pub fn driver(name: &str, options: &BTreeMap<String, String>) -> Result<Option<L
         }
     }
     Ok(Some(m))
+}
+
+/// The same for a container, whose clients take any 404 for an image that is missing.
+pub fn known_driver(name: &str, options: &BTreeMap<String, String>) -> Result<Option<LocalMount>, Error> {
+    driver(name, options).map_err(|e| match e.status {
+        http::StatusCode::NOT_FOUND => Error::bad(e.message),
+        _ => e,
+    })
 }
 
 /// How many volumes without a name a container may need, of those its own image asks for and all others.

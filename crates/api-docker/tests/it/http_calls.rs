@@ -596,12 +596,11 @@ async fn what_is_not_here_says_so() {
     s.call("POST", "/build?t=x", None).await.must(501);
     s.call("POST", "/session", None).await.must(501);
     s.call("POST", "/grpc", None).await.must(501);
-    s.get("/images/search?term=x").await.must(501);
-    s.get("/distribution/library/busybox/json").await.must(501);
+    let a = s.get("/images/search?term=x").await.must(501);
+    assert!(a.message().starts_with("search is not offered"), "{a:?}");
     s.post("/auth", json!({"username": "u", "password": "p"}))
         .await
         .must(501);
-    s.call("POST", "/containers/xx/rename?name=yy", None).await.must(501);
     // The routes are there; it is the container that is not.
     for route in ["export", "changes", "archive?path=/", "checkpoints"] {
         s.get(&format!("/containers/xx/{route}")).await.must(404);
@@ -670,4 +669,26 @@ async fn what_biga_made_is_seen_with_its_isolation() {
         ),
         (&json!("vm"), &json!("vm"), &json!(true))
     );
+}
+
+#[tokio::test]
+async fn a_registry_is_asked_what_there_is() {
+    let s = served().await;
+    let d = s.get("/distribution/registry.test/a/b:1/json").await.must(200).json();
+    assert_eq!(d["Descriptor"]["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(d["Descriptor"]["size"], 7);
+    let want =
+        json!([{"architecture": "amd64", "os": "linux"}, {"architecture": "arm", "os": "linux", "variant": "v7"}]);
+    assert_eq!(d["Platforms"], want);
+    let a = s.get("/distribution/registry.test/missing/json").await.must(404);
+    assert!(a.message().contains("missing"), "{a:?}");
+    s.get("/distribution/BAD/json").await.must(400);
+    s.get("/distribution/a/b").await.must(404);
+    let mut r = Served::request("GET", "/distribution/private/json", None);
+    s.send(r.clone()).await.must(401);
+    r.headers_mut().insert(
+        "x-registry-auth",
+        "eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InAifQ==".parse().unwrap(),
+    );
+    s.send(r).await.must(200);
 }

@@ -4,9 +4,14 @@
 
 mod bad_input;
 mod cli;
+mod crowd;
+mod fields;
+mod fuzz;
 mod golden;
 mod http_calls;
+mod images;
 mod node;
 mod process;
+mod rename;
 mod streams;
 mod support;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use biga_api_docker::backend::{
-    Backend, BoxedIo, ByteStream, Fault, FaultKind, LogQuery, RegistryAuth, Reporter, Upload,
+    Backend, BoxedIo, ByteStream, Distribution, Fault, FaultKind, Import, LogQuery, Platform, RegistryAuth, Reporter,
+    Upload,
 };
 use biga_model::{
     AGENT_FINALIZER, Image, ImagePhase, ImageSpec, Instance, Network, NetworkEndpoint, NetworkMode, Object, Phase,
@@ -41,6 +42,7 @@ pub struct Shared {
     processes: Mutex<HashMap<String, Arc<Process>>>,
     exits: mpsc::UnboundedSender<(String, i32)>,
     pub windows: Mutex<Vec<(u16, u16)>>,
+    imported: Mutex<Vec<Import>>,
     pushed: Mutex<Vec<Option<RegistryAuth>>>,
 }
 
@@ -62,6 +64,7 @@ impl Node {
             exits,
             windows: Mutex::default(),
             pushed: Mutex::default(),
+            imported: Mutex::default(),
         });
         let node = Node { store, shared };
         node.make_image("busybox:latest", "busybox:latest").await;
@@ -86,6 +89,11 @@ impl Node {
     /// Window sizes that reached a process.
     pub fn windows(&self) -> Vec<(u16, u16)> {
         self.shared.windows.lock().clone()
+    }
+
+    /// What imports asked for.
+    pub fn imported(&self) -> Vec<Import> {
+        self.shared.imported.lock().clone()
     }
 
     /// Credentials of each push.
@@ -513,10 +521,18 @@ impl Backend for Node {
         }))
     }
 
-    async fn image_load(&self, mut archive: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+    async fn image_load(
+        &self,
+        mut archive: Upload,
+        platform: Option<&str>,
+        _report: Reporter,
+    ) -> Result<ImageResult, Fault> {
         let mut all = Vec::new();
         while let Some(b) = archive.next().await {
             all.extend_from_slice(&b.map_err(|e| Fault::new(FaultKind::Invalid, e.to_string()))?);
+        }
+        if platform.is_some_and(|p| p != "linux/amd64") {
+            return Err(Fault::new(FaultKind::Invalid, "this is no archive for that platform"));
         }
         if !all.starts_with(b"archive of ") {
             return Err(Fault::new(FaultKind::Invalid, "this is no archive of images"));
@@ -530,16 +546,13 @@ impl Backend for Node {
         Ok(futures_util::stream::iter([Ok(bytes)]).boxed())
     }
 
-    async fn image_import(
-        &self,
-        reference: &str,
-        mut content: Upload,
-        _report: Reporter,
-    ) -> Result<ImageResult, Fault> {
+    async fn image_import(&self, wanted: Import, mut content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        self.shared.imported.lock().push(wanted.clone());
         let mut n = 0;
         while let Some(b) = content.next().await {
             n += b.map_err(|e| Fault::new(FaultKind::Invalid, e.to_string()))?.len();
         }
+        let reference = wanted.reference.as_deref().unwrap_or("imported:1");
         let line = self.make_image(reference, &format!("import of {n} bytes")).await;
         Ok(ImageResult { images: vec![line] })
     }
@@ -568,6 +581,29 @@ impl Backend for Node {
             digest: sha("pushed"),
         };
         Ok(ImageResult { images: vec![line] })
+    }
+
+    async fn distribution(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        if reference.contains("missing") {
+            return Err(Fault::new(
+                FaultKind::NotFound,
+                format!("{reference} is not there: missing"),
+            ));
+        }
+        if reference.contains("private") && auth.is_none_or(|a| a.username != "u") {
+            return Err(Fault::new(FaultKind::Unauthorized, "who are you?"));
+        }
+        let platform = |architecture: &str, variant: &str| Platform {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            variant: variant.into(),
+        };
+        Ok(Distribution {
+            media_type: "application/vnd.oci.image.index.v1+json".into(),
+            digest: sha(reference),
+            size: 7,
+            platforms: vec![platform("amd64", ""), platform("arm", "v7")],
+        })
     }
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, Fault> {

@@ -27,6 +27,7 @@ pub mod network;
 pub mod node;
 pub mod power;
 pub mod ps;
+pub mod rename;
 pub mod rm;
 pub mod run;
 mod run_options;

@@ -221,10 +221,10 @@ struct LifeOptions {
     /// Seconds until it is killed after that
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// Where its output is kept
-    #[arg(long, value_name = "DRIVER", value_parser = ["file", "json-file", "local", "none"])]
+    /// Where its output goes; to the journal or to syslog it goes beside files
+    #[arg(long, value_name = "DRIVER", value_parser = ["file", "json-file", "local", "none", "journald", "syslog"])]
     log_driver: Option<String>,
-    /// max-size=SIZE, max-file=NUMBER
+    /// max-size=SIZE, max-file=NUMBER; tag, labels, env; syslog-address, syslog-facility, syslog-format
     #[arg(long, value_name = "KEY=VALUE")]
     log_opt: Vec<String>,
 }
@@ -524,9 +524,12 @@ impl RunOptions {
         let l = &self.life;
         spec.stop.signal = l.stop_signal.clone();
         spec.stop.grace_period_seconds = l.stop_timeout;
-        if l.log_driver.as_deref() == Some("none") {
-            spec.log.driver = LogDriver::None;
-        }
+        spec.log.driver = match l.log_driver.as_deref() {
+            Some("none") => LogDriver::None,
+            Some("journald") => LogDriver::Journald,
+            Some("syslog") => LogDriver::Syslog,
+            _ => LogDriver::File,
+        };
         for o in &l.log_opt {
             words::log_opt(o, &mut spec.log).map_err(usage)?;
         }

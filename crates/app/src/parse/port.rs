@@ -2,7 +2,8 @@
 
 use biga_model::{PortMapping, Protocol};
 
-/// Reads `[[IP:][HOST_PORT]:]PORT[/tcp|/udp]`, with ranges as `8000-8002:80-82`. Gives one mapping for each port.
+/// Reads `[[IP:][HOST_PORT]:]PORT[/tcp|/udp]`, with ranges as `8000-8002:80-82`, or of which any
+/// will do as `8000-8010:80`. Gives one mapping for each port inside.
 pub fn publish(s: &str) -> Result<Vec<PortMapping>, String> {
     let (rest, protocol) = match s.rsplit_once('/') {
         None => (s, Protocol::Tcp),
@@ -19,7 +20,10 @@ pub fn publish(s: &str) -> Result<Vec<PortMapping>, String> {
             (ip, h) => (ip, Some(range(s, h)?)),
         },
     };
+    // One port inside and several outside: any of them.
+    let any_of = host.filter(|(a, b)| inside.0 == inside.1 && a != b);
     if let Some((a, b)) = host
+        && any_of.is_none()
         && b - a != inside.1 - inside.0
     {
         return Err(format!("{s:?}: the two ranges must be of the same length"));
@@ -28,6 +32,7 @@ pub fn publish(s: &str) -> Result<Vec<PortMapping>, String> {
         .map(|port| PortMapping {
             port,
             host_port: host.map(|(a, _)| a + (port - inside.0)),
+            host_port_end: any_of.map(|(_, b)| b),
             host_ip: host_ip.clone(),
             protocol,
         })
@@ -82,9 +87,15 @@ mod tests {
             host_port: host,
             host_ip: ip.map(String::from),
             protocol,
+            host_port_end: None,
         };
         assert_eq!(one("80"), p(None, None, 80, Protocol::Tcp));
         assert_eq!(one("8080:80"), p(None, Some(8080), 80, Protocol::Tcp));
+        let any_of = PortMapping {
+            host_port_end: Some(8010),
+            ..p(None, Some(8000), 80, Protocol::Tcp)
+        };
+        assert_eq!(one("8000-8010:80"), any_of);
         assert_eq!(one("53:53/udp"), p(None, Some(53), 53, Protocol::Udp));
         assert_eq!(
             one("127.0.0.1:8080:80"),

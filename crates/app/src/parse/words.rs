@@ -1,6 +1,6 @@
 //! `--ulimit`, `--device`, `--restart`, `--security-opt`, `--log-opt`.
 
-use biga_model::{ClockOffsets, DeviceSpec, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit};
+use biga_model::{ClockOffsets, DeviceSpec, LogDriver, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit};
 
 /// Reads `nofile=1024[:2048]`; `-1` or `unlimited` is no limit.
 pub fn ulimit(s: &str) -> Result<(String, Ulimit), String> {
@@ -148,6 +148,9 @@ pub fn log_opt(s: &str, to: &mut LogSpec) -> Result<(), String> {
         Some(("max-size", v)) => to.max_size = Some(super::size::size(v)?),
         Some(("max-file", v)) => {
             to.max_files = Some(v.parse().map_err(|_| format!("{s:?}: {v:?} is no number"))?);
+        }
+        Some((name, value)) if matches!(to.driver, LogDriver::Journald | LogDriver::Syslog) => {
+            to.options.insert(name.into(), value.into());
         }
         _ => return Err(format!("{s:?} is no log option: use max-size=16m or max-file=3")),
     }

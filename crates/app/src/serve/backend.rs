@@ -13,7 +13,7 @@ use biga_wire::shim;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::node::{self, Credentials, Fault, FaultKind, Import, Node};
+use super::node::{self, Credentials, Fault, FaultKind, Import, Node, Rootfs};
 
 /// The node, as the server wants to see it.
 pub struct Native(pub Node);
@@ -81,7 +81,7 @@ impl Backend for Native {
     }
 
     async fn image_load(&self, archive: Upload, _report: Reporter) -> Result<ImageResult, ApiError> {
-        Ok(self.0.load(archive).await?)
+        Ok(self.0.load(archive, None).await?)
     }
 
     async fn image_save(&self, references: &[String], format: ArchiveFormat) -> Result<ByteStream, ApiError> {
@@ -104,13 +104,16 @@ impl Backend for Native {
         let what = match format {
             ImportFormat::Raw => Import::Disk(DiskFormat::Raw),
             ImportFormat::Qcow2 => Import::Disk(DiskFormat::Qcow2),
-            ImportFormat::Rootfs => Import::Rootfs(Box::new(match config {
-                Some(c) => serde_json::from_value::<ImageConfig>(c)
-                    .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("the config is none: {e}")))?,
-                None => ImageConfig::default(),
+            ImportFormat::Rootfs => Import::Rootfs(Box::new(Rootfs {
+                config: match config {
+                    Some(c) => serde_json::from_value::<ImageConfig>(c)
+                        .map_err(|e| ApiError::new(ErrorKind::BadRequest, format!("the config is none: {e}")))?,
+                    None => ImageConfig::default(),
+                },
+                ..Rootfs::default()
             })),
         };
-        Ok(self.0.import(reference, what, content).await?)
+        Ok(self.0.import(Some(reference), what, content).await?)
     }
 
     async fn image_pull(

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use biga_agent::node::first_status;
-use biga_api_docker::backend::{Backend, BoxedIo, ByteStream, LogQuery, RegistryAuth, Reporter, Upload};
+use biga_api_docker::backend::{
+    Backend, BoxedIo, ByteStream, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter, Upload,
+};
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
 use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
@@ -19,7 +21,7 @@ use biga_wire::shim;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::node::{self, Credentials, Import, Node};
+use super::node::{self, Credentials, Node, Rootfs};
 use super::usage;
 
 /// Groups that may use the socket; the first that exists.
@@ -102,6 +104,19 @@ fn info_of(s: NodeStatus) -> NodeInfo {
     }
 }
 
+/// What an import says of the image beside its files.
+fn rootfs(wanted: &Import) -> Result<Rootfs, String> {
+    let mut config = serde_json::Map::new();
+    for instruction in &wanted.changes {
+        biga_image::change::apply(&mut config, instruction).map_err(|e| e.to_string())?;
+    }
+    Ok(Rootfs {
+        config: serde_json::from_value(config.into()).map_err(|e| e.to_string())?,
+        platform: wanted.platform.as_deref().map(str::parse).transpose()?,
+        comment: wanted.message.clone(),
+    })
+}
+
 #[async_trait]
 impl Backend for Docker {
     async fn open(&self, namespace: &str, name: &str, first: shim::Request) -> Result<BoxedIo, Fault> {
@@ -151,8 +166,13 @@ impl Backend for Docker {
         Ok(self.0.image_config(reference).await?)
     }
 
-    async fn image_load(&self, archive: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        Ok(self.0.load(archive).await?)
+    async fn image_load(
+        &self,
+        archive: Upload,
+        platform: Option<&str>,
+        _report: Reporter,
+    ) -> Result<ImageResult, Fault> {
+        Ok(self.0.load(archive, platform).await?)
     }
 
     async fn image_save(&self, references: &[String]) -> Result<ByteStream, Fault> {
@@ -160,11 +180,21 @@ impl Backend for Docker {
         Ok(bytes.map(|b| b.map_err(Fault::from)).boxed())
     }
 
-    async fn image_import(&self, reference: &str, content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
-        Ok(self
-            .0
-            .import(reference, Import::Rootfs(Box::default()), content)
-            .await?)
+    async fn image_import(&self, wanted: Import, mut content: Upload, _report: Reporter) -> Result<ImageResult, Fault> {
+        let rootfs = match rootfs(&wanted) {
+            Ok(r) => r,
+            Err(e) => {
+                // A client that is cut off while it sends does not see the answer.
+                while let Some(Ok(_)) = content.next().await {}
+                return Err(Fault::new(FaultKind::Invalid, e));
+            }
+        };
+        let what = node::Import::Rootfs(Box::new(rootfs));
+        let content = match &wanted.address {
+            Some(address) => self.0.fetch(address).await?,
+            None => content,
+        };
+        Ok(self.0.import(wanted.reference.as_deref(), what, content).await?)
     }
 
     async fn image_push(
@@ -252,6 +282,21 @@ impl Backend for Docker {
         self.0.login(&server, auth.into()).await?;
         // Registries that would give a token in the password's place are asked with the password each time.
         Ok(String::new())
+    }
+
+    async fn distribution(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Distribution, Fault> {
+        let found = self.0.remote(reference, auth.map(Credentials::from)).await?;
+        let platform = |p: biga_image::Platform| Platform {
+            os: p.os,
+            architecture: p.architecture,
+            variant: p.variant.unwrap_or_default(),
+        };
+        Ok(Distribution {
+            media_type: found.media_type,
+            digest: found.digest,
+            size: found.size,
+            platforms: found.platforms.into_iter().map(platform).collect(),
+        })
     }
 
     async fn layer_sizes(&self, reference: &str) -> Result<Vec<u64>, Fault> {

@@ -11,7 +11,7 @@ use biga_agent::logs::{Line as LogLine, Query};
 use biga_agent::streams::{Error as StreamError, Streams};
 use biga_image::{
     ArchiveFormat, Auth, Error as ImageError, ImageConfig, ImageId, ImageRecord, LayerState, Platform,
-    Progress as ImageProgress, PullOptions, PushOptions,
+    Progress as ImageProgress, PullOptions, PushOptions, Remote,
 };
 use biga_model::{Isolation, PullPolicy, Reference, Timestamp};
 use biga_wire::http::{
@@ -153,10 +153,21 @@ pub struct LogQuery {
 
 /// What an imported archive becomes.
 pub enum Import {
-    /// A tar of a root file system, with the config of the image.
-    Rootfs(Box<ImageConfig>),
+    /// A tar of a root file system.
+    Rootfs(Box<Rootfs>),
     /// A disk.
     Disk(biga_image::DiskFormat),
+}
+
+/// What an image of a root file system says beside its files.
+#[derive(Default)]
+pub struct Rootfs {
+    /// Its config.
+    pub config: ImageConfig,
+    /// What it is for; this host where unset.
+    pub platform: Option<Platform>,
+    /// A remark in its history.
+    pub comment: Option<String>,
 }
 
 /// Who asks a registry.
@@ -280,14 +291,15 @@ impl Node {
         serde_json::from_slice(&bytes).map_err(|e| failed(format!("the config of {reference} cannot be read: {e}")))
     }
 
-    /// Loads all images of an archive.
-    pub async fn load(&self, archive: Upload) -> Result<ImageResult, Fault> {
+    /// Loads all images of an archive, of an index those of this platform.
+    pub async fn load(&self, archive: Upload, platform: Option<&str>) -> Result<ImageResult, Fault> {
+        let platform = platform.map(str::parse::<Platform>).transpose().map_err(bad)?;
         let images = self.images().clone();
         // In a task of its own: a load that is half done is finished, whether or not the client stays.
         let work = tokio::spawn(async move {
             let loaded = images
                 .files()
-                .load(StreamReader::new(archive), None)
+                .load(StreamReader::new(archive), platform)
                 .await
                 .map_err(archive_fault)?;
             let mut result = ImageResult::default();
@@ -343,23 +355,46 @@ impl Node {
         Ok(bytes.chain(outcome).boxed())
     }
 
-    /// Makes an image of a root file system or a disk.
-    pub async fn import(&self, reference: &str, what: Import, content: Upload) -> Result<ImageResult, Fault> {
-        let reference = parse(reference)?;
+    /// Makes an image of a root file system or a disk. Without a name it is called `imported:` and the beginning of its id,
+    /// because an image needs a name to be kept.
+    pub async fn import(&self, reference: Option<&str>, what: Import, content: Upload) -> Result<ImageResult, Fault> {
+        let named_by = reference.map(parse).transpose()?;
         let images = self.images().clone();
         let work = tokio::spawn(async move {
             let content = StreamReader::new(content);
             let files = images.files();
             let record = match what {
-                Import::Rootfs(config) => files.import_rootfs(content, *config, None).await,
+                Import::Rootfs(rootfs) => {
+                    let Rootfs {
+                        config,
+                        platform,
+                        comment,
+                    } = *rootfs;
+                    let comment = comment.as_deref().unwrap_or("imported");
+                    files.import_rootfs_as(content, config, platform, comment).await
+                }
                 Import::Disk(format) => files.import_disk(content, format).await,
             };
             let record = record.map_err(archive_fault)?;
+            let reference = match named_by {
+                Some(r) => r,
+                None => {
+                    let id = record.image_id.to_string();
+                    let id = id.trim_start_matches("sha256:");
+                    parse(&format!("imported:{}", id.get(..12).unwrap_or(id)))?
+                }
+            };
             images.name(&reference, &record).await.map_err(failed)?;
             images.keep_budget(Some(&record.image_id)).await;
             Ok(one(named(&reference, &record)))
         });
         work.await.map_err(failed)?
+    }
+
+    /// The bytes at an address.
+    pub async fn fetch(&self, address: &str) -> Result<Upload, Fault> {
+        let bytes = self.images().files().fetch(address).await.map_err(registry)?;
+        Ok(bytes.boxed())
     }
 
     /// Sends an image to a registry under the name `target`.
@@ -468,6 +503,16 @@ impl Node {
             .await
             .map_err(registry)?;
         Ok(found.iter().map(referrer).collect())
+    }
+
+    /// What a registry says of an image.
+    pub async fn remote(&self, reference: &str, auth: Option<Credentials>) -> Result<Remote, Fault> {
+        let options = PullOptions {
+            auth: auth.map(Auth::from).unwrap_or_default(),
+            ..PullOptions::default()
+        };
+        let files = self.images().files();
+        files.remote(&parse(reference)?, &options).await.map_err(registry)
     }
 
     /// Asks a registry whether it lets somebody in.

@@ -113,6 +113,31 @@ impl Client {
         }
     }
 
+    /// The body of what stands at an address that somebody gave by hand: plain HTTP is theirs to choose.
+    pub(crate) async fn fetch(&self, address: &str) -> Result<reqwest::Response, Error> {
+        let url = parse(address)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Error::Invalid {
+                what: format!("the address {address}"),
+                why: "only http:// and https:// are fetched from".into(),
+            });
+        }
+        let request = Request {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: Body::None,
+        };
+        let response = self.send(&request, true).await?;
+        match response.status() {
+            s if s.is_success() => Ok(response),
+            status => Err(Error::Unreachable {
+                url: show(&request.url),
+                why: format!("it answers {status}"),
+            }),
+        }
+    }
+
     /// How long to wait after this try.
     pub(super) fn pause(&self, attempt: u32) -> Duration {
         self.backoff.saturating_mul(1 << (attempt - 1).min(10)).min(MAX_BACKOFF)

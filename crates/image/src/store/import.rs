@@ -19,6 +19,7 @@ pub(super) async fn import_rootfs(
     tar: impl AsyncRead + Send + Unpin + 'static,
     config: ImageConfig,
     platform: Platform,
+    comment: String,
 ) -> Result<ImageRecord, Error> {
     store.options.policy.allows_archives()?;
     let store = store.clone();
@@ -37,7 +38,7 @@ pub(super) async fn import_rootfs(
                 diff_ids: vec![fresh.diff_id.clone()],
             },
             history: Some(vec![History {
-                comment: Some("imported".into()),
+                comment: Some(comment),
                 ..History::default()
             }]),
         };

@@ -43,6 +43,7 @@ pub(crate) mod oci;
 mod pull;
 mod push;
 mod referrers;
+mod remote;
 mod save;
 mod steps;
 
@@ -50,6 +51,7 @@ pub use commit::Commit;
 pub use gc::GcReport;
 pub use load::Loaded;
 pub use push::Pushed;
+pub use remote::Remote;
 pub use save::ArchiveFormat;
 pub use steps::Steps;
 
@@ -318,7 +320,31 @@ impl ImageStore {
         config: ImageConfig,
         platform: Option<Platform>,
     ) -> Result<ImageRecord, Error> {
-        import::import_rootfs(self, tar, config, platform.unwrap_or_else(Platform::host)).await
+        self.import_rootfs_as(tar, config, platform, "imported").await
+    }
+
+    /// The same, with a remark for its history.
+    pub async fn import_rootfs_as(
+        self: &Arc<Self>,
+        tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
+        config: ImageConfig,
+        platform: Option<Platform>,
+        comment: &str,
+    ) -> Result<ImageRecord, Error> {
+        let platform = platform.unwrap_or_else(Platform::host);
+        import::import_rootfs(self, tar, config, platform, comment.to_owned()).await
+    }
+
+    /// The bytes at an address (http or https) that somebody gave by hand.
+    pub async fn fetch(
+        &self,
+        address: &str,
+    ) -> Result<impl futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send + Unpin + use<>, Error> {
+        let response = self.client.fetch(address).await?;
+        Ok(Box::pin(futures_util::TryStreamExt::map_err(
+            response.bytes_stream(),
+            std::io::Error::other,
+        )))
     }
 
     /// Makes an image of a disk; plain, gzip or zstd. The format must be named.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::runtime::{MountPropagation, NamespaceSpec, Resources};
+use super::log::LogSpec;
+use super::runtime::{MountPropagation, NamespaceSpec, Resources, Share};
 use super::security::SecuritySpec;
 use crate::kind::{Column, FieldError, Kind};
 use crate::object::{Condition, Object, Timestamp};
@@ -25,12 +26,29 @@ impl Kind for Instance {
     const SHORT_NAMES: &'static [&'static str] = &["inst"];
     const NAMESPACED: bool = true;
     const FINALIZERS: &'static [&'static str] = &[AGENT_FINALIZER];
-    const SUBRESOURCES: &'static [&'static str] = &["attach", "console", "exec", "log", "stats", "status"];
+    const RENAMABLE: bool = true;
+    const SUBRESOURCES: &'static [&'static str] = &["attach", "console", "exec", "log", "rename", "stats", "status"];
     type Spec = InstanceSpec;
     type Status = InstanceStatus;
 
     fn set_defaults(object: &mut Object<Self>) {
         super::instance_validate::set_defaults(object);
+    }
+    fn follow_rename(spec: &mut InstanceSpec, from: &str, to: &str) {
+        let shares = &mut spec.namespaces;
+        for share in [&mut shares.pid, &mut shares.ipc, &mut shares.uts] {
+            if *share == Share::Instance(from.into()) {
+                *share = Share::Instance(to.into());
+            }
+        }
+        if shares.network.as_deref() == Some(from) {
+            shares.network = Some(to.into());
+        }
+        for link in spec.networks.iter_mut().flat_map(|n| &mut n.links) {
+            if link.instance == from {
+                link.instance = to.into();
+            }
+        }
     }
     fn validate(object: &Object<Self>, old: Option<&Object<Self>>) -> Vec<FieldError> {
         super::instance_validate::validate(object, old)
@@ -405,6 +423,10 @@ pub struct NetworkLink {
     pub instance: String,
     /// What it is called by this one.
     pub alias: String,
+    /// Ports of it, as `80/tcp`, that are told in the environment beside those of its image and those it publishes; only on
+    /// the default network, where links are told there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// A published port.
@@ -416,6 +438,9 @@ pub struct PortMapping {
     /// Port of the host; the node picks a free one from 32768 up where unset and reports it in the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
+    /// Where set, `hostPort` is the first and this the last of a range, of which the node picks a free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_end: Option<u16>,
     /// Address of the host; all where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<String>,
@@ -575,32 +600,6 @@ pub struct StopSpec {
     /// Seconds until it is killed; 10 for containers and microvms, 60 for machines where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period_seconds: Option<u32>,
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LogSpec {
-    /// Kept in files, or dropped.
-    #[serde(default)]
-    pub driver: LogDriver,
-    /// Start a new file at this size; 16 MiB where unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_size: Option<Memory>,
-    /// Keep so many files; 3 where unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_files: Option<u32>,
-}
-
-/// Where output goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogDriver {
-    /// Files on the node.
-    #[default]
-    File,
-    /// Nowhere.
-    None,
 }
 
 /// What is seen of an instance.

@@ -333,6 +333,14 @@ fn ports(spec: &InstanceSpec, exists: bool, e: &mut Errors) {
     let mut seen = BTreeSet::new();
     for (i, p) in spec.ports.iter().enumerate() {
         let at = format!("spec.ports[{i}]");
+        if p.host_port_end
+            .is_some_and(|end| p.host_port.is_none_or(|first| first == 0 || first > end))
+        {
+            e.add(
+                format!("{at}.hostPortEnd"),
+                "is the last of a range that begins with hostPort",
+            );
+        }
         if p.port == 0 {
             e.add(format!("{at}.port"), "is 1 to 65535");
         }
@@ -419,11 +427,8 @@ fn rest(spec: &InstanceSpec, e: &mut Errors) {
     if let Some(Err(why)) = spec.stop.signal.as_deref().map(crate::parse_signal) {
         e.add("spec.stop.signal", why);
     }
-    if spec.log.max_files == Some(0) {
-        e.add("spec.log.maxFiles", "is at least 1");
-    }
-    if spec.log.max_size.is_some_and(|m| m.bytes() < 4096) {
-        e.add("spec.log.maxSize", "is at least 4Ki");
+    for (field, why) in spec.log.problems() {
+        e.add(format!("spec.log.{field}"), why);
     }
     if spec.auto_remove && spec.restart_policy.policy != crate::RestartWhen::No {
         e.add("spec.autoRemove", "cannot be together with a restart policy");

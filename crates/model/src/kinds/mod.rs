@@ -8,6 +8,7 @@ pub mod image;
 pub mod instance;
 mod instance_table;
 mod instance_validate;
+pub mod log;
 pub mod network;
 pub mod node;
 pub mod runtime;

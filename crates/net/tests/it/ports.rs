@@ -71,6 +71,36 @@ fn udp_is_published_too() {
 }
 
 #[test]
+fn any_free_port_of_a_range_will_do() {
+    world(async |w| {
+        w.network("a").await;
+        let (x, y) = (w.instance("x", &["a"]).await, w.instance("y", &["a"]).await);
+        let range = || PortMapping {
+            host_port_end: Some(8081),
+            ..tcp(80, Some(8080))
+        };
+        serve_tcp(&y.netns, 80, "y");
+        let first = w.net.publish("x", x.ip(), &[range()]).await.unwrap();
+        assert_eq!((first[0].host_port, first[0].host_port_end), (Some(8080), None));
+        let next = w.net.publish("y", y.ip(), &[range()]).await.unwrap();
+        assert_eq!(next[0].host_port, Some(8081));
+        assert!(ask_tcp_here(LOOPBACK, 8081).starts_with("y "));
+        let full = w.net.publish("z", y.ip(), &[range()]).await;
+        assert!(
+            matches!(
+                full,
+                Err(Error::NoPort {
+                    from: 8080,
+                    to: 8081,
+                    ..
+                })
+            ),
+            "{full:?}"
+        );
+    });
+}
+
+#[test]
 fn the_host_address_is_honoured() {
     world(async |w| {
         let outside = Outside::new();

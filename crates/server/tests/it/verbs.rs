@@ -443,3 +443,38 @@ async fn events_of_the_core_group_are_there_to_be_read() {
     // Discovery does not name them: `kubectl get events` is to find the kind that can be written.
     assert_eq!(s.get("/api").await.ok()["versions"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_gets_another_name_and_a_volume_does_not() {
+    let s = Stack::start().await;
+    let new = |name: &str| json!({"metadata": {"name": name}, "spec": {"image": "busybox"}});
+    let made = s.post(INSTANCES, &new("web")).await.json();
+    s.post(INSTANCES, &new("other")).await;
+    let at = format!("{INSTANCES}/web/rename");
+    s.post(&at, &json!({"name": "other"})).await.fails(409, "AlreadyExists");
+    s.post(&at, &json!({"name": "-x"})).await.fails(422, "Invalid");
+    s.post(&at, &json!({"title": "x"})).await.fails(400, "BadRequest");
+    let stale = json!({"name": "site", "uid": "another"});
+    s.post(&at, &stale).await.fails(409, "Conflict");
+    s.get(&at).await.fails(405, "MethodNotAllowed");
+    let dry = s.post(&format!("{at}?dryRun=All"), &json!({"name": "site"})).await.ok();
+    assert_eq!(dry["metadata"]["name"], "site");
+    s.get(&format!("{INSTANCES}/web")).await.ok();
+
+    let uid = &made["metadata"]["uid"];
+    let now = s.post(&at, &json!({"name": "site", "uid": uid})).await.ok();
+    assert_eq!(
+        (&now["metadata"]["uid"], &now["metadata"]["generation"]),
+        (uid, &json!(2))
+    );
+    assert_eq!(s.get(&format!("{INSTANCES}/site")).await.ok(), now);
+    s.get(&format!("{INSTANCES}/web")).await.fails(404, "NotFound");
+    s.post(&at, &json!({"name": "again"})).await.fails(404, "NotFound");
+    let volumes = INSTANCES.replace("/instances", "/volumes");
+    s.post(&volumes, &json!({"metadata": {"name": "data"}, "spec": {}}))
+        .await;
+    let refused = s
+        .post(&format!("{volumes}/data/rename"), &json!({"name": "more"}))
+        .await;
+    assert_eq!(refused.code, 404, "volumes are named by those who use them");
+}

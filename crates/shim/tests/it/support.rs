@@ -105,8 +105,7 @@ impl Rig {
             state_dir: dir.join("state"),
             log: Log {
                 path: Some(dir.join("log")),
-                max_size: 0,
-                max_files: 0,
+                ..Log::default()
             },
             start: true,
             wait_attach_ms: 0,

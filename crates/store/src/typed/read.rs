@@ -7,8 +7,8 @@ use std::sync::Arc;
 use biga_model::{Kind, Object};
 use futures_util::{Stream, StreamExt};
 
-use super::{Error, decode, key, prefix};
-use crate::api::{ListOptions, Revision, Store, WatchEvent, WatchEventKind};
+use super::{Error, decode, key, key_of, prefix, revision_of};
+use crate::api::{Entry, ListOptions, Revision, Store, WatchEvent, WatchEventKind, WatchStream};
 
 /// Reads objects of one kind. Cheap to clone.
 pub struct Objects<K: Kind> {
@@ -74,6 +74,19 @@ impl<K: Kind> Objects<K> {
         }
     }
 
+    /// The object with this uid, whatever its name is now. Reads through a whole namespace: for the rare moment in which
+    /// a name that was known leads nowhere.
+    pub async fn find_uid(&self, namespace: &str, uid: &str) -> Result<Option<Object<K>>, Error> {
+        let listing = self
+            .store
+            .list(&prefix::<K>(Some(namespace)), ListOptions::default())
+            .await?;
+        // Most are passed over without being parsed.
+        let mentions = |e: &&Entry| std::str::from_utf8(&e.value).is_ok_and(|text| text.contains(uid));
+        let mut found = listing.entries.iter().filter(mentions).filter_map(|e| decode(e).ok());
+        Ok(found.find(|o: &Object<K>| o.metadata.uid == uid))
+    }
+
     /// All objects, or those of one namespace. What cannot be read is left out and logged.
     pub async fn list(&self, namespace: Option<&str>) -> Result<ObjectList<K>, Error> {
         let listing = self.store.list(&prefix::<K>(namespace), ListOptions::default()).await?;
@@ -96,23 +109,23 @@ impl<K: Kind> Objects<K> {
         Ok(Box::pin(stream.map(|event| typed(&event?))))
     }
 
-    /// As [`Objects::watch`], of the one object of this name. What happens to others costs nothing.
+    /// As [`Objects::watch`], of the one object of this name. What happens to others costs nothing. An object that gets
+    /// another name is followed there: it is told as a change, not as a removal.
     pub async fn watch_one(
         &self,
         namespace: &str,
         name: &str,
         from: Option<Revision>,
     ) -> Result<ObjectStream<K>, Error> {
-        let key = key::<K>(namespace, name);
-        let stream = self.store.watch(&key, from).await?;
-        Ok(Box::pin(stream.filter_map(move |event| {
-            let found = match event {
-                // Keys that begin with this one come along.
-                Ok(e) if e.entry.key != key => None,
-                Ok(e) => Some(typed(&e)),
-                Err(e) => Some(Err(e.into())),
-            };
-            std::future::ready(found)
+        let mut one = One {
+            objects: self.clone(),
+            namespace: namespace.into(),
+            key: key::<K>(namespace, name),
+            changes: None,
+        };
+        one.changes = Some(self.store.watch(&one.key, from).await?);
+        Ok(Box::pin(futures_util::stream::unfold(one, |mut one| async move {
+            Some((one.next().await?, one))
         })))
     }
 
@@ -131,6 +144,56 @@ impl<K: Kind> Objects<K> {
             };
             std::future::ready(found)
         })))
+    }
+}
+
+/// A watch on one object.
+struct One<K: Kind> {
+    objects: Objects<K>,
+    namespace: String,
+    key: String,
+    /// `None` after an error that ends it.
+    changes: Option<WatchStream>,
+}
+
+impl<K: Kind> One<K> {
+    async fn next(&mut self) -> Option<Result<ObjectEvent<K>, Error>> {
+        loop {
+            let event = match self.changes.as_mut()?.next().await? {
+                Ok(e) => e,
+                Err(e) => {
+                    self.changes = None;
+                    return Some(Err(e.into()));
+                }
+            };
+            // Keys that begin with this one come along.
+            if event.entry.key != self.key {
+                continue;
+            }
+            return Some(match typed(&event) {
+                Ok(ObjectEvent::Deleted { object }) if K::RENAMABLE && !object.is_deleting() => {
+                    self.follow(object).await
+                }
+                other => other,
+            });
+        }
+    }
+
+    /// Goes on under the new name of `old`, which is gone from its name without having been removed, if it has one.
+    async fn follow(&mut self, old: Box<Object<K>>) -> Result<ObjectEvent<K>, Error> {
+        let Some(now) = self.objects.find_uid(&self.namespace, &old.metadata.uid).await? else {
+            return Ok(ObjectEvent::Deleted { object: old });
+        };
+        self.key = key_of(&now);
+        let from = revision_of(&now)?;
+        match self.objects.store.watch(&self.key, Some(from)).await {
+            Ok(changes) => self.changes = Some(changes),
+            Err(e) => {
+                self.changes = None;
+                return Err(e.into());
+            }
+        }
+        Ok(ObjectEvent::Put { object: Box::new(now) })
     }
 }
 

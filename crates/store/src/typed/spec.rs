@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use biga_model::{DEFAULT_NAMESPACE, Kind, Object, Timestamp};
 
 use super::{Error, Objects, encode, key_of, revision_of};
-use crate::api::{self, Precondition, Store};
+use crate::api::{self, Precondition, Store, Write};
 
 /// Writes specs and metadata of one kind. Cheap to clone.
 pub struct SpecWriter<K: Kind> {
@@ -156,6 +156,58 @@ impl<K: Kind> SpecWriter<K> {
         }
     }
 
+    /// Gives an object another name, in one commit with all of its namespace that refer to it by name. It keeps its uid,
+    /// its status and all else; its generation counts it as a change. [`Error::AlreadyExists`] where the name is taken.
+    pub async fn rename(&self, current: &Object<K>, to: &str) -> Result<Object<K>, Error> {
+        let m = &current.metadata;
+        let namespace = m.namespace.as_deref().unwrap_or("");
+        let objects = Objects::<K>::new(self.store.clone());
+        loop {
+            let current = objects.get(namespace, &m.name).await?;
+            if current.metadata.uid != m.uid {
+                return Err(Error::not_found::<K>(&m.name));
+            }
+            if current.is_deleting() {
+                return Err(Error::conflict::<K>(&m.name, "it is being removed"));
+            }
+            let mut new = current.clone();
+            new.metadata.name = to.into();
+            new.metadata.generation += 1;
+            let mut writes = vec![
+                write(&new, Precondition::DoesNotExist)?,
+                Write {
+                    key: key_of(&current),
+                    value: None,
+                    precondition: Precondition::Revision(revision_of(&current)?),
+                },
+            ];
+            for other in objects.list(Some(namespace)).await?.items {
+                let mut changed = other.clone();
+                K::follow_rename(&mut changed.spec, &m.name, to);
+                if changed.spec != other.spec && other.metadata.uid != m.uid {
+                    changed.metadata.generation += 1;
+                    writes.push(write(&changed, Precondition::Revision(revision_of(&other)?))?);
+                }
+            }
+            let target = writes[0].key.clone();
+            match self.store.transact(writes).await {
+                Ok(revisions) => {
+                    new.metadata.resource_version = revisions.first().copied().unwrap_or_default().to_string();
+                    return Ok(new);
+                }
+                Err(api::Error::Conflict { key, .. }) if key == target => {
+                    return Err(Error::AlreadyExists {
+                        plural: K::PLURAL,
+                        name: to.into(),
+                    });
+                }
+                // Somebody changed one of them meanwhile.
+                Err(api::Error::Conflict { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
     /// Replaces `current`, as it was read, by [`merge`] of `new`. Where nothing changes nothing is written; where a
     /// deletion was asked for and the last finalizer is gone, the object goes.
     pub async fn replace(&self, current: &Object<K>, new: Object<K>) -> Result<Object<K>, Error> {
@@ -209,6 +261,14 @@ impl<K: Kind> SpecWriter<K> {
         marked.metadata.resource_version = revision.to_string();
         Ok(Deletion::Waiting(Box::new(marked)))
     }
+}
+
+fn write<K: Kind>(object: &Object<K>, precondition: Precondition) -> Result<Write, Error> {
+    Ok(Write {
+        key: key_of(object),
+        value: Some(encode(object)?),
+        precondition,
+    })
 }
 
 fn check_delete<K: Kind>(current: &Object<K>, options: &DeleteOptions) -> Result<(), Error> {

@@ -29,7 +29,7 @@ impl<K: Kind> StatusWriter<K> {
         }
     }
 
-    /// Changes the status of the object with this name and uid by `change`, again on the newest state until nobody
+    /// Changes the status of the object with this uid, known by this name, by `change`, again on the newest state until nobody
     /// came between. Writes nothing where `change` changed nothing. [`Error::NotFound`] where there is no such
     /// object, or it has another uid (an empty `uid` takes any). `change` may run several times.
     pub async fn modify_status(
@@ -44,7 +44,8 @@ impl<K: Kind> StatusWriter<K> {
             let mut status = current.status_or_default();
             change(&mut status);
             match self.replace(&current, status).await {
-                Err(e) if e.is_conflict() => {}
+                // Gone from under this name: whether it is gone altogether is seen in the next round.
+                Err(e) if e.is_conflict() || e.is_not_found() => {}
                 other => return other,
             }
         }
@@ -81,17 +82,16 @@ impl<K: Kind> StatusWriter<K> {
             if new.is_deleting() && new.metadata.finalizers.is_empty() {
                 let deleted = self.store.delete(&key_of(&current), at).await;
                 match deleted.map_err(|e| Error::of_swap::<K>(e, name)) {
-                    Err(e) if e.is_conflict() => continue,
-                    Err(e) if !e.is_not_found() => return Err(e),
-                    _ => return Ok(None),
+                    Err(e) if e.is_conflict() || e.is_not_found() => continue,
+                    Err(e) => return Err(e),
+                    Ok(_) => return Ok(None),
                 }
             }
             if new == current {
                 return Ok(Some(current));
             }
             match self.swap(at, new).await {
-                Err(e) if e.is_conflict() => {}
-                Err(e) if e.is_not_found() => return Ok(None),
+                Err(e) if e.is_conflict() || e.is_not_found() => {}
                 other => return other.map(Some),
             }
         }
@@ -117,19 +117,25 @@ impl<K: Kind> StatusWriter<K> {
             let at = Precondition::Revision(revision_of(&current)?);
             let deleted = self.store.delete(&key_of(&current), at).await;
             match deleted.map_err(|e| Error::of_swap::<K>(e, name)) {
-                Err(e) if e.is_conflict() => {}
-                Err(e) if !e.is_not_found() => return Err(e),
-                _ => return Ok(true),
+                Err(e) if e.is_conflict() || e.is_not_found() => {}
+                Err(e) => return Err(e),
+                Ok(_) => return Ok(true),
             }
         }
     }
 
+    /// The object with this uid: under the name by which it was known, or under one that it was given since.
     async fn current(&self, namespace: &str, name: &str, uid: &str) -> Result<Object<K>, Error> {
-        let current = Objects::<K>::new(self.store.clone()).get(namespace, name).await?;
-        if !uid.is_empty() && current.metadata.uid != uid {
-            return Err(Error::not_found::<K>(name));
+        let objects = Objects::<K>::new(self.store.clone());
+        match objects.find(namespace, name).await? {
+            Some(o) if uid.is_empty() || o.metadata.uid == uid => return Ok(o),
+            _ => {}
         }
-        Ok(current)
+        let renamed = match K::RENAMABLE && !uid.is_empty() {
+            true => objects.find_uid(namespace, uid).await?,
+            false => None,
+        };
+        renamed.ok_or_else(|| Error::not_found::<K>(name))
     }
 
     async fn swap(&self, at: Precondition, mut new: Object<K>) -> Result<Object<K>, Error> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use biga_store::embedded::Options;
-use biga_store::{EmbeddedStore, Precondition, Store};
+use biga_store::{EmbeddedStore, Precondition, Store, Write};
 use bytes::Bytes;
 use redb::StorageBackend;
 
@@ -266,4 +266,37 @@ async fn a_lying_disk_is_noticed() {
     let earlier = after_loss(&ops[..acks[10].0], Loss::All);
     let checked = tokio::spawn(async move { check(earlier, at, Loss::All, &acks).await });
     assert!(checked.await.is_err());
+}
+
+/// One entry moves from name to name; whenever power is lost it stands under one of them, whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_is_never_lost_and_never_there_twice() {
+    let disk = Disk::default();
+    let ops = disk.ops.clone();
+    let s = EmbeddedStore::open_backend(disk, &options()).unwrap();
+    let mut at = s.put("/n/0", value(9), Precondition::None, None).await.unwrap();
+    let begun = ops.lock().unwrap().len();
+    for n in 1..=8u64 {
+        let put = Write {
+            key: format!("/n/{n}"),
+            value: Some(value(9)),
+            precondition: Precondition::DoesNotExist,
+        };
+        let delete = Write {
+            key: format!("/n/{}", n - 1),
+            value: None,
+            precondition: Precondition::Revision(at),
+        };
+        at = s.transact(vec![put, delete]).await.unwrap()[0];
+    }
+    s.close();
+    let ops = ops.lock().unwrap().clone();
+    for cut in begun..=ops.len() {
+        for loss in [Loss::All, Loss::Nothing, Loss::Some(cut as u64 * 2 + 1)] {
+            let s = EmbeddedStore::open_backend(Disk::with(after_loss(&ops[..cut], loss)), &options()).unwrap();
+            let all = s.list("/n/", Default::default()).await.unwrap().entries;
+            let values: Vec<_> = all.iter().map(|e| e.value.clone()).collect();
+            assert_eq!(values, [value(9)], "power lost at {cut} ({loss:?})");
+        }
+    }
 }

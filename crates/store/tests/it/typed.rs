@@ -294,3 +294,102 @@ async fn what_others_wait_for_is_not_removed_in_one_step() {
     );
     assert!(objects.find("default", "web").await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn a_rename_keeps_all_but_the_name_and_takes_those_along_that_refer_to_it() {
+    let (_, objects, spec, status) = handles();
+    let made = spec.create(web()).await.unwrap();
+    let uid = made.uid().to_string();
+    status
+        .modify_status("default", "web", &uid, |s| s.phase = Phase::Running)
+        .await
+        .unwrap();
+    let mut beside = web();
+    beside.metadata.name = "beside".into();
+    beside.spec.namespaces.network = Some("web".into());
+    spec.create(beside).await.unwrap();
+    let mut stranger = web();
+    stranger.metadata.name = "stranger".into();
+    let stranger = spec.create(stranger).await.unwrap();
+    let mut changes = objects.watch(None, None).await.unwrap();
+    let mut one = objects.watch_one("default", "web", None).await.unwrap();
+
+    assert!(matches!(
+        spec.rename(&made, "stranger").await,
+        Err(Error::AlreadyExists { name, .. }) if name == "stranger"
+    ));
+    let now = spec.rename(&made, "site").await.unwrap();
+    assert_eq!(objects.get("default", "site").await.unwrap(), now);
+    assert!(objects.find("default", "web").await.unwrap().is_none());
+    assert_eq!((now.uid(), now.metadata.generation), (uid.as_str(), 2));
+    assert_eq!(now.status_or_default().phase, Phase::Running);
+    let beside = objects.get("default", "beside").await.unwrap();
+    assert_eq!(beside.spec.namespaces.network.as_deref(), Some("site"));
+    assert_eq!(beside.metadata.generation, 2);
+    assert_eq!(objects.get("default", "stranger").await.unwrap(), stranger);
+
+    // Whoever keeps uids hears of the new name before the old one goes.
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(match changes.next().await.unwrap().unwrap() {
+            ObjectEvent::Put { object } => format!("+{}", object.name()),
+            ObjectEvent::Deleted { object } => format!("-{}", object.name()),
+        });
+    }
+    assert_eq!(told, ["+site", "-web", "+beside"]);
+    // Who watches the one goes on under its new name.
+    let Some(Ok(ObjectEvent::Put { object })) = one.next().await else {
+        panic!("not told as a change")
+    };
+    assert_eq!((object.name(), object.uid()), ("site", uid.as_str()));
+
+    // Writers that know only the old name reach it, and end its life.
+    let seen = status
+        .modify_status("default", "web", &uid, |s| s.phase = Phase::Exited)
+        .await
+        .unwrap();
+    assert_eq!(seen.name(), "site");
+    let Some(Ok(ObjectEvent::Put { object })) = one.next().await else {
+        panic!("no change")
+    };
+    assert_eq!(object.status_or_default().phase, Phase::Exited);
+    let finalizer = biga_model::AGENT_FINALIZER;
+    assert!(status.remove_finished("default", "web", &uid, finalizer).await.unwrap());
+    assert!(objects.find("default", "site").await.unwrap().is_none());
+    assert!(matches!(one.next().await, Some(Ok(ObjectEvent::Deleted { .. }))));
+    assert!(spec.rename(&now, "again").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_rename_beside_other_writers_loses_nothing() {
+    let (_, objects, spec, status) = handles();
+    let made = spec.create(web()).await.unwrap();
+    let uid = made.uid().to_string();
+    let (writer, of) = (status.clone(), uid.clone());
+    let busy = tokio::spawn(async move {
+        for n in 1..=200u64 {
+            writer
+                .modify_status("default", "web", &of, |s| s.observed_restart = n)
+                .await
+                .unwrap();
+        }
+    });
+    let mut at = made;
+    for n in 0..50 {
+        at = spec.rename(&at, &format!("web-{n}")).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    busy.await.unwrap();
+    let all = objects.list(None).await.unwrap().items;
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].name(), all[0].uid()), ("web-49", uid.as_str()));
+    assert_eq!(all[0].status_or_default().observed_restart, 200);
+}
+
+#[tokio::test]
+async fn what_is_being_removed_keeps_its_name() {
+    let (_, _, spec, _) = handles();
+    let made = spec.create(web()).await.unwrap();
+    spec.delete("default", "web", &DeleteOptions::default()).await.unwrap();
+    assert!(spec.rename(&made, "site").await.unwrap_err().is_conflict());
+}

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use biga_model::{
-    Instance, InstanceVolume, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
+    Instance, InstanceVolume, LogDriver, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
     kind::is_resource_name,
 };
 use biga_store::typed::{Error as StoreError, prepare_new};
@@ -16,7 +16,7 @@ use crate::execs::new_id;
 use crate::extract::{self, Query};
 use crate::names;
 use crate::state::DockerApi;
-use crate::translate::create::{Around, Created, KnownNetwork, instance, link};
+use crate::translate::create::{Around, Created, KnownNetwork, instance, link, sent};
 use crate::translate::ids::{docker_id, short};
 use crate::translate::{CREATED_AT, labels, volume};
 use crate::types;
@@ -26,13 +26,8 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     let value: Value = extract::json(&headers, body).await?;
     let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
     let name = q.get("name").map(|n| n.strip_prefix('/').unwrap_or(n));
-    if let Some(n) = name
-        && (!is_resource_name(n) || n.len() < 2)
-    {
-        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
-        return Err(Error::bad(format!("Invalid container name ({n}), {rule}")));
-    }
-    let around = around(&api, &body, q.get("platform")).await?;
+    name.map(checked_name).transpose()?;
+    let around = around(&api, &body, q.platform()?.as_deref()).await?;
     let created = instance(&body, &around)?;
     make_volumes(&api, &created).await?;
     let stored = store(&api, created.object, name).await?;
@@ -41,6 +36,26 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     }
     let doc = json!({"Id": docker_id(stored.uid()), "Warnings": created.warnings});
     Ok(super::super::json(StatusCode::CREATED, &doc))
+}
+
+/// A name as Docker's rule wants it.
+pub(super) fn checked_name(name: &str) -> Result<&str> {
+    if !is_resource_name(name) || name.len() < 2 {
+        let rule = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed";
+        return Err(Error::bad(format!("Invalid container name ({name}), {rule}")));
+    }
+    Ok(name)
+}
+
+/// 409: another has the name.
+pub(super) async fn taken(api: &DockerApi, name: &str) -> Error {
+    let by = match api.instances().find(api.ns(), name).await {
+        Ok(found) => found.map(|o| docker_id(o.uid())).unwrap_or_default(),
+        Err(e) => return e.into(),
+    };
+    Error::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
+    ))
 }
 
 async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> Result<Around> {
@@ -131,7 +146,11 @@ async fn links(api: &DockerApi, body: &CreateBody) -> Result<Vec<NetworkLink>> {
         let found = api.container(&word).await;
         let found = found.map_err(|_| Error::bad(format!("could not get container for {word}")))?;
         let instance = found.name().to_string();
-        all.push(NetworkLink { instance, alias });
+        all.push(NetworkLink {
+            instance,
+            alias,
+            ports: sent(&found.metadata).exposed_ports.into_keys().collect(),
+        });
     }
     Ok(all)
 }
@@ -174,28 +193,21 @@ async fn store(api: &DockerApi, mut o: Object<Instance>, name: Option<&str>) -> 
     let n = &o.spec.namespaces;
     let own_name = n.uts == biga_model::Share::Private && n.network.is_none();
     let ask_hostname = o.spec.hostname.is_none() && own_name && o.spec.network_mode != NetworkMode::Host;
+    let sent_elsewhere = matches!(o.spec.log.driver, LogDriver::Journald | LogDriver::Syslog);
     for attempt in 0..64 {
         o.metadata.name = name.map_or_else(|| names::random(attempt), str::to_string);
         o.metadata.namespace = Some(api.ns().to_string());
         let now = Timestamp::now();
         prepare_new(&mut o, now);
         o.metadata.annotations.insert(CREATED_AT.into(), now.to_string());
+        // Whoever reads its lines elsewhere knows it by Docker's id.
+        o.spec.log.id = Some(docker_id(o.uid())).filter(|_| sent_elsewhere);
         if ask_hostname {
             o.spec.hostname = Some(short(&docker_id(o.uid())));
         }
         match api.inner.new_instances.insert(o.clone()).await {
             Err(StoreError::AlreadyExists { .. }) if name.is_none() => {}
-            Err(StoreError::AlreadyExists { name, .. }) => {
-                let by = api
-                    .instances()
-                    .find(api.ns(), &name)
-                    .await?
-                    .map(|o| docker_id(o.uid()))
-                    .unwrap_or_default();
-                return Err(Error::conflict(format!(
-                    "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
-                )));
-            }
+            Err(StoreError::AlreadyExists { name, .. }) => return Err(taken(api, &name).await),
             other => return Ok(other?),
         }
     }

@@ -29,7 +29,7 @@ impl DockerApi {
         o: &Object<Instance>,
         decide: impl FnMut(Option<&Object<Instance>>) -> Option<T> + Send,
     ) -> Result<T> {
-        follow(&*self.inner.store, self.ns(), o.name(), o.uid(), decide).await
+        follow(&self.inner.store, self.ns(), o.name(), o.uid(), decide).await
     }
 
     /// Changes an instance's spec; the change is validated.
@@ -38,20 +38,28 @@ impl DockerApi {
         o: &Object<Instance>,
         mut change: impl FnMut(&mut Object<Instance>) + Send,
     ) -> Result<Object<Instance>> {
-        let (uid, id) = (o.uid().to_string(), docker_id(o.uid()));
-        let changed = self
-            .specs::<Instance>()
-            .modify(self.ns(), o.name(), |now| {
-                if now.metadata.uid == uid {
-                    change(now);
+        let uid = o.uid();
+        let mut name = o.name().to_string();
+        loop {
+            let changed = self
+                .specs::<Instance>()
+                .modify(self.ns(), &name, |now| {
+                    if now.metadata.uid == uid {
+                        change(now);
+                    }
+                })
+                .await;
+            match changed {
+                Ok(now) if now.uid() == uid => return Ok(now),
+                Err(e) if !e.is_not_found() => return Err(e.into()),
+                // It has another name since it was read, or is gone.
+                _ => {
+                    let renamed = self.instances().find_uid(self.ns(), uid).await?;
+                    let renamed = renamed.filter(|o| o.name() != name);
+                    let gone = || Error::not_found(format!("No such container: {}", docker_id(uid)));
+                    name = renamed.ok_or_else(gone)?.name().to_string();
                 }
-            })
-            .await;
-        match changed {
-            Ok(now) if now.uid() == uid => Ok(now),
-            Ok(_) => Err(Error::not_found(format!("No such container: {id}"))),
-            Err(e) if e.is_not_found() => Err(Error::not_found(format!("No such container: {id}"))),
-            Err(e) => Err(e.into()),
+            }
         }
     }
 

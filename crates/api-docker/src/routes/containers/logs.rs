@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::response::Response;
-use biga_model::LogDriver;
 use futures_util::StreamExt;
 use http::{HeaderValue, header};
 
@@ -12,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::state::DockerApi;
 use crate::stream::{Format, Recoder};
+use crate::translate::log::is_readable;
 use crate::translate::main_process;
 use crate::version::ApiVersion;
 
@@ -26,7 +26,7 @@ pub(super) async fn logs(
         return Err(Error::bad("Bad parameters: you must choose at least one stream"));
     }
     let o = api.container(&id).await?;
-    if o.spec.log.driver == LogDriver::None {
+    if !is_readable(&o.spec.log) {
         return Err(Error::new(
             http::StatusCode::NOT_IMPLEMENTED,
             "configured logging driver does not support reading",

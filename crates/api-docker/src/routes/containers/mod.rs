@@ -9,6 +9,7 @@ mod life;
 mod list;
 mod logs;
 mod remove;
+mod rename;
 mod stats;
 mod top;
 mod update;
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/create", post(create::create))
         .route("/containers/prune", post(remove::prune))
         .route("/containers/{id}", delete(remove::remove))
+        .route("/containers/{id}/{alias}", delete(remove::remove_link))
         .route("/containers/{id}/json", get(list::inspect))
         .route("/containers/{id}/start", post(life::start))
         .route("/containers/{id}/stop", post(life::stop))
@@ -47,7 +49,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/stats", get(stats::stats))
-        .route("/containers/{id}/rename", post(|| missing("renaming a container")))
+        .route("/containers/{id}/rename", post(rename::rename))
         .route("/containers/{id}/changes", get(files::changes))
         .route("/containers/{id}/export", get(files::export))
         .route(

@@ -7,6 +7,7 @@ use biga_store::typed::DeleteOptions;
 use http::StatusCode;
 use serde_json::json;
 
+use super::rename;
 use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::lookup::brief;
@@ -17,7 +18,9 @@ use crate::translate::{labels, volume};
 
 pub(super) async fn remove(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     if q.flag("link") {
-        return Err(Error::missing("links"));
+        return Err(Error::bad(format!(
+            "invalid link {id:?}: name the container and the link's alias, as {id}/ALIAS"
+        )));
     }
     let o = api.container(&id).await?;
     let force = q.flag("force");
@@ -41,6 +44,31 @@ pub(super) async fn remove(State(api): State<DockerApi>, Path(id): Path<String>,
     if q.flag("v") {
         remove_anonymous(&api, &o).await?;
     }
+    Ok(super::super::empty(StatusCode::NO_CONTENT))
+}
+
+/// `DELETE /containers/{id}/{alias}?link=1`: takes a link away; the container that it leads to stays.
+pub(super) async fn remove_link(
+    State(api): State<DockerApi>,
+    Path((id, alias)): Path<(String, String)>,
+    q: Query,
+) -> Result<Response> {
+    if !q.flag("link") {
+        return Err(Error::not_found(format!("No such container: {id}/{alias}")));
+    }
+    let o = api.container(&id).await?;
+    let linked = |o: &Object<Instance>| o.spec.networks.iter().any(|n| n.links.iter().any(|l| l.alias == alias));
+    if !linked(&o) {
+        return Err(Error::not_found(format!("No such link: /{}/{alias}", o.name())));
+    }
+    let o = api
+        .change(&o, |now| {
+            for n in &mut now.spec.networks {
+                n.links.retain(|l| l.alias != alias);
+            }
+        })
+        .await?;
+    rename::known(&api, &o).await?;
     Ok(super::super::empty(StatusCode::NO_CONTENT))
 }
 

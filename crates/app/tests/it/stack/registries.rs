@@ -13,14 +13,14 @@ use biga_testkit::{Daemon, Ran, eventually, images};
 use super::daemon;
 
 /// Where registries listen in the network namespace of their daemon, which nobody shares.
-const HOST: &str = "127.0.0.1:5000";
+pub(super) const HOST: &str = "127.0.0.1:5000";
 
 /// Debian's registry in a daemon's network.
-struct Registry(Child);
+pub(super) struct Registry(Child);
 
 impl Registry {
     /// `more` are further lines of its configuration.
-    fn start(d: &Daemon, more: &str) -> Registry {
+    pub(super) fn start(d: &Daemon, more: &str) -> Registry {
         let file = d.path().join("registry.yml");
         let data = d.path().join("registry");
         let text = format!(
