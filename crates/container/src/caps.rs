@@ -95,6 +95,12 @@ impl Caps {
         Caps(self.0 | other.0)
     }
 
+    /// Names of all in the set, with `CAP_`.
+    pub fn names(self) -> Vec<String> {
+        let with = |(bit, name): (usize, &&str)| (self.0 >> bit & 1 == 1).then(|| format!("CAP_{name}"));
+        NAMES.iter().enumerate().filter_map(with).collect()
+    }
+
     /// As the kernel's bits.
     pub fn bits(self) -> u64 {
         self.0

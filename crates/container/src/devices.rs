@@ -133,6 +133,11 @@ impl Nodes {
         Ok(nodes)
     }
 
+    /// All of them: path, kind, number and mode.
+    pub(crate) fn all(&self) -> &[Node] {
+        &self.0
+    }
+
     fn add_host_devices(&mut self) -> Result<(), Error> {
         let skip = ["pts", "shm", "mqueue", "console", "ptmx", "fd", "hugepages"];
         let mut dirs = vec![std::path::PathBuf::from("/dev")];
@@ -196,7 +201,7 @@ impl Nodes {
 }
 
 /// Path, kind, number and mode.
-type Node = (String, FileType, u64, u32);
+pub(crate) type Node = (String, FileType, u64, u32);
 
 fn make_node(root: BorrowedFd<'_>, path: &str, (name, kind, number, mode): &Node) -> Result<(), Error> {
     let what = || format!("make device node {name}");

@@ -57,6 +57,26 @@ pub enum Error {
         /// Its file system.
         kind: String,
     },
+    /// Another runtime could not, or did not answer.
+    #[error("runtime {runtime} could not {verb}: {said}")]
+    Runtime {
+        /// Its name.
+        runtime: String,
+        /// What it was told, for people.
+        verb: &'static str,
+        /// Its own words.
+        said: String,
+        /// For programs.
+        code: ErrorCode,
+    },
+    /// What only our own runtime does.
+    #[error("{what} is not done with runtime {runtime}: leave the runtime out, which means Biga's own")]
+    OnlyOwn {
+        /// What was asked for.
+        what: &'static str,
+        /// The runtime's name.
+        runtime: String,
+    },
     /// Reported by the child.
     #[error("{message}")]
     Child {
@@ -84,8 +104,8 @@ impl Error {
             | Error::Rlimit(_)
             | Error::Sysctl(_)
             | Error::Field(..) => ErrorCode::Invalid,
-            Error::NoIdMap { .. } => ErrorCode::Unsupported,
-            Error::Child { code, .. } => *code,
+            Error::NoIdMap { .. } | Error::OnlyOwn { .. } => ErrorCode::Unsupported,
+            Error::Child { code, .. } | Error::Runtime { code, .. } => *code,
             Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
         }
     }

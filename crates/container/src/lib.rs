@@ -9,6 +9,7 @@
 //!
 //! - [`workload`]: the [`biga_wire::workload::Workload`] that a shim holds
 //! - [`pod`]: several of them, which share namespaces
+//! - [`external`]: a container that another OCI runtime makes, from a bundle ([`oci_spec`]) written here
 //! - [`cgroup`]: limits, freezing, counting, killing, on both versions of control groups
 //! - [`setup`]: what the forked child does before the entrypoint
 //! - [`rootfs`], [`mounts`], [`devices`]: the file system it sees
@@ -26,9 +27,11 @@ pub mod cgroup;
 pub mod confine;
 pub mod copy;
 pub mod devices;
+pub mod external;
 pub mod labels;
 pub mod mounts;
 pub mod namespaces;
+pub mod oci_spec;
 pub mod pod;
 pub mod rootfs;
 pub mod seccomp;
@@ -41,9 +44,11 @@ pub mod workload;
 mod control;
 mod error;
 mod init;
+mod oom;
 mod stream;
 
 pub use cgroup::sweep;
 pub use error::{Context, Error};
+pub use external::ExternalWorkload;
 pub use pod::PodWorkload;
 pub use workload::ContainerWorkload;

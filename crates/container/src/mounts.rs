@@ -222,7 +222,7 @@ fn block(path: &Path) -> Result<OwnedFd, Error> {
     rootfs::make("ext4", &[("source", Some(&name))], attr::NODEV)
 }
 
-fn copy_up(place: &OwnedFd, volume: &OwnedFd) -> std::io::Result<()> {
+pub(crate) fn copy_up(place: &OwnedFd, volume: &OwnedFd) -> std::io::Result<()> {
     if beneath::is_empty(volume.as_fd())? {
         crate::copy::tree(place.as_fd(), volume.as_fd())?;
     }

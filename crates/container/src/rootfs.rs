@@ -233,12 +233,16 @@ pub fn kernel_file_systems(
     }
 }
 
-fn shared_memory(container: &Container, secure: u64) -> Result<OwnedFd, Error> {
-    let size = match container.shm_size {
+/// Bytes of `/dev/shm`.
+pub(crate) fn shm_size(container: &Container) -> u64 {
+    match container.shm_size {
         0 => 64 << 20,
         n => n,
     }
-    .to_string();
+}
+
+fn shared_memory(container: &Container, secure: u64) -> Result<OwnedFd, Error> {
+    let size = shm_size(container).to_string();
     let mut options = vec![("mode", Some("1777")), ("size", Some(size.as_str()))];
     options.extend(container.mount_label.as_deref().map(|l| ("context", Some(l))));
     make("tmpfs", &options, secure)
@@ -281,18 +285,31 @@ fn find(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Hides and protects what the kernel shows to root: the usual paths, or those that the container names.
+/// The usual paths; none of a privileged container.
+fn usual(container: &Container, paths: &[&str]) -> Vec<String> {
+    match container.privileged {
+        true => Vec::new(),
+        false => paths.iter().map(|p| (*p).to_owned()).collect(),
+    }
+}
+
+/// Paths that a container does not see: those that it names, or the usual ones.
+pub(crate) fn masked_paths(container: &Container) -> Vec<String> {
+    let usual = || usual(container, &[&MASKED_FILES[..], &MASKED_DIRS[..]].concat());
+    container.masked_paths.clone().unwrap_or_else(usual)
+}
+
+/// Paths that it cannot change, likewise.
+pub(crate) fn read_only_paths(container: &Container) -> Vec<String> {
+    container
+        .read_only_paths
+        .clone()
+        .unwrap_or_else(|| usual(container, &READ_ONLY))
+}
+
+/// Hides and protects what the kernel shows to root.
 pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Result<(), Error> {
-    let usual = |paths: &[&str]| -> Vec<String> {
-        match container.privileged {
-            true => Vec::new(),
-            false => paths.iter().map(|p| (*p).to_owned()).collect(),
-        }
-    };
-    let masked = match &container.masked_paths {
-        Some(paths) => paths.clone(),
-        None => usual(&[&MASKED_FILES[..], &MASKED_DIRS[..]].concat()),
-    };
+    let masked = masked_paths(container);
     let null = beneath::locate(dev.as_fd(), "null").step(|| "find /dev/null".into())?;
     for path in &masked {
         let what = || format!("mask {path}");
@@ -305,7 +322,7 @@ pub fn mask(root: BorrowedFd<'_>, dev: &OwnedFd, container: &Container) -> Resul
         };
         attach(&cover, &place).step(what)?;
     }
-    for path in container.read_only_paths.clone().unwrap_or_else(|| usual(&READ_ONLY)) {
+    for path in read_only_paths(container) {
         let protect = || format!("make {path} read-only");
         let Some(place) = find(root, &path).step(protect)? else {
             continue;

@@ -30,6 +30,7 @@ use crate::error::{Context, Error};
 use crate::labels::Labels;
 use crate::pod::Joined;
 use crate::seccomp::Filter;
+use crate::user::Identity;
 use crate::userns::{self, Owner};
 use crate::{init, mounts, namespaces, rootfs, user};
 
@@ -366,12 +367,13 @@ pub(crate) fn launch(program: &Program, confinement: &Confinement, socket: &Owne
             source: e,
         };
     }
-    confine::exec(&program.args, &environment(program, confinement))
+    let env = environment(&program.env, program.tty, &confinement.identity.home);
+    confine::exec(&program.args, &env)
 }
 
 /// The environment, with what every program expects to find.
-fn environment(program: &Program, confinement: &Confinement) -> Vec<String> {
-    let mut env = program.env.clone();
+pub(crate) fn environment(wished: &[String], tty: bool, home: &str) -> Vec<String> {
+    let mut env = wished.to_vec();
     let has = |env: &[String], name: &str| {
         env.iter()
             .any(|v| v.strip_prefix(name).is_some_and(|r| r.starts_with('=')))
@@ -380,25 +382,23 @@ fn environment(program: &Program, confinement: &Confinement) -> Vec<String> {
         env.push(format!("PATH={}", confine::DEFAULT_PATH));
     }
     if !has(&env, "HOME") {
-        env.push(format!("HOME={}", confinement.identity.home));
+        env.push(format!("HOME={home}"));
     }
-    if program.tty && !has(&env, "TERM") {
+    if tty && !has(&env, "TERM") {
         env.push("TERM=xterm".into());
     }
     env
 }
 
-/// Looks the user up in the image.
-fn resolve(program: &Program, root: BorrowedFd<'_>, labels: Labels) -> Result<Confinement, Error> {
+/// Looks a user up in the image.
+pub(crate) fn identity(user: &str, groups: &[String], root: BorrowedFd<'_>) -> Result<Identity, Error> {
     let read = |path| beneath::read(root, path).step(|| format!("read the image's {path}"));
-    let identity = user::resolve(
-        &program.user,
-        &program.groups,
-        &read("/etc/passwd")?,
-        &read("/etc/group")?,
-    )?;
+    user::resolve(user, groups, &read("/etc/passwd")?, &read("/etc/group")?)
+}
+
+fn resolve(program: &Program, root: BorrowedFd<'_>, labels: Labels) -> Result<Confinement, Error> {
     Ok(Confinement {
-        identity,
+        identity: identity(&program.user, &program.groups, root)?,
         caps: program.caps,
         filter: program.filter.clone(),
         no_new_privileges: program.no_new_privileges,

@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use biga_sys::process::{self, Child, Ended, Fork, Namespaces};
 use biga_wire::config::{Container, Limits, ShimConfig};
-use biga_wire::shim::{ErrorCode, Event, ExecSpec, Exit, Stats};
+use biga_wire::shim::{ErrorCode, ExecSpec, Exit, Stats};
 use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 
 use crate::caps::{self, Caps};
-use crate::cgroup::{self, Group};
+use crate::cgroup::Group;
 use crate::control::{self, Message};
 use crate::error::{Context, Error};
 use crate::labels::Labels;
+use crate::oom::{Notice, OOM};
 use crate::pod::Joined;
 use crate::seccomp::{self, Filter};
 use crate::setup::{self, First, Further, Program, Streams};
@@ -26,11 +27,6 @@ use crate::stream::{self, Ends, Stream};
 use crate::userns::{self, Owner};
 use crate::{confine, devices, mounts, namespaces};
 
-/// Token of the out-of-memory notice; no stream has it.
-const OOM: u32 = u32::MAX;
-/// The notice comes before the kill: how often and how long to wait for the count to grow.
-const OOM_CHECKS: u32 = 20;
-const OOM_WAIT: Duration = Duration::from_millis(25);
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
@@ -47,9 +43,7 @@ pub struct ContainerWorkload {
     /// Made, and waiting for start.
     pending: Option<Pending>,
     streams: BTreeMap<StreamId, Stream>,
-    oom: Option<OwnedFd>,
-    oom_seen: u64,
-    oom_checks: u32,
+    oom: Notice,
     /// Its part in what its pod shares.
     pod: Option<Joined>,
 }
@@ -91,9 +85,7 @@ impl ContainerWorkload {
             group: None,
             pending: None,
             streams: BTreeMap::new(),
-            oom: None,
-            oom_seen: 0,
-            oom_checks: 0,
+            oom: Notice::default(),
             pod: None,
         })
     }
@@ -171,7 +163,7 @@ impl ContainerWorkload {
     }
 
     fn fork_first(&mut self, group: &Group, program: Program, owner: Option<Owner>) -> Result<Pending, Error> {
-        let (streams, pipes) = streams(&program, self.container.process.stdin)?;
+        let (streams, pipes) = streams(program.tty, self.container.process.stdin)?;
         let (ours, theirs) = control::pair()?;
         let joined = self.pod.as_ref().is_some_and(Joined::shares_process_ids);
         if !joined && !namespaces::appears_late(&self.container) {
@@ -222,19 +214,15 @@ impl ContainerWorkload {
         }
         let pid = stream.child.pid;
         self.streams.insert(MAIN, stream);
-        let group = self.group.as_ref();
-        // A kernel without the notice still counts, and the count is looked at when the container ends.
-        self.oom = group.and_then(|g| g.oom_notice().ok().flatten());
-        if let Some(fd) = &self.oom {
-            host.watch(fd.as_fd(), OOM, Interest::READ)
-                .step(|| "wait for memory notices".into())?;
+        if let Some(group) = &self.group {
+            self.oom.begin(group, host)?;
         }
         Ok(pid)
     }
 
     fn spawn(&mut self, id: StreamId, spec: &ExecSpec, host: &mut dyn Host) -> Result<u32, Error> {
         let program = self.exec_program(spec)?;
-        let (streams, pipes) = streams(&program, spec.stdin)?;
+        let (streams, pipes) = streams(program.tty, spec.stdin)?;
         let (ours, theirs) = control::pair()?;
         let (Some(main), Some(group)) = (self.streams.get(&MAIN), self.group.as_ref()) else {
             return Err(Error::Field("the state", "the container does not run".into()));
@@ -318,32 +306,14 @@ impl ContainerWorkload {
                 group.kill();
             }
             exit.oom = self.group.as_ref().is_some_and(|g| g.oom_kills() > 0);
-            self.stop_oom_notice(host);
+            self.oom.end(host);
         }
         host.exited(id, exit);
     }
 
-    fn stop_oom_notice(&mut self, host: &mut dyn Host) {
-        host.timer(OOM, None);
-        if let Some(fd) = self.oom.take() {
-            host.unwatch(fd.as_fd());
-        }
-    }
-
-    fn look_for_oom(&mut self, host: &mut dyn Host) {
-        let kills = self.group.as_ref().map_or(0, Group::oom_kills);
-        if kills > self.oom_seen {
-            self.oom_seen = kills;
-            host.event(Event::Oom);
-        } else if self.oom_checks > 0 {
-            self.oom_checks -= 1;
-            host.timer(OOM, Some(OOM_WAIT));
-        }
-    }
-
     /// Kills every process and waits for the end of each.
     fn kill_all(&mut self, host: &mut dyn Host) -> Result<(), Error> {
-        self.stop_oom_notice(host);
+        self.oom.end(host);
         let what = || "kill the container's processes".into();
         let pending: Vec<Child> = self.pending.take().map(|p| p.child).into_iter().collect();
         // Execs come before the first process: that one ends only after all others were reaped.
@@ -409,8 +379,8 @@ fn filter(container: &Container, caps: Caps) -> Result<Option<Filter>, Error> {
 }
 
 /// Makes the pipes of a process without a terminal: its ends, and the shim's.
-fn streams(program: &Program, stdin: bool) -> Result<(Option<Streams>, Option<Ends>), Error> {
-    if program.tty {
+pub(crate) fn streams(tty: bool, stdin: bool) -> Result<(Option<Streams>, Option<Ends>), Error> {
+    if tty {
         return Ok((None, None));
     }
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step(|| "make a pipe".into());
@@ -541,7 +511,7 @@ impl Pending {
     }
 }
 
-fn set_nonblocking(ends: &Ends) -> io::Result<()> {
+pub(crate) fn set_nonblocking(ends: &Ends) -> io::Result<()> {
     let set = |fd: &OwnedFd| rustix::io::ioctl_fionbio(fd, true);
     match ends {
         Ends::Pipes { input, stdout, stderr } => {
@@ -649,12 +619,7 @@ impl Workload for ContainerWorkload {
 
     fn ready(&mut self, token: u32, ready: Interest, host: &mut dyn Host) {
         if token == OOM {
-            if let Some(fd) = &self.oom {
-                cgroup::stats::drain(fd);
-                self.oom_checks = OOM_CHECKS;
-                self.look_for_oom(host);
-            }
-            return;
+            return self.oom.ready(self.group.as_ref(), host);
         }
         let (id, part) = stream::split(token);
         let ended = self.streams.get_mut(&id).is_some_and(|s| s.ready(part, ready, host));
@@ -665,7 +630,7 @@ impl Workload for ContainerWorkload {
 
     fn timer(&mut self, token: u32, host: &mut dyn Host) {
         if token == OOM {
-            self.look_for_oom(host);
+            self.oom.timer(self.group.as_ref(), host);
         }
     }
 
@@ -680,7 +645,7 @@ impl Workload for ContainerWorkload {
 }
 
 /// Bytes received and sent over all interfaces but the loopback, of `/proc/PID/net/dev`.
-fn traffic(text: &str) -> (u64, u64) {
+pub(crate) fn traffic(text: &str) -> (u64, u64) {
     let line = |l: &str| {
         let (name, rest) = l.split_once(':')?;
         let figures: Vec<u64> = rest.split_whitespace().filter_map(|n| n.parse().ok()).collect();

@@ -456,9 +456,13 @@ fn enter(root: &OwnedFd, no_pivot: bool, propagation: &str) -> Result<(), Error>
         rustix::mount::mount_move(".", "/").step(|| "move the root file system to /".into())?;
         rustix::process::chroot(".").step(|| "change to the root file system".into())?;
     } else {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let old = rustix::fs::open("/", flags, Mode::empty()).step(|| "open the host's root".into())?;
         rustix::process::pivot_root(".", ".").step(|| "change to the root file system".into())?;
+        rustix::process::fchdir(&old).step(|| "leave the host's file system".into())?;
         if propagation.contains("shared") || propagation.contains("private") || propagation.contains("unbindable") {
-            // Letting go must not spread to the host.
+            // Letting go must not spread to the host. The old root lies over the new one, and what is told so is the one of them
+            // that this process is in: the container's own mounts stay what they are to the host's.
             let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
             rustix::mount::mount_change(".", flags).step(|| "leave the host's file system".into())?;
         }

@@ -38,11 +38,11 @@ pub mod namespaces;
 pub mod options;
 pub mod own;
 pub mod seccomp;
-pub mod spec;
 pub mod state;
 pub mod validate;
 pub mod verbs;
 
+pub use biga_container::oci_spec as spec;
 pub use error::Error;
 
 /// Carries a command line (without the program's name) out, and gives the exit code.

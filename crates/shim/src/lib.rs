@@ -26,7 +26,7 @@ mod files;
 
 use std::path::Path;
 
-use biga_container::{ContainerWorkload, PodWorkload};
+use biga_container::{ContainerWorkload, ExternalWorkload, PodWorkload};
 use biga_wire::config::{self, ShimConfig};
 use biga_wire::workload::{Fault, Workload};
 
@@ -51,6 +51,9 @@ pub fn run(config_path: &Path) -> Result<(), Fault> {
 /// The one place where a shim tells isolations apart.
 fn workload(config: &ShimConfig) -> Result<Box<dyn Workload>, Fault> {
     Ok(match &config.workload {
+        config::Workload::Container(c) if c.runtime.is_some() => {
+            Box::new(ExternalWorkload::new(config.clone(), (**c).clone())?)
+        }
         config::Workload::Container(c) => Box::new(ContainerWorkload::new(config.clone(), (**c).clone())?),
         config::Workload::Pod(p) => Box::new(PodWorkload::new(config.clone(), (**p).clone())?),
         config::Workload::Microvm(m) => Box::new(biga_vm::microvm::MicrovmWorkload::new(config, m)),

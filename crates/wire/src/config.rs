@@ -277,6 +277,22 @@ pub struct Container {
     /// It runs an init system (systemd and the like), which gets control groups and a console to manage.
     #[serde(default)]
     pub system: bool,
+    /// Another OCI runtime that makes the container; ours where unset.
+    #[serde(default)]
+    pub runtime: Option<OciRuntime>,
+}
+
+/// A program with the command line of an OCI runtime, as `runc`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciRuntime {
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Milliseconds that one call of it may take; a minute (20 seconds where nothing is started) where unset.
+    #[serde(default)]
+    pub patience_ms: Option<u64>,
 }
 
 /// A device node of the host.

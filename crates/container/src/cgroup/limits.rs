@@ -69,6 +69,11 @@ impl Quota {
     }
 }
 
+/// Processor time a period in microseconds: how much (`None` is no limit), and the period. `None` where the limits say nothing of it.
+pub(crate) fn quota(l: &Limits) -> Option<(Option<u64>, u64)> {
+    Quota::of(l).map(|q| (q.quota, q.period))
+}
+
 /// A part of a file's name that leads nowhere else.
 pub(super) fn plain_file(name: &str) -> Result<(), Error> {
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
@@ -86,6 +91,12 @@ pub(super) fn no_weights() -> Error {
 
 /// `MAJOR:MINOR` of a block device.
 pub(super) fn device_number(path: &Path) -> Result<String, Error> {
+    let number = block_device(path)?;
+    Ok(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// The number of a block device.
+pub(crate) fn block_device(path: &Path) -> Result<u64, Error> {
     let meta = fs::metadata(path).step(|| format!("find block device {}", path.display()))?;
     if !meta.file_type().is_block_device() {
         return Err(Error::Field(
@@ -93,8 +104,7 @@ pub(super) fn device_number(path: &Path) -> Result<String, Error> {
             format!("{} is no block device", path.display()),
         ));
     }
-    let number = meta.rdev();
-    Ok(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
+    Ok(meta.rdev())
 }
 
 /// Version 2: hands controllers down to the group's parents. One that a parent cannot give is missing then, and a limit that needs

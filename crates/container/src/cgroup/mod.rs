@@ -22,6 +22,8 @@ use biga_sys::device_filter::Rule;
 use biga_wire::config::Limits;
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use limits::{block_device, quota};
+
 use crate::Error;
 use crate::error::Context;
 

@@ -2,8 +2,10 @@
 //!
 //! - [`profile`]: profiles in the OCI form
 //! - `table`: the default one
+//! - [`document`]: either, written for another runtime
 //! - `program`: from answers to a program of the kernel's
 
+pub mod document;
 mod names;
 pub mod profile;
 mod program;

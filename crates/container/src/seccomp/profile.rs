@@ -2,7 +2,7 @@
 
 use biga_sys::seccomp::Insn;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::names::number;
 use super::program::{self, Answer, Branch, Op, Table, Test};
@@ -114,6 +114,40 @@ pub fn compile(document: &Value, caps: Caps) -> Result<Filter, Error> {
         code,
         flags: flags(&profile.flags)?,
     })
+}
+
+/// A profile for these capabilities in the plain form of the specification: what Docker's form says of when rules apply is settled.
+pub fn plain(document: &Value, caps: Caps) -> Result<Value, Error> {
+    // What is wrong with it is said here, in the same words as elsewhere.
+    compile(document, caps)?;
+    let profile = Profile::deserialize(document).map_err(|e| bad(e.to_string()))?;
+    let wanted = architectures(&profile)?;
+    let all = [("X86_64", true), ("X86", wanted.i386), ("X32", wanted.x32)];
+    let architectures = all.iter().filter(|(_, on)| *on).map(|(name, _)| format!("SCMP_ARCH_{name}"));
+    let arg = |a: &Arg| json!({"index": a.index, "value": a.value, "valueTwo": a.value_two, "op": a.op});
+    let rule = |r: &Rule| {
+        let names = r.names.iter().chain((!r.name.is_empty()).then_some(&r.name));
+        let mut rule = json!({"names": names.collect::<Vec<_>>(), "action": r.action});
+        if let Some(errno) = r.errno_ret {
+            rule["errnoRet"] = errno.into();
+        }
+        if let Some(args) = r.args.as_ref().filter(|a| !a.is_empty()) {
+            rule["args"] = args.iter().map(arg).collect();
+        }
+        rule
+    };
+    let mut plain = json!({
+        "defaultAction": profile.default_action,
+        "architectures": architectures.collect::<Vec<_>>(),
+        "syscalls": applying(&profile, caps)?.into_iter().map(rule).collect::<Vec<_>>(),
+    });
+    if let Some(errno) = profile.default_errno_ret {
+        plain["defaultErrnoRet"] = errno.into();
+    }
+    if !profile.flags.is_empty() {
+        plain["flags"] = profile.flags.into();
+    }
+    Ok(plain)
 }
 
 struct Architectures {
@@ -287,7 +321,6 @@ fn flags(names: &[String]) -> Result<u32, Error> {
 mod tests {
     use super::super::program::tests::run;
     use super::*;
-    use serde_json::json;
 
     fn ask(profile: &Value, caps: Caps, arch: u32, name: &str, arguments: [u64; 6]) -> u32 {
         let filter = compile(profile, caps).unwrap();
@@ -369,6 +402,13 @@ mod tests {
         let code = compile(&p, none).unwrap().code;
         let getpid = number("getpid", false).unwrap();
         assert_eq!(run(&code, AUDIT_ARCH_X86_64, getpid | X32, [0; 6]), ALLOW, "x32");
+        // In the plain form nothing is left to be judged, and it means the same.
+        for caps in [none, admin] {
+            let plain = plain(&p, caps).unwrap();
+            let text = plain.to_string();
+            assert!(!text.contains("cludes") && !text.contains("archMap"), "{text}");
+            assert_eq!(compile(&plain, Caps::default()).unwrap(), compile(&p, caps).unwrap());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use biga_wire::config::{self, Container, Layer, Limits, Log, Pod, PodContainer, Process, ShimConfig};
+use biga_wire::config::{self, Container, Layer, Limits, Log, OciRuntime, Pod, PodContainer, Process, ShimConfig};
 use biga_wire::shim::{ContainerStatus, Event, ExecSpec, Exit, Reply, Request, State, Status};
 use biga_wire::{Frame, FrameKind};
 
@@ -233,8 +233,22 @@ impl Rig {
         self.dir.join("layer")
     }
 
+    /// Has another runtime make the container.
+    pub fn by(self, path: impl AsRef<Path>) -> Rig {
+        let path = path.as_ref().to_owned();
+        self.with(|c| {
+            c.runtime = Some(OciRuntime {
+                name: path.file_name().unwrap().to_string_lossy().into_owned(),
+                path,
+                patience_ms: None,
+            })
+        })
+    }
+
     /// Starts the shim and gives its first reply.
     pub fn launch(&mut self) -> Reply {
+        if let (Ok(path), config::Workload::Container(c)) = (std::env::var("RT"), &mut self.config.workload)
+            && c.runtime.is_none() { c.runtime = Some(OciRuntime { name: "rt".into(), path: path.into(), patience_ms: None }); }
         let path = self.dir.join("run/shim.json");
         std::fs::write(&path, serde_json::to_vec(&self.config).unwrap()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_biga-shim"))

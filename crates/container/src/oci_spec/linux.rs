@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::resources::Resources;
 
 /// What only Linux has.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Linux {
     /// User ids of a new user namespace.
@@ -61,7 +61,7 @@ pub struct IdMapping {
 }
 
 /// A namespace of its own, or another's.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Namespace {
     /// Which.
@@ -72,7 +72,7 @@ pub struct Namespace {
 }
 
 /// A device node.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Device {
     /// `c`, `u`, `b` or `p`.
@@ -93,7 +93,7 @@ pub struct Device {
 }
 
 /// Execution domain.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Personality {
     /// `LINUX` or `LINUX32`.
@@ -103,7 +103,7 @@ pub struct Personality {
 }
 
 /// How far a clock is from the host's.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TimeOffset {
     /// Seconds.

@@ -1,5 +1,5 @@
-//! `config.json` of a bundle, as the OCI runtime specification 1.2 has it. Unknown properties are ignored, as it demands; every
-//! known one is either carried out or refused by [`crate::validate`].
+//! `config.json` of a bundle, as the OCI runtime specification 1.2 has it: read by `biga oci`, and written for other runtimes
+//! ([`crate::external`]). Unknown properties are ignored, as it demands.
 
 pub mod linux;
 pub mod resources;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use linux::Linux;
 
 /// The document.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Spec {
     /// Version of the specification.
@@ -176,7 +176,7 @@ pub struct CpuAffinity {
 }
 
 /// The root file system.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Root {
     /// Absolute, or from the bundle.
@@ -186,7 +186,7 @@ pub struct Root {
 }
 
 /// Something mounted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Mount {
     /// Path inside.
@@ -205,7 +205,7 @@ pub struct Mount {
 }
 
 /// Programs to run at points of a container's life.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Hooks {
     /// Old name of the next.
@@ -223,7 +223,7 @@ pub struct Hooks {
 }
 
 /// A program.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hook {
     /// Absolute.
@@ -234,4 +234,60 @@ pub struct Hook {
     pub env: Vec<String>,
     /// Seconds it may take.
     pub timeout: Option<i64>,
+}
+
+/// A document without what says nothing: no nulls, and no empty texts, lists and objects. Runtimes differ in what they take for unset.
+pub fn bare(document: &impl Serialize) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(document).map(|v| strip(v).unwrap_or_default())
+}
+
+fn strip(value: serde_json::Value) -> Option<serde_json::Value> {
+    use serde_json::Value;
+    match value {
+        Value::Null => None,
+        Value::String(s) => (!s.is_empty()).then_some(Value::String(s)),
+        // An item stays whatever it is: a list of arguments may hold an empty one.
+        Value::Array(all) => (!all.is_empty()).then(|| all.into_iter().map(|v| keep(v)).collect()),
+        Value::Object(all) => {
+            let some = all.into_iter().filter_map(|(k, v)| Some((k, strip(v)?)));
+            Some(some.collect::<serde_json::Map<_, _>>()).filter(|o| !o.is_empty()).map(Value::Object)
+        }
+        other => Some(other),
+    }
+}
+
+fn keep(item: serde_json::Value) -> serde_json::Value {
+    match item {
+        object @ serde_json::Value::Object(_) => strip(object).unwrap_or_default(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        let spec = Spec {
+            oci_version: "1.0.2".into(),
+            process: Some(Process {
+                args: vec!["echo".into(), String::new()],
+                cwd: "/".into(),
+                ..Process::default()
+            }),
+            linux: Linux {
+                namespaces: vec![linux::Namespace {
+                    kind: "pid".into(),
+                    ..Default::default()
+                }],
+                ..Linux::default()
+            },
+            ..Spec::default()
+        };
+        let process = json!({"args": ["echo", ""], "cwd": "/", "noNewPrivileges": false, "terminal": false, "user": {"uid": 0, "gid": 0}});
+        let expected = json!({"ociVersion": "1.0.2", "process": process, "linux": {"namespaces": [{"type": "pid"}]}});
+        assert_eq!(bare(&spec).unwrap(), expected);
+    }
 }
