@@ -21,6 +21,7 @@ use crate::images::Images;
 use crate::instance::health::{self, Check};
 use crate::instance::{Failure, Host};
 use crate::networks::Networks;
+use crate::oci_runtimes::OciRuntimes;
 use crate::volumes::Volumes;
 
 /// Where things are and what they are called on this node.
@@ -84,6 +85,8 @@ pub struct Engine {
     pub events: Recorder,
     /// User ids of instances that have their own.
     pub idmaps: IdMaps,
+    /// Other OCI runtimes that containers can name.
+    pub oci: OciRuntimes,
     /// Keeps runs and work on the files of what does not run apart.
     pub runs: Runs,
     runtimes: HashMap<Isolation, Arc<dyn Runtime>>,
@@ -115,9 +118,15 @@ impl Engine {
             hypervisors,
             events,
             idmaps,
+            oci: OciRuntimes::default(),
             runs: Runs::default(),
             runtimes,
         }
+    }
+
+    /// The same, with other OCI runtimes than those that are installed.
+    pub fn with_runtimes(self, oci: OciRuntimes) -> Engine {
+        Engine { oci, ..self }
     }
 
     /// The images of an instance: of its containers in their order, init containers first, or of its disk. Their ids are noted

@@ -11,14 +11,16 @@
 //! - [`engine`]: everything on the node, put together
 //! - [`images`], [`volumes`], [`networks`]: what instances stand on, each following its own kind
 //! - [`idmaps`]: user ids of instances that have their own
+//! - [`oci_runtimes`]: other runtimes that containers can name
 //! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
 //! - [`streams`], [`logs`]: the way round the store
 //! - [`files`]: files of instances, in and out, and images made of them
 //! - [`node`], [`probe`]: what this host offers
 //! - [`events`]: telling people
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use biga_image::{ImageStore, LayerMounts};
@@ -39,6 +41,7 @@ mod local_mounts;
 pub mod logs;
 pub mod networks;
 pub mod node;
+pub mod oci_runtimes;
 pub mod prepare;
 pub mod probe;
 mod rewire;
@@ -54,6 +57,7 @@ use images::Images;
 use instance::Host;
 use instance::manager::Manager;
 use networks::Networks;
+use oci_runtimes::OciRuntimes;
 use streams::Streams;
 use volumes::Volumes;
 
@@ -69,6 +73,8 @@ pub struct Options {
     pub guest: &'static [u8],
     /// How images are fetched.
     pub images: biga_image::Options,
+    /// More OCI runtimes that instances can name, and where they are.
+    pub runtimes: BTreeMap<String, PathBuf>,
 }
 
 /// Why an agent cannot start.
@@ -116,7 +122,11 @@ impl Agent {
             engine::private_dir(dir)?;
         }
         let node = node::Writer::new(options.node.clone(), store.clone());
-        let status = node::first_status();
+        let runtimes = OciRuntimes::new(options.runtimes)?;
+        let status = biga_model::NodeStatus {
+            runtimes: runtimes.installed(),
+            ..node::first_status()
+        };
         node.write(&status).await?;
 
         let mut tasks = JoinSet::new();
@@ -129,15 +139,8 @@ impl Agent {
         let net = Net::new(biga_net::Config::new(&layout.prefix, &layout.run))?;
         let networks = Networks::new(net, store.clone(), events.clone());
         let volumes = Volumes::new(layout.state.join("volumes"), store.clone(), events.clone());
-        let engine = Arc::new(Engine::new(
-            layout,
-            images,
-            mounts,
-            networks,
-            volumes,
-            events,
-            options.shim,
-        ));
+        let engine = Engine::new(layout, images, mounts, networks, volumes, events, options.shim);
+        let engine = Arc::new(engine.with_runtimes(runtimes));
         // The API need not wait for this; instances do.
         let (working, at, guest) = (engine.clone(), store.clone(), options.guest);
         tasks.spawn(async move {

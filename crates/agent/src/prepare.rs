@@ -14,7 +14,7 @@ use biga_model::{
 };
 use biga_wire::config::{
     Container, Device, Layer, Log, Machine, Microvm, Mount, MountSource, Namespace, NamespaceFile, Namespaces, Nic,
-    PodContainer, ShimConfig, Workload,
+    OciRuntime, PodContainer, ShimConfig, Workload,
 };
 
 use crate::engine::{Engine, private_dir};
@@ -41,6 +41,8 @@ struct Run<'a> {
     record: &'a ImageRecord,
     connections: Vec<Connection>,
     hostname: String,
+    /// Another runtime than ours.
+    runtime: Option<OciRuntime>,
     /// The one of several containers that this is about.
     part: Option<&'a ContainerSpec>,
 }
@@ -54,6 +56,8 @@ pub async fn run(
 ) -> Result<ShimConfig, Failure> {
     let record = records.get(object.spec.init_containers.len());
     let record = record.ok_or_else(|| Failure::new("NoContainer", "the spec names nothing to run"))?;
+    // Before anything is made for it.
+    let runtime = object.spec.runtime.as_deref().map(|r| engine.oci.get(r)).transpose()?;
     let connections = match object.spec.network_mode {
         NetworkMode::Bridge => engine.networks.connections(object, status).await?,
         NetworkMode::None | NetworkMode::Host => Vec::new(),
@@ -73,6 +77,7 @@ pub async fn run(
         record,
         connections,
         hostname,
+        runtime,
         part: None,
     };
     let workload = match object.spec.isolation {
@@ -154,6 +159,7 @@ pub(crate) async fn at_rest(
         record,
         connections: Vec::new(),
         hostname,
+        runtime: None,
         part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
     };
     let layout = &engine.layout;
@@ -294,6 +300,7 @@ impl Run<'_> {
             sysctls: s.sysctls.clone(),
             devices: devices.collect(),
             namespaces,
+            runtime: self.runtime.clone(),
             ..Container::default()
         };
         translate::fill(&mut container, s, spec)?;

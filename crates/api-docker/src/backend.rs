@@ -169,6 +169,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Ids of an instance's processes, as this host sees them.
     async fn pids(&self, namespace: &str, name: &str) -> Result<Vec<u32>, Fault>;
 
+    /// OCI runtimes that containers can name beside Biga's own: name and path.
+    fn runtimes(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// The OCI image config (the whole JSON document: `config`, `rootfs`, `history`, …) of an image, by reference or by
     /// `sha256:…` id. For a machine's disk image `{}`.
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault>;

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::confine::Confinement;
 use crate::control;
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::setup::{Program, launch};
 
 /// Exit code when it cannot go on.
@@ -17,10 +17,7 @@ const FAILED: i32 = 125;
 /// Runs the program in a child of this process, which becomes the init.
 pub(crate) fn run(program: &Program, confinement: &Confinement, socket: &OwnedFd) -> ! {
     // Blocked before the fork, so that none is lost between; the child resets them.
-    let signals: Vec<i32> = (1..=signal::MAX)
-        .filter(|s| ![9, 19, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS].contains(s))
-        .collect();
-    let ready = signal::descriptor(&signals).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
+    let ready = signal::descriptor(&passed_on()).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
     let (signals, child) = match ready {
         Ok((fd, Fork::Parent(child))) => (fd, child),
         Ok((_, Fork::Child)) => {
@@ -51,7 +48,52 @@ const SIGBUS: i32 = 7;
 const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
 const SIGCHLD: i32 = 17;
+const SIGCONT: i32 = 18;
 const SIGSYS: i32 = 31;
+
+/// The argument by which the shim's program is told to be such an init: where another runtime makes the container, that starts it as
+/// process 1. What follows is the program and its arguments.
+pub const INIT: &str = "--init";
+
+/// Runs a program in a child of this process, which becomes the init. Returns only if that cannot be done.
+pub fn as_program(args: &[String]) -> Error {
+    use std::os::unix::process::CommandExt;
+    let what = || "run the program under an init".into();
+    let Some((program, rest)) = args.split_first() else {
+        return Error::Field("the command", "it is empty".into());
+    };
+    let signals = match signal::descriptor(&passed_on()).step(what) {
+        Ok(fd) => fd,
+        Err(e) => return e,
+    };
+    // Its filter applies here already, and not every call is there to make a process by.
+    let spawned = std::process::Command::new(program).args(rest).process_group(0).spawn();
+    let pid = match spawned {
+        Ok(child) => child.id(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Error::NotFound(program.clone()),
+        Err(source) => {
+            let program = program.clone();
+            return Error::NotExecutable { program, source };
+        }
+    };
+    let child = match process::open_pidfd(pid).step(what) {
+        Ok(pidfd) => Child { pid, pidfd },
+        Err(e) => return e,
+    };
+    if let Some(group) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
+        && rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group).is_ok()
+    {
+        // It may have been stopped for speaking to the terminal too early.
+        let _ = child.signal(SIGCONT);
+    }
+    watch(&signals, &child)
+}
+
+/// Signals that are meant for the program.
+fn passed_on() -> Vec<i32> {
+    let own = [9, 19, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS];
+    (1..=signal::MAX).filter(|s| !own.contains(s)).collect()
+}
 
 /// Puts the program into a process group of its own in the foreground, so that a key press does not signal it twice.
 fn own_group() {

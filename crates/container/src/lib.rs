@@ -28,6 +28,7 @@ pub mod confine;
 pub mod copy;
 pub mod devices;
 pub mod external;
+pub mod init;
 pub mod labels;
 pub mod mounts;
 pub mod namespaces;
@@ -43,7 +44,6 @@ pub mod workload;
 
 mod control;
 mod error;
-mod init;
 mod oom;
 mod stream;
 

@@ -27,7 +27,7 @@ pub use kinds::health::{Health, HealthCheck, HealthResult, HealthStatus};
 pub use kinds::image::{Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, PullPolicy};
 pub use kinds::instance::*;
 pub use kinds::network::{Network, NetworkSpec, NetworkStatus};
-pub use kinds::node::{Ability, AbilityState, Node, NodeSpec, NodeStatus};
+pub use kinds::node::{Ability, AbilityState, Node, NodeRuntime, NodeSpec, NodeStatus};
 pub use kinds::runtime::*;
 pub use kinds::security::SecuritySpec;
 pub use kinds::volume::{LocalMount, Volume, VolumeMode, VolumeSpec, VolumeStatus};

@@ -3,13 +3,23 @@
 use std::io::Write;
 use std::path::Path;
 
-use biga_wire::shim::Reply;
+use biga_wire::shim::{ErrorCode, Reply};
 
 fn main() {
     let Some(path) = std::env::args_os().nth(1) else {
         eprintln!("biga-shim is started by the biga daemon with the path of an instance's shim.json");
         std::process::exit(64);
     };
+    if path == biga_container::init::INIT {
+        let args: Vec<String> = std::env::args().skip(2).collect();
+        let e = biga_container::init::as_program(&args);
+        eprintln!("{e}");
+        std::process::exit(match e.code() {
+            ErrorCode::NotFound => 127,
+            ErrorCode::NotExecutable => 126,
+            _ => 125,
+        });
+    }
     if path == biga_container::userns::HOLD {
         if let Err(e) = biga_container::userns::hold_for_parent() {
             // Its parent reads this instead of the word it waits for.

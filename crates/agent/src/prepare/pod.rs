@@ -55,6 +55,7 @@ impl Run<'_> {
             record,
             connections: self.connections.clone(),
             hostname: self.hostname.clone(),
+            runtime: None,
             part: Some(spec),
         };
         let made = part.container().await.map_err(|f| Failure {

@@ -87,6 +87,9 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
     if n.microvms {
         runtimes["microvm"] = json!({"path": "biga"});
     }
+    for (name, path) in api.backend().runtimes() {
+        runtimes[name] = json!({"path": path});
+    }
     Ok(ok(&json!({
         "ID": n.id,
         "Containers": all.len(),

@@ -33,6 +33,8 @@ pub struct Around {
     pub volume_names: Vec<String>,
     /// Names of other containers, by the words that the body has for them.
     pub others: std::collections::BTreeMap<String, String>,
+    /// Names of OCI runtimes beside Biga's own.
+    pub runtimes: Vec<String>,
 }
 
 /// A network that exists.
@@ -79,6 +81,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     let mut warnings = Vec::new();
     refuse(body, &mut warnings)?;
     let isolation = isolation(h)?;
+    let runtime = runtime(h, around)?;
     let mut container = container(body, &mut warnings)?;
     let made = mounts::volumes(body, around)?;
     container.volume_mounts = made.mounts;
@@ -92,6 +95,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     }
     let mut spec = InstanceSpec {
         isolation,
+        runtime,
         image: around.image_reference.clone(),
         power: Power::Stopped,
         containers: vec![container],
@@ -171,13 +175,30 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Names of the runtimes that run a microvm.
+const MICROVM: [&str; 2] = ["microvm", "biga-microvm"];
+
+/// The OCI runtime that is named, if it is not Biga's own.
+fn runtime(h: &HostConfig, around: &Around) -> Result<Option<String>, Error> {
+    let name = match h.runtime.as_str() {
+        "" | "biga" => return Ok(None),
+        name if MICROVM.contains(&name) => return Ok(None),
+        // What Docker calls runc under containerd.
+        "io.containerd.runc.v2" => "runc",
+        name => name,
+    };
+    match around.runtimes.iter().any(|r| r == name) {
+        true => Ok(Some(name.to_string())),
+        false => Err(Error::bad(format!("unknown or invalid runtime name: {}", h.runtime))),
+    }
+}
+
 /// Where the dial stands.
 pub fn isolation(h: &HostConfig) -> Result<Isolation, Error> {
     let by_runtime = match h.runtime.as_str() {
         "" => None,
-        "runc" | "biga" | "io.containerd.runc.v2" => Some(Isolation::Container),
-        "microvm" | "biga-microvm" => Some(Isolation::Microvm),
-        other => return Err(Error::bad(format!("unknown or invalid runtime name: {other}"))),
+        name if MICROVM.contains(&name) => Some(Isolation::Microvm),
+        _ => Some(Isolation::Container),
     };
     let by_isolation = match h.isolation.to_ascii_lowercase().as_str() {
         "" | "default" => None,

@@ -301,7 +301,11 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "UTSMode": sharing::mode(&n.uts, "", ""),
         "UsernsMode": if n.user == biga_model::UserIds::Private { "private" } else { h.userns_mode.as_str() },
         "ShmSize": spec.shm_size.map_or(64 << 20, |m| m.bytes()),
-        "Runtime": if spec.isolation.is_virtual() { spec.isolation.as_str() } else { "biga" },
+        "Runtime": match &spec.runtime {
+            Some(other) => other.as_str(),
+            None if spec.isolation.is_virtual() => spec.isolation.as_str(),
+            None => "biga",
+        },
         "Isolation": if spec.isolation.is_virtual() { "vm" } else { "" },
         "CpuShares": r.cpu_shares.unwrap_or(0),
         "Memory": b(r.memory),

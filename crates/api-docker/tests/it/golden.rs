@@ -22,6 +22,7 @@ fn around() -> Around {
         image_reference: "busybox:latest".into(),
         volume_names: vec!["anonymous1".into(), "anonymous2".into()],
         others: Default::default(),
+        runtimes: vec!["crun".into(), "runc".into()],
         links: Vec::new(),
         volumes_from: Vec::new(),
     }
@@ -100,6 +101,27 @@ fn the_dial() {
             .contains("unknown or invalid runtime name")
     );
     assert!(isolation(json!({"Runtime": "runc", "Isolation": "vm"})).is_err());
+}
+
+#[test]
+fn runtimes_are_those_that_are_there() {
+    let runtime = |name: &str| {
+        create(json!({"Image": "b", "HostConfig": {"Runtime": name}})).map(|v| v["spec"]["runtime"].clone())
+    };
+    for (name, want) in [
+        ("", Value::Null),
+        ("biga", Value::Null),
+        ("microvm", Value::Null),
+        ("runc", json!("runc")),
+        ("io.containerd.runc.v2", json!("runc")),
+        ("crun", json!("crun")),
+    ] {
+        assert_eq!(runtime(name).unwrap(), want, "{name}");
+    }
+    for odd in ["runsc", "/usr/bin/crun", "Biga"] {
+        let e = runtime(odd).unwrap_err();
+        assert!(e.starts_with("400") && e.contains(odd), "{e}");
+    }
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub struct RunOptions {
     /// What stands between the instance and the host
     #[arg(long, value_name = "ISOLATION", default_value = "container", value_parser = isolation())]
     pub isolation: Isolation,
+    /// Another OCI runtime than Biga's own: runc, crun, one that the daemon was given, or the path of one
+    #[arg(long, value_name = "NAME")]
+    pub runtime: Option<String>,
     /// Keep standard input open and send ours
     #[arg(short = 'i', long)]
     pub interactive: bool,
@@ -307,6 +310,7 @@ impl RunOptions {
         let name = self.name.clone().unwrap_or_else(names::random);
         let mut spec = InstanceSpec {
             isolation: self.isolation,
+            runtime: self.runtime.clone(),
             image: image.to_string(),
             image_pull_policy: match self.pull.as_str() {
                 "always" => PullPolicy::Always,
@@ -359,6 +363,7 @@ impl RunOptions {
             ("--user", p.user.is_some()),
             ("--entrypoint", p.entrypoint.is_some()),
             ("--init", p.init),
+            ("--runtime", self.runtime.is_some()),
             ("--tmpfs", !s.tmpfs.is_empty()),
             ("--read-only", s.read_only),
             ("--privileged", x.privileged),

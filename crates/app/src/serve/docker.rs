@@ -142,6 +142,10 @@ impl Backend for Docker {
         Ok(self.0.pids(namespace, name).await?)
     }
 
+    fn runtimes(&self) -> Vec<(String, String)> {
+        self.0.runtimes()
+    }
+
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault> {
         Ok(self.0.image_config(reference).await?)
     }

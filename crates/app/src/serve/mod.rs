@@ -50,6 +50,9 @@ pub struct ServeOptions {
     /// Which images may come in and run; /etc/biga/policy.yaml where left out, if there is one
     #[arg(long, value_name = "FILE")]
     pub image_policy: Option<PathBuf>,
+    /// One more OCI runtime that instances can name, as "kata=/opt/kata/bin/kata-runtime"; installed ones are known
+    #[arg(long = "runtime", value_name = "NAME=PATH", value_parser = named_path)]
+    pub runtimes: Vec<(String, PathBuf)>,
     /// Form of the daemon's own log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -194,6 +197,13 @@ fn instances(store: &Arc<dyn Store>) -> SpecWriter<Instance> {
     SpecWriter::new(store.clone()).completed_by(Arc::new(AtBirth::new(store.clone())))
 }
 
+fn named_path(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && path.starts_with('/') => Ok((name.into(), path.into())),
+        _ => Err("it is a name and an absolute path, as in kata=/opt/kata/bin/kata-runtime".into()),
+    }
+}
+
 fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow::Result<AgentOptions> {
     let shim = biga_payload::shim_memfd().context("cannot put the shim into memory")?;
     Ok(AgentOptions {
@@ -202,6 +212,7 @@ fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow:
         shim: Arc::new(shim),
         guest: biga_payload::GUEST,
         images: images::options(options.image_config.as_deref(), options.image_policy.as_deref())?,
+        runtimes: options.runtimes.iter().cloned().collect(),
     })
 }
 

@@ -65,6 +65,14 @@ pub enum FaultKind {
     Failed,
 }
 
+impl Node {
+    /// Other OCI runtimes that are there now: name and path.
+    pub fn runtimes(&self) -> Vec<(String, String)> {
+        let all = self.engine.oci.installed().into_iter();
+        all.map(|r| (r.name, r.path)).collect()
+    }
+}
+
 impl Fault {
     fn new(kind: FaultKind, e: impl std::fmt::Display) -> Fault {
         let message = e.to_string();

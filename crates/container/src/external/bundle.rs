@@ -25,6 +25,9 @@ use crate::user::Identity;
 /// The version of the specification that is written. Nothing is used that older runtimes do not know, but for what is asked for.
 const VERSION: &str = "1.0.2";
 
+/// Where an init is inside: where nothing of the image is changed by it.
+pub(super) const INIT: &str = "/dev/init";
+
 /// Everything that is known of a container.
 #[derive(Debug)]
 pub(super) struct Bundle<'a> {
@@ -181,6 +184,10 @@ impl Bundle<'_> {
             options.extend(c.read_only_root.then_some("ro"));
             all.push(mount(target, "bind", &text(&self.config.run_dir.join(name))?, &options));
         }
+        if c.process.init {
+            let file = self.config.run_dir.join(super::DIR).join(super::INIT_FILE);
+            all.push(mount(INIT, "bind", &text(&file)?, &["rbind", "rprivate", "ro"]));
+        }
         for (i, m) in c.mounts.iter().enumerate() {
             if !m.target.starts_with('/') || m.target.trim_matches('/').is_empty() {
                 return Err(Error::Field("the mount's target", m.target.clone()));
@@ -218,7 +225,12 @@ impl Bundle<'_> {
                 None => mount("/dev/mqueue", "mqueue", "mqueue", &secure),
             },
             mount("/sys", "sysfs", "sysfs", &guarded),
-            mount("/sys/fs/cgroup", "cgroup", "cgroup", &[&guarded[..], &["relatime"]].concat()),
+            mount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                "cgroup",
+                &[&guarded[..], &["relatime"]].concat(),
+            ),
         ])
     }
 }

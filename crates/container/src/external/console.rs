@@ -27,8 +27,7 @@ impl Console {
         // Of a shim that was killed.
         let _ = std::fs::remove_file(path);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let listener =
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).step(what)?;
+        let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).step(what)?;
         let address = SocketAddrUnix::new(path).step(what)?;
         rustix::net::bind(&listener, &address).step(what)?;
         rustix::net::listen(&listener, 1).step(what)?;
@@ -59,7 +58,11 @@ impl Console {
         let master = fds.pop().ok_or_else(late).step(what)?;
         // A runtime is trusted with much, but the shim must not take anything else for a terminal.
         if rustix::fs::fstat(&master).step(what)?.st_rdev != rustix::fs::makedev(5, 2) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it handed over something else")).step(what);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it handed over something else",
+            ))
+            .step(what);
         }
         Ok(master)
     }

@@ -136,7 +136,10 @@ mod tests {
         let all = bare(&devices(Some(&rules))).unwrap();
         assert_eq!(all[0], json!({"allow": false, "access": "rwm"}));
         assert_eq!(all[1], json!({"allow": true, "type": "c", "access": "m"}));
-        assert_eq!(all[3], json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"}));
+        assert_eq!(
+            all[3],
+            json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"})
+        );
         assert_eq!(bare(&devices(None)).unwrap(), json!([{"allow": true, "access": "rwm"}]));
     }
 }

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use biga_sys::process::Child;
@@ -52,6 +53,8 @@ const SIGKILL: i32 = 9;
 const SIGCHLD: i32 = 17;
 /// The directory of the bundle and of what belongs to it, below the instance's run directory.
 const DIR: &str = "oci";
+/// The init, in there.
+const INIT_FILE: &str = "init";
 
 /// A container of another runtime.
 #[derive(Debug)]
@@ -119,8 +122,13 @@ impl ExternalWorkload {
             &self.program.file("mounts"),
         )?);
         let p = &self.container.process;
+        let mut args = p.args.clone();
+        if p.init {
+            place_init(&self.program.file(INIT_FILE))?;
+            args.splice(0..0, [bundle::INIT.to_owned(), crate::init::INIT.to_owned()]);
+        }
         let wish = Wish {
-            args: &p.args,
+            args: &args,
             env: &p.env,
             cwd: &p.cwd,
             user: &p.user,
@@ -280,7 +288,13 @@ impl ExternalWorkload {
         write(&file, &self.exec_process(spec)?)?;
         let path = file.to_string_lossy();
         let args = ["exec", "--detach", "--process", path.as_ref()];
-        let (child, ends) = self.begin("run a program in the container", &args, spec.tty, spec.stdin, &spec.args)?;
+        let (child, ends) = self.begin(
+            "run a program in the container",
+            &args,
+            spec.tty,
+            spec.stdin,
+            &spec.args,
+        )?;
         if let (Ends::Terminal(master), Some((rows, columns))) = (&ends, spec.window) {
             setup::resize(master, rows, columns).step(|| "set the terminal's size".into())?;
         }
@@ -353,7 +367,10 @@ impl ExternalWorkload {
             self.streams.values().any(|s| s.child.pid == pid)
                 || self.created.as_ref().is_some_and(|(child, _)| child.pid == pid)
         };
-        program::children().into_iter().filter(|pid| !known(*pid)).for_each(program::reap);
+        program::children()
+            .into_iter()
+            .filter(|pid| !known(*pid))
+            .for_each(program::reap);
     }
 
     /// Ends every process, and waits for the end of each.
@@ -394,7 +411,9 @@ impl ExternalWorkload {
         self.kill_all(host)?;
         if self.told {
             // It may know nothing of it, if it failed to make it; what it leaves is removed below in any case.
-            let _ = self.program.call(&Call::plain("delete the container", &["delete", "--force"]));
+            let _ = self
+                .program
+                .call(&Call::plain("delete the container", &["delete", "--force"]));
             self.told = false;
         }
         // Nothing of it runs any more, and whoever is left serves nobody.
@@ -420,10 +439,12 @@ fn refuse(config: &ShimConfig, c: &Container, runtime: &OciRuntime) -> Result<()
     let plain_v1 = cgroup::version() == Version::V1;
     let huge = !config.limits.hugetlb.is_empty() && !Path::new(cgroup::ROOT).join("hugetlb").exists();
     let refused = [
-        (c.process.init, "an init as process 1"),
         (c.system, "an init system inside"),
         (c.namespaces.user.is_some(), "a user namespace of its own"),
-        (plain_v1 && huge, "a limit on huge pages beside control groups of version 1"),
+        (
+            plain_v1 && huge,
+            "a limit on huge pages beside control groups of version 1",
+        ),
         (
             plain_v1 && !config.limits.unified.is_empty(),
             "a limit of version 2 beside control groups of version 1",
@@ -448,10 +469,12 @@ fn take_over(pid_file: &Path, runtime: &str, verb: &'static str) -> Result<Child
     };
     let text = fs::read_to_string(pid_file)
         .map_err(|e| failed(format!("it wrote no process id to {}: {e}", pid_file.display())))?;
-    let pid: u32 = text
-        .trim()
-        .parse()
-        .map_err(|_| failed(format!("it wrote {text:?} to {}, which is no process id", pid_file.display())))?;
+    let pid: u32 = text.trim().parse().map_err(|_| {
+        failed(format!(
+            "it wrote {text:?} to {}, which is no process id",
+            pid_file.display()
+        ))
+    })?;
     if !program::children().contains(&pid) {
         return Err(failed(format!(
             "process {pid} that it named is not the shim's: the runtime must leave it when it ends"
@@ -459,6 +482,13 @@ fn take_over(pid_file: &Path, runtime: &str, verb: &'static str) -> Result<Child
     }
     let pidfd = biga_sys::process::open_pidfd(pid).step(|| format!("hold process {pid}"))?;
     Ok(Child { pid, pidfd })
+}
+
+/// This program is also the init.
+fn place_init(path: &Path) -> Result<(), Error> {
+    let what = || format!("write the init to {}", path.display());
+    fs::copy("/proc/self/exe", path).step(what)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).step(what)
 }
 
 fn write(path: &Path, document: &impl serde::Serialize) -> Result<(), Error> {

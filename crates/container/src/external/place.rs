@@ -100,8 +100,7 @@ impl Place {
         if mount.copy_up && beneath::is_dir(tree.as_fd()).step(what)? {
             let inside = beneath::place(self.root_fd.as_fd(), &mount.target, Kind::Directory)
                 .step(|| format!("make mount point {}", mount.target))?;
-            mounts::copy_up(&inside, tree)
-                .step(|| format!("copy the image's {} into the volume", mount.target))?;
+            mounts::copy_up(&inside, tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
         }
         if mount.read_only {
             attr::set_attributes(tree, attr::RDONLY, !mount.how.read_only_flat).step(what)?;
@@ -170,7 +169,12 @@ pub(super) fn let_go_of_others(run_root: &Path, own: &[&Path]) {
     let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
         return;
     };
-    for point in points(&text).filter(|p| below(p, run_root)).collect::<Vec<_>>().into_iter().rev() {
+    for point in points(&text)
+        .filter(|p| below(p, run_root))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
         if !own.iter().any(|dir| point.starts_with(dir)) {
             // Gone already is fine, and the rest ends with the shim.
             let _ = rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
@@ -202,7 +206,11 @@ fn hide_second_tree() -> Result<Option<PathBuf>, Error> {
     if cgroup::version() == Version::V2 || controllers.trim().is_empty() {
         return Ok(None);
     }
-    let empty = rootfs::make("tmpfs", &[("mode", Some("755")), ("size", Some("1m"))], attr::NOSUID | attr::NOEXEC)?;
+    let empty = rootfs::make(
+        "tmpfs",
+        &[("mode", Some("755")), ("size", Some("1m"))],
+        attr::NOSUID | attr::NOEXEC,
+    )?;
     rustix::mount::unmount(&second, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).step(what)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&empty, "", CWD, &second, flags).step(what)?;

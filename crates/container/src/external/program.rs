@@ -97,9 +97,7 @@ impl Program {
     }
 
     fn patience(&self, call: &Call<'_>) -> Duration {
-        self.runtime
-            .patience_ms
-            .map_or(call.patience, Duration::from_millis)
+        self.runtime.patience_ms.map_or(call.patience, Duration::from_millis)
     }
 
     /// Carries a call out. After a failure nothing that the call started is left.
@@ -265,7 +263,12 @@ fn words(log: &str) -> String {
     };
     match log.lines().rev().find_map(complaint) {
         Some(said) => last(&said),
-        None => last(log.lines().rev().find(|l| !l.trim().is_empty() && !l.starts_with('{')).unwrap_or("")),
+        None => last(
+            log.lines()
+                .rev()
+                .find(|l| !l.trim().is_empty() && !l.starts_with('{'))
+                .unwrap_or(""),
+        ),
     }
 }
 
@@ -291,7 +294,11 @@ fn read(file: &OwnedFd) -> String {
 fn read_now(pipe: &OwnedFd) -> String {
     let mut buf = [0u8; 4 * SAID];
     let there = readable(pipe, Duration::ZERO).unwrap_or(false);
-    let n = if there { rustix::io::read(pipe, &mut buf).unwrap_or(0) } else { 0 };
+    let n = if there {
+        rustix::io::read(pipe, &mut buf).unwrap_or(0)
+    } else {
+        0
+    };
     String::from_utf8_lossy(&buf[..n]).into_owned()
 }
 
@@ -327,7 +334,10 @@ mod tests {
                    {\"level\":\"error\",\"msg\":\"second\"}\n{\"level\":\"debug\",\"msg\":\"end\"}\n";
         assert_eq!(words(log), "second");
         assert_eq!(words("{\"level\":\"warning\",\"msg\":\"odd\"}\n"), "");
-        assert_eq!(words("time=1 level=error msg=\"plain\"\n\n"), "time=1 level=error msg=\"plain\"");
+        assert_eq!(
+            words("time=1 level=error msg=\"plain\"\n\n"),
+            "time=1 level=error msg=\"plain\""
+        );
         assert_eq!(last(&"é".repeat(2 * SAID)).chars().count(), SAID / 2);
     }
 
@@ -336,8 +346,14 @@ mod tests {
         let runc = "runc create failed: unable to start container process: exec: \"nothing\": executable file not found in $PATH";
         assert_eq!(code(runc, Some("nothing")), ErrorCode::NotFound);
         assert_eq!(code(runc, Some("other")), ErrorCode::Failed);
-        assert_eq!(code("exec: \"/etc\": Permission denied", Some("/etc")), ErrorCode::NotExecutable);
-        assert_eq!(code("open executable: Operation not permitted", Some("/etc")), ErrorCode::NotExecutable);
+        assert_eq!(
+            code("exec: \"/etc\": Permission denied", Some("/etc")),
+            ErrorCode::NotExecutable
+        );
+        assert_eq!(
+            code("open executable: Operation not permitted", Some("/etc")),
+            ErrorCode::NotExecutable
+        );
         assert_eq!(code("mount: no such file or directory", Some("sh")), ErrorCode::Failed);
         assert_eq!(code("it ended with code 1", None), ErrorCode::Failed);
     }

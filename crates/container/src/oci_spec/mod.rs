@@ -250,7 +250,9 @@ fn strip(value: serde_json::Value) -> Option<serde_json::Value> {
         Value::Array(all) => (!all.is_empty()).then(|| all.into_iter().map(|v| keep(v)).collect()),
         Value::Object(all) => {
             let some = all.into_iter().filter_map(|(k, v)| Some((k, strip(v)?)));
-            Some(some.collect::<serde_json::Map<_, _>>()).filter(|o| !o.is_empty()).map(Value::Object)
+            Some(some.collect::<serde_json::Map<_, _>>())
+                .filter(|o| !o.is_empty())
+                .map(Value::Object)
         }
         other => Some(other),
     }

@@ -14,12 +14,16 @@ pub fn default_document(caps: Caps) -> Value {
         match &rule.action {
             Then::Allow => rules.push(json!({"names": names, "action": "SCMP_ACT_ALLOW"})),
             Then::NoSys => rules.push(json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS})),
-            Then::If(condition) => rules.extend(tests(condition).into_iter().map(
-                |test| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": [test]}),
-            )),
+            Then::If(condition) => rules.extend(
+                tests(condition)
+                    .into_iter()
+                    .map(|test| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": [test]})),
+            ),
         }
     }
-    let narrow = table::I386.iter().filter(|(_, needs)| needs.is_empty() || caps.has(needs));
+    let narrow = table::I386
+        .iter()
+        .filter(|(_, needs)| needs.is_empty() || caps.has(needs));
     let narrow: Vec<&str> = narrow.flat_map(|(names, _)| names.iter().copied()).collect();
     rules.push(json!({"names": narrow, "action": "SCMP_ACT_ALLOW"}));
     json!({
@@ -42,7 +46,9 @@ fn tests(condition: &Condition) -> Vec<Value> {
 }
 
 fn name(number: u16) -> Option<&'static str> {
-    let found = names::NAMES.iter().find(|(_, wide, _)| u16::try_from(*wide) == Ok(number));
+    let found = names::NAMES
+        .iter()
+        .find(|(_, wide, _)| u16::try_from(*wide) == Ok(number));
     found.map(|(name, ..)| *name)
 }
 
@@ -63,7 +69,11 @@ mod tests {
     /// The document says what the table says, to a compiler that knows only documents.
     #[test]
     fn the_document_says_what_the_filter_says() {
-        for caps in [Caps::default(), Caps::ALL, Caps::parse(["SYS_CHROOT", "SYS_ADMIN"]).unwrap()] {
+        for caps in [
+            Caps::default(),
+            Caps::ALL,
+            Caps::parse(["SYS_CHROOT", "SYS_ADMIN"]).unwrap(),
+        ] {
             let (own, read) = (
                 default_filter(caps).code,
                 profile::compile(&default_document(caps), caps).unwrap().code,

@@ -123,7 +123,10 @@ pub fn plain(document: &Value, caps: Caps) -> Result<Value, Error> {
     let profile = Profile::deserialize(document).map_err(|e| bad(e.to_string()))?;
     let wanted = architectures(&profile)?;
     let all = [("X86_64", true), ("X86", wanted.i386), ("X32", wanted.x32)];
-    let architectures = all.iter().filter(|(_, on)| *on).map(|(name, _)| format!("SCMP_ARCH_{name}"));
+    let architectures = all
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| format!("SCMP_ARCH_{name}"));
     let arg = |a: &Arg| json!({"index": a.index, "value": a.value, "valueTwo": a.value_two, "op": a.op});
     let rule = |r: &Rule| {
         let names = r.names.iter().chain((!r.name.is_empty()).then_some(&r.name));

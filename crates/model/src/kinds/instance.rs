@@ -183,6 +183,10 @@ pub struct InstanceSpec {
     /// Control group below which its own is made, as `tenants/a`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup_parent: Option<String>,
+    /// Another OCI runtime that makes the container instead of Biga's own: a name, as `runc` or one that the node's daemon was given, or
+    /// the path of one. Which there are stands in the node's status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// The node it is placed on: written by the scheduler, or by the user to choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,

@@ -23,6 +23,7 @@ pub(super) fn set_defaults(o: &mut Object<Instance>) {
         // Its console.
         c.tty |= c.system;
     }
+    super::runtime_validate::set_defaults(&mut o.spec);
 }
 
 /// So many containers an instance can have, init containers with them.
@@ -471,6 +472,8 @@ fn changes(o: &Object<Instance>, old: &Object<Instance>, e: &mut Errors) {
         );
     } else if o.spec.isolation != old.spec.isolation && old.status_or_default().phase.is_live() {
         e.add("spec.isolation", "can be changed only while the instance is stopped");
+    } else if o.spec.runtime != old.spec.runtime && old.status_or_default().phase.is_live() {
+        e.add("spec.runtime", "can be changed only while the instance is stopped");
     }
     if old.spec.node_name.is_some() && o.spec.node_name != old.spec.node_name {
         e.add("spec.nodeName", "cannot be changed once set");

@@ -99,12 +99,25 @@ pub struct NodeStatus {
     /// Isolations it can run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub isolations: Vec<String>,
+    /// Other OCI runtimes that its instances can name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<NodeRuntime>,
     /// What `biga doctor` found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abilities: Vec<Ability>,
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// An OCI runtime that a node has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeRuntime {
+    /// What instances call it.
+    pub name: String,
+    /// Where it is.
+    pub path: String,
 }
 
 /// One thing the host offers or lacks.

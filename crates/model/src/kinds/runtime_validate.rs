@@ -5,9 +5,20 @@ use super::runtime::{DeviceRule, NamespaceSpec, Resources, Share, UserIds};
 use crate::kind::is_resource_name;
 use crate::{ContainerSpec, InstanceSpec, Isolation, NetworkMode};
 
+/// What Biga's own runtime is called where a name is asked for.
+const OWN: &str = "biga";
+
+/// Naming Biga's own runtime means to name none.
+pub(super) fn set_defaults(spec: &mut InstanceSpec) {
+    spec.runtime = spec.runtime.take().filter(|r| !r.is_empty() && r != OWN);
+}
+
 /// Looks at all of it.
 pub(super) fn validate(spec: &InstanceSpec, e: &mut Errors) {
     namespaces(spec, e);
+    if let Some(runtime) = &spec.runtime {
+        other_runtime(spec, runtime, e);
+    }
     limits(&spec.resources, "spec.resources", e);
     if let Some(parent) = &spec.cgroup_parent
         && (!parent
@@ -39,6 +50,32 @@ pub(super) fn validate(spec: &InstanceSpec, e: &mut Errors) {
                 "are options of mount(8), one each",
             );
         }
+    }
+}
+
+/// Another runtime makes one container from one document: what is more than that only ours does.
+fn other_runtime(spec: &InstanceSpec, runtime: &str, e: &mut Errors) {
+    let at = "spec.runtime";
+    if !is_resource_name(runtime) && !is_clean_absolute(runtime) {
+        e.add(
+            at,
+            format!("{runtime:?} is neither the name nor the absolute path of a runtime"),
+        );
+    }
+    if spec.isolation != Isolation::Container {
+        e.add(at, format!("is only for isolation container, not {}", spec.isolation));
+        return;
+    }
+    let only_own = [
+        (spec.is_pod(), "several containers in an instance"),
+        (spec.containers.iter().any(|c| c.system), "system"),
+        (spec.namespaces.user == UserIds::Private, "namespaces.user private"),
+    ];
+    for (_, what) in only_own.iter().filter(|(asked, _)| *asked) {
+        e.add(
+            at,
+            format!("{what} is only done by Biga's own runtime: leave the runtime out"),
+        );
     }
 }
 
@@ -247,6 +284,42 @@ mod tests {
         assert_eq!(errors(all), Vec::<String>::new());
         let mapped = json!({"image": "b", "namespaces": {"user": "private"}, "containers": [{"system": true}]});
         assert_eq!(errors(mapped), Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_runtime_makes_plain_containers() {
+        for fine in [
+            json!({"image": "b", "runtime": "runc"}),
+            json!({"image": "b", "runtime": "/usr/bin/crun"}),
+            // Ours.
+            json!({"image": "b", "runtime": "biga", "isolation": "microvm"}),
+        ] {
+            assert_eq!(errors(fine.clone()), Vec::<String>::new(), "{fine}");
+        }
+        for (odd, hint) in [
+            (json!({"image": "b", "runtime": "../runc"}), "neither the name nor"),
+            (json!({"image": "b", "runtime": "runc --debug"}), "neither the name nor"),
+            (
+                json!({"image": "b", "runtime": "runc", "isolation": "microvm"}),
+                "only for isolation container",
+            ),
+            (
+                json!({"image": "b", "runtime": "runc", "containers": [{"name": "a"}, {"name": "b"}]}),
+                "several containers",
+            ),
+            (
+                json!({"image": "b", "runtime": "runc", "containers": [{"system": true}]}),
+                "system",
+            ),
+            (
+                json!({"image": "b", "runtime": "runc", "namespaces": {"user": "private"}}),
+                "user private",
+            ),
+        ] {
+            let all = errors(odd.clone());
+            let named = |e: &String| e.contains("spec.runtime") && e.contains(hint);
+            assert!(all.iter().any(named), "{odd}: {all:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod basics;
 mod controllers;
+mod external;
 mod hidden;
 mod isolation;
 mod life;

@@ -235,20 +235,18 @@ impl Rig {
 
     /// Has another runtime make the container.
     pub fn by(self, path: impl AsRef<Path>) -> Rig {
-        let path = path.as_ref().to_owned();
-        self.with(|c| {
-            c.runtime = Some(OciRuntime {
-                name: path.file_name().unwrap().to_string_lossy().into_owned(),
-                path,
-                patience_ms: None,
-            })
-        })
+        let runtime = runtime(path.as_ref());
+        self.with(|c| c.runtime = Some(runtime))
     }
 
-    /// Starts the shim and gives its first reply.
+    /// Starts the shim and gives its first reply. With `BIGA_TEST_RUNTIME=/usr/sbin/runc` in the environment another runtime makes
+    /// the containers, so that all these tests can be tried with one.
     pub fn launch(&mut self) -> Reply {
-        if let (Ok(path), config::Workload::Container(c)) = (std::env::var("RT"), &mut self.config.workload)
-            && c.runtime.is_none() { c.runtime = Some(OciRuntime { name: "rt".into(), path: path.into(), patience_ms: None }); }
+        if let (Ok(path), config::Workload::Container(c)) =
+            (std::env::var("BIGA_TEST_RUNTIME"), &mut self.config.workload)
+        {
+            c.runtime.get_or_insert_with(|| runtime(Path::new(&path)));
+        }
         let path = self.dir.join("run/shim.json");
         std::fs::write(&path, serde_json::to_vec(&self.config).unwrap()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_biga-shim"))
@@ -391,6 +389,15 @@ impl Drop for Rig {
         for root in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _ = std::fs::remove_dir(root.path().join(&self.prefix));
         }
+    }
+}
+
+/// A runtime, called as its program.
+pub fn runtime(path: &Path) -> OciRuntime {
+    OciRuntime {
+        name: path.file_name().unwrap().to_string_lossy().into_owned(),
+        path: path.to_owned(),
+        patience_ms: None,
     }
 }
 

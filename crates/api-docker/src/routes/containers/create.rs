@@ -93,6 +93,7 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
             .take(crate::translate::mounts::anonymous_at_most(body, own_volumes))
             .collect(),
         others,
+        runtimes: api.backend().runtimes().into_iter().map(|(name, _)| name).collect(),
     })
 }
 

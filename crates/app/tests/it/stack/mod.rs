@@ -17,6 +17,7 @@ mod microvms;
 mod networks;
 mod pods;
 mod registries;
+mod runtimes;
 mod sharing;
 
 use biga_testkit::Daemon;
