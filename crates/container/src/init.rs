@@ -6,7 +6,7 @@ use biga_sys::process::{self, Child, Fork, Namespaces, exit_now};
 use biga_sys::signal;
 use rustix::event::{PollFd, PollFlags};
 
-use crate::confine::Confinement;
+use crate::confine::{self, Confinement};
 use crate::control;
 use crate::error::{Context, Error};
 use crate::setup::{Program, launch};
@@ -48,7 +48,6 @@ const SIGBUS: i32 = 7;
 const SIGFPE: i32 = 8;
 const SIGSEGV: i32 = 11;
 const SIGCHLD: i32 = 17;
-const SIGCONT: i32 = 18;
 const SIGSYS: i32 = 31;
 
 /// The argument by which the shim's program is told to be such an init: where another runtime makes the container, that starts it as
@@ -57,36 +56,19 @@ pub const INIT: &str = "--init";
 
 /// Runs a program in a child of this process, which becomes the init. Returns only if that cannot be done.
 pub fn as_program(args: &[String]) -> Error {
-    use std::os::unix::process::CommandExt;
-    let what = || "run the program under an init".into();
-    let Some((program, rest)) = args.split_first() else {
-        return Error::Field("the command", "it is empty".into());
-    };
-    let signals = match signal::descriptor(&passed_on()).step(what) {
-        Ok(fd) => fd,
-        Err(e) => return e,
-    };
-    // Its filter applies here already, and not every call is there to make a process by.
-    let spawned = std::process::Command::new(program).args(rest).process_group(0).spawn();
-    let pid = match spawned {
-        Ok(child) => child.id(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Error::NotFound(program.clone()),
-        Err(source) => {
-            let program = program.clone();
-            return Error::NotExecutable { program, source };
+    let env: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_str()?, value.to_str()?)))
+        .collect();
+    let ready = signal::descriptor(&passed_on()).and_then(|fd| Ok((fd, process::fork(Namespaces::NONE, None)?)));
+    match ready.step(|| "run the program under an init".into()) {
+        Ok((signals, Fork::Parent(child))) => watch(&signals, &child),
+        Ok((_, Fork::Child)) => {
+            signal::reset_all();
+            own_group();
+            confine::exec(args, &env)
         }
-    };
-    let child = match process::open_pidfd(pid).step(what) {
-        Ok(pidfd) => Child { pid, pidfd },
-        Err(e) => return e,
-    };
-    if let Some(group) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)
-        && rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group).is_ok()
-    {
-        // It may have been stopped for speaking to the terminal too early.
-        let _ = child.signal(SIGCONT);
+        Err(e) => e,
     }
-    watch(&signals, &child)
 }
 
 /// Signals that are meant for the program.

@@ -141,7 +141,12 @@ fn fork_with(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> 
     // SAFETY: `args` is a valid clone_args without CLONE_VM and without a stack, so the child gets a copy of this
     // address space and returns here like after fork(2). There is one thread (checked above), so no lock is held by
     // a thread that the child lacks. `pidfd` outlives the call.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) })?;
+    let made = check(unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) });
+    let pid = match made {
+        // A filter, as the default one of containers, answers so that programs use the older call.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => older_clone(&args, &mut pidfd)?,
+        other => other?,
+    };
     if pid == 0 {
         return Ok(Fork::Child);
     }
@@ -150,6 +155,23 @@ fn fork_with(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> 
         // SAFETY: the kernel put a new descriptor there, which nobody else owns.
         pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
     }))
+}
+
+/// The same by `clone(2)`, which cannot place the child in a control group.
+fn older_clone(args: &CloneArgs, pidfd: &mut libc::c_int) -> io::Result<libc::c_long> {
+    let flags = args.flags | args.exit_signal;
+    // SAFETY: as of the newer call: no shared memory and no stack of its own, one thread. The third argument is where the kernel
+    // puts the descriptor, which `pidfd` outlives; the others are unused without their flags.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            flags,
+            0usize,
+            pidfd as *mut libc::c_int,
+            0usize,
+            0usize,
+        )
+    })
 }
 
 /// Whether this process has one thread. The kernel is asked by a call that would separate threads and does nothing with one:

@@ -492,3 +492,59 @@ fn without_pivot_root() {
     let out = b.call(&["run", "--no-pivot", &b.id]).ok();
     assert_eq!(out, "bin dev etc proc root sys tmp /\n");
 }
+
+/// A file system on the host that shares what is mounted in it.
+struct Shared(std::path::PathBuf);
+
+impl Shared {
+    fn new(dir: &Path) -> Shared {
+        let path = dir.join("shared");
+        fs::create_dir(&path).unwrap();
+        let shared = Shared(path);
+        let at = shared.0.to_str().unwrap();
+        for args in [&["-t", "tmpfs", "x", at][..], &["--make-shared", at]] {
+            assert!(
+                std::process::Command::new("mount")
+                    .args(args)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        shared
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .args(["-R", "-l"])
+            .arg(&self.0)
+            .status();
+    }
+}
+
+#[test]
+fn mounts_made_inside_travel_as_far_as_the_mount_they_are_in() {
+    for runtime in [Runtime::Ours, Runtime::Runc] {
+        for (propagation, goes) in [("rshared", true), ("rslave", false), ("rprivate", false)] {
+            let script = "mkdir /data/inside && mount -t tmpfs x /data/inside && touch /data/inside/here";
+            let b = Bundle::sh(runtime, script).with(|c, dir| {
+                for set in ["bounding", "effective", "permitted"] {
+                    let all = c["process"]["capabilities"][set].as_array_mut().unwrap();
+                    all.push("CAP_SYS_ADMIN".into());
+                }
+                let source = dir.join("shared");
+                let options = ["rbind", propagation];
+                mount(
+                    c,
+                    json!({"destination": "/data", "type": "bind", "source": source, "options": options}),
+                );
+                c["linux"]["rootfsPropagation"] = propagation.into();
+            });
+            let shared = Shared::new(&b.dir);
+            b.run().ok();
+            assert_eq!(shared.0.join("inside/here").exists(), goes, "{runtime:?} {propagation}");
+        }
+    }
+}
