@@ -1,10 +1,10 @@
 //! A container's configuration as `config.json` of a bundle.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use biga_sys::device_filter::Rule;
-use biga_wire::config::{Container, Mount, MountSource, Namespace, Propagation, ShimConfig};
+use biga_wire::config::{Container, Mount, MountSource, Namespace, NamespaceFile, Propagation, ShimConfig};
 use rustix::fs::FileType;
 
 use super::limits;
@@ -15,6 +15,7 @@ use crate::confine;
 use crate::devices::Nodes;
 use crate::labels::Labels;
 use crate::mounts::OWN_FILES;
+use crate::namespaces;
 use crate::oci_spec::linux::{Device, Linux, Namespace as SpecNamespace, TimeOffset};
 use crate::oci_spec::{self as spec, Capabilities, ConsoleSize, Process, Rlimit, Root, Spec, User};
 use crate::rootfs;
@@ -54,9 +55,10 @@ pub(super) struct Wish<'a> {
 }
 
 impl Bundle<'_> {
-    /// The whole document.
-    pub fn spec(&self, process: Process, rules: Option<&[Rule]>) -> Result<Spec, Error> {
+    /// The whole document. What others' namespaces are named by in it holds as long as the descriptors are kept.
+    pub fn spec(&self, process: Process, rules: Option<&[Rule]>) -> Result<(Spec, Vec<OwnedFd>), Error> {
         let c = self.container;
+        let (namespaces, joined) = namespaces(c)?;
         let own_names = c.namespaces.uts.is_own();
         let nodes = Nodes::find(c)?;
         let mut resources = limits::resources(&self.config.limits)?;
@@ -70,7 +72,7 @@ impl Bundle<'_> {
             // Older runtimes do not know the document's own word for it.
             sysctl.insert("kernel.domainname".into(), domain.clone());
         }
-        Ok(Spec {
+        let spec = Spec {
             oci_version: VERSION.into(),
             process: Some(process),
             root: Some(Root {
@@ -83,7 +85,7 @@ impl Bundle<'_> {
                 sysctl,
                 resources: Some(resources),
                 cgroups_path: format!("/{}", self.config.cgroup),
-                namespaces: namespaces(c)?,
+                namespaces,
                 devices: nodes.all().iter().map(device).collect(),
                 seccomp: self.filter()?,
                 rootfs_propagation: propagation(c).into(),
@@ -94,7 +96,8 @@ impl Bundle<'_> {
                 ..Linux::default()
             },
             ..Spec::default()
-        })
+        };
+        Ok((spec, joined))
     }
 
     /// A process in it.
@@ -278,29 +281,37 @@ fn propagation(c: &Container) -> &'static str {
     }
 }
 
-fn namespaces(c: &Container) -> Result<Vec<SpecNamespace>, Error> {
+/// Those of others are opened here, where it is looked that they are the ones that are meant, and named by these descriptors.
+fn namespaces(c: &Container) -> Result<(Vec<SpecNamespace>, Vec<OwnedFd>), Error> {
     let n = &c.namespaces;
     let of = |kind: &str, path: String| SpecNamespace {
         kind: kind.into(),
         path,
     };
+    let mut held = Vec::new();
+    let mut join = |file: &NamespaceFile| -> Result<String, Error> {
+        let fd = namespaces::open(file)?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        held.push(fd);
+        Ok(path)
+    };
     let mut all = vec![of("mount", String::new())];
     for (kind, which) in [("pid", &n.pid), ("ipc", &n.ipc), ("uts", &n.uts), ("cgroup", &n.cgroup)] {
         match which {
             Namespace::Own => all.push(of(kind, String::new())),
-            Namespace::Of(path) => all.push(of(kind, text(path)?)),
+            Namespace::Of(file) => all.push(of(kind, join(file)?)),
             Namespace::Host => {}
         }
     }
     match &c.netns {
-        Some(path) => all.push(of("network", text(path)?)),
+        Some(file) => all.push(of("network", join(file)?)),
         None if !c.host_network => all.push(of("network", String::new())),
         None => {}
     }
     if n.time.is_some() {
         all.push(of("time", String::new()));
     }
-    Ok(all)
+    Ok((all, held))
 }
 
 fn device((path, kind, number, mode): &(String, FileType, u64, u32)) -> Device {

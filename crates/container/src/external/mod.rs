@@ -139,10 +139,12 @@ impl ExternalWorkload {
         let bundle = self.bundle()?;
         let process = bundle.process(&wish)?;
         bundle.place.make_directory(&self.container, &process.cwd)?;
-        let spec = bundle.spec(process, rules.as_deref())?;
+        let (spec, joined) = bundle.spec(process, rules.as_deref())?;
         write(&self.program.file("config.json"), &spec)?;
         drop(mask);
-        self.create()
+        let created = self.create();
+        drop(joined);
+        created
     }
 
     /// Children of the runtime become this process's when their parents end.
