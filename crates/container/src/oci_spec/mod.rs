@@ -247,7 +247,7 @@ fn strip(value: serde_json::Value) -> Option<serde_json::Value> {
         Value::Null => None,
         Value::String(s) => (!s.is_empty()).then_some(Value::String(s)),
         // An item stays whatever it is: a list of arguments may hold an empty one.
-        Value::Array(all) => (!all.is_empty()).then(|| all.into_iter().map(|v| keep(v)).collect()),
+        Value::Array(all) => (!all.is_empty()).then(|| all.into_iter().map(keep).collect()),
         Value::Object(all) => {
             let some = all.into_iter().filter_map(|(k, v)| Some((k, strip(v)?)));
             Some(some.collect::<serde_json::Map<_, _>>())
