@@ -4,5 +4,6 @@ mod attacks;
 mod cases;
 mod conformance;
 mod engines;
+mod labels;
 mod life;
 mod support;

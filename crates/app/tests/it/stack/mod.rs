@@ -11,6 +11,7 @@ mod docker_volumes;
 mod files;
 mod health;
 mod images;
+mod labels;
 mod life;
 mod machines;
 mod microvms;
@@ -18,6 +19,7 @@ mod networks;
 mod pods;
 mod registries;
 mod sharing;
+mod unit;
 
 use biga_testkit::Daemon;
 
