@@ -6,10 +6,10 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run stop test test-guest doctest check fmt bench install uninstall clean
+.PHONY: help setup build run stop test test-v2 test-guest doctest check fmt bench install uninstall clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and running needs (Debian packages, Rust, nextest)
 	@scripts/setup
@@ -26,7 +26,10 @@ stop: ## Stop what `make run` started and leave the host as it was
 test: setup doctest ## Run all tests (as root: they make containers, networks and guests)
 	cargo nextest run --workspace
 
-test-guest: setup ## Run the tests of containers again, in a Debian 12 machine that Biga boots (cgroup v2, kernel 6.1)
+test-v2: setup ## Run the tests of containers again, in a microvm that Biga boots (cgroup v2, AppArmor, kernel 6.1)
+	@scripts/guest-tests
+
+test-guest: setup ## Run these and more in a Debian 12 machine that Biga boots (systemd; half an hour and more)
 	@scripts/guest-suite
 
 doctest:

@@ -229,9 +229,10 @@ pub fn sources<'a>(spec: &'a Spec, state: &State, in_user_namespace: bool) -> Re
         let at = rustix::fs::open(&state.rootfs, flags, Mode::empty()).step(what)?;
         root = Some(rootfs::clone_tree(&at, true).step(what)?);
     }
+    let label = Some(spec.linux.mount_label.as_str()).filter(|l| !l.is_empty());
     Ok(Sources {
         root,
-        mounts: mounts::prepare(&spec.mounts, &state.bundle, in_user_namespace)?,
+        mounts: mounts::prepare(&spec.mounts, &state.bundle, in_user_namespace, label)?,
         nodes: devices::nodes(&spec.linux.devices, in_user_namespace)?,
     })
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use biga_container::caps::{self, Caps};
-use biga_container::confine;
+use biga_container::{confine, labels};
 use biga_sys::task::{self, Scheduling};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
@@ -50,7 +50,15 @@ pub struct Confinement {
 #[derive(Debug)]
 struct Label {
     file: Option<OwnedFd>,
-    text: String,
+    kind: LabelKind,
+    /// Label or profile.
+    name: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LabelKind {
+    AppArmor,
+    SeLinux,
 }
 
 /// Reads a process of the configuration. What had to be left out is put into `warnings`.
@@ -204,33 +212,30 @@ fn processors(a: &spec::CpuAffinity) -> Result<Option<CpuSet>, Error> {
 }
 
 fn label(process: &Process) -> Result<Option<Label>, Error> {
-    let profile = process.apparmor_profile.as_str();
-    let enabled = Path::new("/sys/kernel/security/apparmor").exists();
-    if !process.selinux_label.is_empty() {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(Error::unsupported(
-                "process.selinuxLabel",
-                "this host has no SELinux: leave it out",
-            ));
-        }
-        return Ok(Some(Label {
+    let of = |kind, name: &str| {
+        Ok(Some(Label {
             file: None,
-            text: process.selinux_label.clone(),
-        }));
+            kind,
+            name: name.to_owned(),
+        }))
+    };
+    let missing = |field, system| {
+        Err(Error::unsupported(
+            field,
+            format!("this host has no {system}: leave it out"),
+        ))
+    };
+    if !process.selinux_label.is_empty() {
+        return match labels::has_selinux() {
+            true => of(LabelKind::SeLinux, &process.selinux_label),
+            false => missing("process.selinuxLabel", "SELinux"),
+        };
     }
-    if profile.is_empty() || (profile == "unconfined" && !enabled) {
-        return Ok(None);
+    match (process.apparmor_profile.as_str(), labels::has_apparmor()) {
+        ("", _) | ("unconfined", false) => Ok(None),
+        (profile, true) => of(LabelKind::AppArmor, profile),
+        (_, false) => missing("process.apparmorProfile", "AppArmor"),
     }
-    if !enabled {
-        return Err(Error::unsupported(
-            "process.apparmorProfile",
-            "this host has no AppArmor: leave it out",
-        ));
-    }
-    Ok(Some(Label {
-        file: None,
-        text: format!("exec {profile}"),
-    }))
 }
 
 impl Confinement {
@@ -263,7 +268,7 @@ impl Confinement {
             })?;
         }
         if let Some(label) = &mut self.label {
-            label.file = Some(host_proc("attr/exec")?);
+            label.file = Some(label.open()?);
         }
         if let Some(s) = &self.scheduling {
             task::set_scheduling(s).step(|| "set the scheduling policy".into())?;
@@ -369,13 +374,26 @@ impl Confinement {
 }
 
 impl Label {
+    /// Where several systems are active, the file without a name of its own is that of one of them.
+    fn open(&self) -> Result<OwnedFd, Error> {
+        let own = "attr/apparmor/exec";
+        match self.kind {
+            LabelKind::AppArmor if Path::new("/proc/self").join(own).exists() => host_proc(own),
+            _ => host_proc("attr/exec"),
+        }
+    }
+
     fn write(&self) -> Result<(), Error> {
-        let Label { file: Some(file), text } = self else {
-            return Ok(());
+        let Some(file) = &self.file else { return Ok(()) };
+        let name = &self.name;
+        match self.kind {
+            LabelKind::AppArmor => rustix::io::write(file, format!("exec {name}").as_bytes())
+                .step(|| format!("run under AppArmor profile {name:?} (is it loaded?)"))?,
+            LabelKind::SeLinux => {
+                rustix::io::write(file, name.as_bytes()).step(|| format!("run under SELinux label {name:?}"))?
+            }
         };
-        rustix::io::write(file, text.as_bytes())
-            .map(drop)
-            .step(|| format!("set the label {text:?}"))
+        Ok(())
     }
 }
 

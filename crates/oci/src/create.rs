@@ -143,6 +143,9 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     let state = state(request.id, &request.bundle, &spec, &wanted, cgroup)?;
     undo.group = Some(limits::create(&state.cgroup, spec.linux.resources.as_ref())?);
     let group = undo.group.as_ref().ok_or_else(|| Error::NotFound(request.id.into()))?;
+    if let Some(owner) = owner_of_groups(&spec, &wanted, &process) {
+        group.hand_over(owner)?;
+    }
     let gate = request.gate.then(|| gate(&place)).transpose()?;
     let (socket, theirs) = control::pair()?;
     let first = First {
@@ -404,6 +407,18 @@ fn accompany(
             _ => return Err(died(child)),
         }
     }
+}
+
+/// The host's id of who manages groups below the container's own: its user, where it sees that group as the root and may write. Of
+/// control groups of version 2 only, as the specification has it; see "Cgroup ownership" there.
+fn owner_of_groups(spec: &Spec, wanted: &Wanted, process: &Process) -> Option<u32> {
+    let writable = spec
+        .mounts
+        .iter()
+        .filter(|m| matches!(m.kind.as_str(), "cgroup" | "cgroup2"))
+        .any(|m| !m.options.iter().any(|o| o == "ro"));
+    let own = writable && wanted.is_new(Kind::Cgroup);
+    own.then(|| ids::outside(&spec.linux.uid_mappings, process.user.uid))?
 }
 
 pub(crate) fn died(child: &Child) -> Error {

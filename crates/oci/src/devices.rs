@@ -144,7 +144,7 @@ pub enum Access {
     All,
     /// Only these.
     Only(Vec<Rule>),
-    /// All but these: only version 1 can say so.
+    /// All but these.
     Except(Vec<Rule>),
 }
 

@@ -15,6 +15,20 @@ fn lines(map: &[IdMapping]) -> String {
     map.iter().map(line).collect()
 }
 
+/// The host's id of an id inside; the same one where nothing is mapped, none where it has no place in the map.
+pub fn outside(map: &[IdMapping], inside: u32) -> Option<u32> {
+    if map.is_empty() {
+        return Some(inside);
+    }
+    let of = |m: &IdMapping| {
+        inside
+            .checked_sub(m.container_id)
+            .filter(|n| *n < m.size)?
+            .checked_add(m.host_id)
+    };
+    map.iter().find_map(of)
+}
+
 /// Writes the maps of the user namespace of a process.
 pub fn write(pid: u32, users: &[IdMapping], groups: &[IdMapping]) -> Result<(), Error> {
     for (name, map) in [("uid_map", users), ("gid_map", groups)] {
@@ -74,5 +88,8 @@ mod tests {
             },
         ];
         assert_eq!(lines(&map), "0 100000 10\n10 5 1\n");
+        assert_eq!(outside(&map, 9), Some(100_009));
+        assert_eq!(outside(&map, 10), Some(5));
+        assert_eq!((outside(&map, 11), outside(&[], 11)), (None, Some(11)));
     }
 }

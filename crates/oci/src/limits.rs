@@ -1,6 +1,6 @@
 //! `linux.resources`, in the words of either version of control groups.
 
-use biga_container::cgroup::{Group, Version, device_line};
+use biga_container::cgroup::{Group, Version};
 use biga_container::{Error as ContainerError, cgroup};
 
 use crate::devices::{self, Access};
@@ -25,29 +25,17 @@ pub fn create(path: &str, resources: Option<&Resources>) -> Result<Group, Error>
         _ => None,
     };
     let mut group = Group::create(path, &Default::default(), rules)?;
-    let rest = except(&group, &access).and_then(|()| match resources {
-        Some(r) => apply(&mut group, r),
-        None => Ok(()),
-    });
+    let forbidden = match &access {
+        Access::Except(rules) => group.forbid_devices(rules).map_err(Error::from),
+        _ => Ok(()),
+    };
+    let rest = forbidden.and_then(|()| resources.map_or(Ok(()), |r| apply(&mut group, r)));
     if let Err(e) = rest {
         // What made it fail is more telling than what tidying up says.
         let _ = group.remove();
         return Err(e);
     }
     Ok(group)
-}
-
-fn except(group: &Group, access: &Access) -> Result<(), Error> {
-    let Access::Except(rules) = access else { return Ok(()) };
-    if group.version() == Version::V2 {
-        return Err(Error::unsupported(
-            "linux.resources.devices",
-            "all devices but some: control groups of version 2 take a list of what is allowed",
-        ));
-    }
-    rules
-        .iter()
-        .try_for_each(|r| Ok(group.set("devices", "devices.deny", &device_line(r))?))
 }
 
 /// Applies limits; those that are not there stay as they are.

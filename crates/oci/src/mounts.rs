@@ -39,6 +39,8 @@ pub struct Prepared<'a> {
     options: Options,
     /// Of a bind: what is bound, not attached anywhere.
     source: Option<OwnedFd>,
+    /// Of SELinux, for what is made here.
+    label: Option<&'a str>,
 }
 
 impl Prepared<'_> {
@@ -63,11 +65,21 @@ pub struct Kernel {
 
 /// Reads options and opens sources, while the host's files can be seen. With `from_host` this process is still in the host's
 /// mount namespace: what it opens must not spread back.
-pub fn prepare<'a>(mounts: &'a [Mount], bundle: &Path, from_host: bool) -> Result<Vec<Prepared<'a>>, Error> {
-    mounts.iter().map(|m| one_source(m, bundle, from_host)).collect()
+pub fn prepare<'a>(
+    mounts: &'a [Mount],
+    bundle: &Path,
+    from_host: bool,
+    label: Option<&'a str>,
+) -> Result<Vec<Prepared<'a>>, Error> {
+    mounts.iter().map(|m| one_source(m, bundle, from_host, label)).collect()
 }
 
-fn one_source<'a>(mount: &'a Mount, bundle: &Path, from_host: bool) -> Result<Prepared<'a>, Error> {
+fn one_source<'a>(
+    mount: &'a Mount,
+    bundle: &Path,
+    from_host: bool,
+    label: Option<&'a str>,
+) -> Result<Prepared<'a>, Error> {
     let options = Options::read(&mount.kind, &mount.options)?;
     let mut source = None;
     if let (Some(recursive), false) = (options.bind, options.remount) {
@@ -96,7 +108,12 @@ fn one_source<'a>(mount: &'a Mount, bundle: &Path, from_host: bool) -> Result<Pr
         }
         source = Some(tree);
     }
-    Ok(Prepared { mount, options, source })
+    Ok(Prepared {
+        mount,
+        options,
+        source,
+        label,
+    })
 }
 
 /// Mounts all, in order.
@@ -135,7 +152,12 @@ fn one(
     own_group: bool,
     kernel: &mut Kernel,
 ) -> Result<(), Error> {
-    let Prepared { mount, options, source } = prepared;
+    let Prepared {
+        mount,
+        options,
+        source,
+        label,
+    } = prepared;
     // Old engines leave the first slash out.
     let destination = format!("/{}", mount.destination.trim_matches('/'));
     if destination == "/" {
@@ -168,7 +190,7 @@ fn one(
         None => {
             // Places for mounts below it may be needed first.
             later = options.set & attr::RDONLY;
-            file_system(mount, &options)?
+            file_system(mount, &options, label)?
         }
     };
     if options.copy_up {
@@ -199,7 +221,7 @@ fn copy(fd: &OwnedFd) -> Result<OwnedFd, Error> {
 }
 
 /// A file system of its own, not attached.
-fn file_system(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
+fn file_system(mount: &Mount, options: &Options, label: Option<&str>) -> Result<OwnedFd, Error> {
     let mut list: Vec<(&str, Option<&str>)> = Vec::new();
     let source = if mount.source.is_empty() {
         mount.kind.as_str()
@@ -217,6 +239,10 @@ fn file_system(mount: &Mount, options: &Options) -> Result<OwnedFd, Error> {
             Some((key, value)) => (key, Some(value)),
             None => (option, None),
         });
+    }
+    // The policy labels the files of these, each its own way.
+    if !["proc", "sysfs", "mqueue"].contains(&mount.kind.as_str()) {
+        list.extend(label.map(|l| ("context", Some(l))));
     }
     if mount.kind.is_empty() {
         return Err(Error::invalid(

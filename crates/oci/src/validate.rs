@@ -1,8 +1,6 @@
 //! What is wrong with a configuration, before anything is made: what makes no sense, and what this runtime or host cannot do.
 //! Nothing of it is dropped silently.
 
-use std::path::Path;
-
 use crate::confine;
 use crate::error::Error;
 use crate::namespaces::{Kind, Wanted};
@@ -180,7 +178,7 @@ fn linux(l: &Linux, wanted: &Wanted) -> Result<(), Error> {
             format!("there is no {:?}", l.rootfs_propagation),
         ));
     }
-    if !l.mount_label.is_empty() && !Path::new("/sys/fs/selinux/enforce").exists() {
+    if !l.mount_label.is_empty() && !biga_container::labels::has_selinux() {
         return Err(Error::unsupported(
             "linux.mountLabel",
             "this host has no SELinux: leave it out",

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::check;
 
-/// One allowed kind of access.
+/// One kind of access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// Block device; character device otherwise.
@@ -14,12 +14,21 @@ pub struct Rule {
     pub major: Option<u32>,
     /// Minor number; any where unset.
     pub minor: Option<u32>,
-    /// May be read.
+    /// Reading.
     pub read: bool,
-    /// May be written.
+    /// Writing.
     pub write: bool,
-    /// A node may be made.
+    /// Making a node.
     pub mknod: bool,
+}
+
+/// What the rules are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// All that is allowed.
+    Allowed,
+    /// What is forbidden of all.
+    Forbidden,
 }
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -52,6 +61,7 @@ const MOVE_REG: u8 = 0xbc;
 const MOVE_IMM: u8 = 0xb4;
 const AND_IMM: u8 = 0x54;
 const RSH_IMM: u8 = 0x74;
+const JEQ_IMM: u8 = 0x16;
 const JNE_IMM: u8 = 0x56;
 const EXIT: u8 = 0x95;
 
@@ -60,7 +70,7 @@ const ACCESS_READ: i32 = 2;
 const ACCESS_WRITE: i32 = 4;
 
 /// The program: the context holds access<<16|type, major, minor. r2 type, r3 access, r4 major, r5 minor.
-fn program(rules: &[Rule]) -> Vec<Insn> {
+fn program(rules: &[Rule], listed: Listed) -> Vec<Insn> {
     let mut code = vec![
         insn(LOAD_WORD, 2, 1, 0, 0),
         insn(MOVE_REG, 3, 2, 0, 0),
@@ -70,7 +80,7 @@ fn program(rules: &[Rule]) -> Vec<Insn> {
         insn(LOAD_WORD, 5, 1, 8, 0),
     ];
     for rule in rules {
-        let allowed = [
+        let named = [
             (rule.mknod, ACCESS_MKNOD),
             (rule.read, ACCESS_READ),
             (rule.write, ACCESS_WRITE),
@@ -81,18 +91,23 @@ fn program(rules: &[Rule]) -> Vec<Insn> {
         let mut checks = vec![(2, if rule.block { 1 } else { 2 })];
         checks.extend(rule.major.map(|n| (4, n as i32)));
         checks.extend(rule.minor.map(|n| (5, n as i32)));
-        // Each failed check skips the rest of this rule: remaining checks, three for the access bits, two to allow.
+        // Each failed check skips the rest of this rule: remaining checks, three for the access bits, two for the answer.
         let total = checks.len() as i16;
         for (i, (register, value)) in (0i16..).zip(checks) {
             code.push(insn(JNE_IMM, register, 0, total - i - 1 + 5, value));
         }
         code.push(insn(MOVE_REG, 1, 3, 0, 0));
-        code.push(insn(AND_IMM, 1, 0, 0, !allowed & 7));
-        code.push(insn(JNE_IMM, 1, 0, 2, 0));
-        code.push(insn(MOVE_IMM, 0, 0, 0, 1));
+        // Allowed is what asks for nothing but what is named, forbidden what asks for any of it.
+        let (bits, other, answer) = match listed {
+            Listed::Allowed => (!named & 7, JNE_IMM, 1),
+            Listed::Forbidden => (named, JEQ_IMM, 0),
+        };
+        code.push(insn(AND_IMM, 1, 0, 0, bits));
+        code.push(insn(other, 1, 0, 2, 0));
+        code.push(insn(MOVE_IMM, 0, 0, 0, answer));
         code.push(insn(EXIT, 0, 0, 0, 0));
     }
-    code.push(insn(MOVE_IMM, 0, 0, 0, 0));
+    code.push(insn(MOVE_IMM, 0, 0, 0, i32::from(listed == Listed::Forbidden)));
     code.push(insn(EXIT, 0, 0, 0, 0));
     code
 }
@@ -115,9 +130,9 @@ struct AttachAttr {
     rest: [u64; 14],
 }
 
-/// Allows processes of a control group (its directory) only these accesses to devices.
-pub fn attach(cgroup: impl AsFd, rules: &[Rule]) -> io::Result<()> {
-    let code = program(rules);
+/// Allows processes of a control group (its directory) only these accesses to devices, or all but these.
+pub fn attach(cgroup: impl AsFd, rules: &[Rule], listed: Listed) -> io::Result<()> {
+    let code = program(rules, listed);
     let load = LoadAttr {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: code.len() as u32,

@@ -112,7 +112,7 @@ pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
         "Platform": platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": o.spec.containers.first().map_or("", |c| &c.security.apparmor),
         "ExecIDs": match beside.execs.is_empty() { true => Value::Null, false => json!(beside.execs) },
         "HostConfig": host_config(o, &sent),
         "GraphDriver": {"Name": "erofs", "Data": null},

@@ -107,16 +107,18 @@ pub(crate) fn block_device(path: &Path) -> Result<u64, Error> {
     Ok(meta.rdev())
 }
 
-/// Version 2: hands controllers down to the group's parents. One that a parent cannot give is missing then, and a limit that needs
+/// Version 2: hands all controllers down to the group's parents. One that a parent cannot give is missing then, and a limit that needs
 /// it says so.
 pub(super) fn delegate(root: &Path, path: &str) {
     let mut dir = root.to_owned();
     let parents: Vec<_> = Path::new(path).components().collect();
     for (i, part) in parents.iter().enumerate() {
+        let read = |file| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let (there, have) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
         let control = dir.join("cgroup.subtree_control");
-        let have = fs::read_to_string(&control).unwrap_or_default();
-        for controller in ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"] {
+        for controller in there.split_whitespace() {
             if !have.split_whitespace().any(|c| c == controller) {
+                // One at a time: what cannot be handed down must not keep the others back.
                 let _ = write(&control, &format!("+{controller}"));
             }
         }

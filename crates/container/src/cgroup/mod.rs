@@ -18,7 +18,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use biga_sys::device_filter::Rule;
+use biga_sys::device_filter::{self, Listed, Rule};
 use biga_wire::config::Limits;
 use rustix::fs::{Mode, OFlags};
 
@@ -126,7 +126,7 @@ impl Group {
     /// What an init system needs of it: on version 1 the tree without a controller, and the right to make groups.
     fn give_to_manager(&mut self, owner: u32) -> Result<(), Error> {
         if self.version == Version::V2 {
-            return v1::hand_over(&self.dir(""), owner);
+            return self.hand_over(owner);
         }
         if !Path::new(ROOT).join("systemd").exists() {
             return Err(Error::Field(
@@ -137,6 +137,14 @@ impl Group {
         make_dir(&self.dir("systemd"))?;
         self.controllers.push("systemd");
         v1::hand_over(&self.dir("systemd"), owner)
+    }
+
+    /// Version 2: lets this user of the host make groups below it. Its own limits stay the host's to set.
+    pub fn hand_over(&self, owner: u32) -> Result<(), Error> {
+        match self.version {
+            Version::V1 => Ok(()),
+            Version::V2 => v1::hand_over(&self.dir(""), owner),
+        }
     }
 
     /// Version 1: makes the directories of the controllers that only some limits need.
@@ -240,16 +248,25 @@ impl Group {
                     .iter()
                     .try_for_each(|r| self.write("devices", "devices.allow", &device_line(r)))
             }
-            Version::V2 => {
-                let dir = rustix::fs::open(
-                    self.dir(""),
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )
-                .step(|| format!("open control group {}", self.path))?;
-                biga_sys::device_filter::attach(dir, rules).step(|| "restrict devices of the control group".into())
-            }
+            Version::V2 => self.filter_devices(rules, Listed::Allowed),
         }
+    }
+
+    /// Forbids these accesses to devices, of all that are allowed.
+    pub fn forbid_devices(&self, rules: &[Rule]) -> Result<(), Error> {
+        match self.version {
+            Version::V1 => rules
+                .iter()
+                .try_for_each(|r| self.write("devices", "devices.deny", &device_line(r))),
+            Version::V2 => self.filter_devices(rules, Listed::Forbidden),
+        }
+    }
+
+    fn filter_devices(&self, rules: &[Rule], listed: Listed) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(self.dir(""), flags, Mode::empty())
+            .step(|| format!("open control group {}", self.path))?;
+        device_filter::attach(dir, rules, listed).step(|| "restrict devices of the control group".into())
     }
 
     /// Freezes all its processes and waits until they are.

@@ -250,6 +250,20 @@ pub const MOUNTS: &[Case] = &[
 const COMPARE: &str = "for n in pid net ipc uts mnt cgroup user; do \
      [ \"$(readlink /proc/self/ns/$n)\" = \"$(eval echo \\$HOST_$n)\" ] && echo $n host || echo $n own; done";
 
+/// Ids of its own, and a root that these can use.
+pub fn map_ids(c: &mut Value, dir: &Path) {
+    let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+    c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 5000}]);
+    c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 5000}]);
+    // Its root must be able to look at its own root file system.
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for d in ["rootfs/tmp", "rootfs", "rootfs/etc"] {
+        std::os::unix::fs::chown(dir.join(d), Some(100_000), Some(200_000)).unwrap();
+    }
+}
+
 fn tell_host(c: &mut Value) {
     for n in ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user"] {
         let link = std::fs::read_link(format!("/proc/self/ns/{n}")).unwrap();
@@ -320,21 +334,7 @@ pub const NAMESPACES: &[Case] = &[
     case("first of its processes", NOTHING, "echo $$; cat /proc/1/comm"),
     case(
         "ids of its own",
-        |c, dir| {
-            c["linux"]["namespaces"]
-                .as_array_mut()
-                .unwrap()
-                .push(json!({"type": "user"}));
-            c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 5000}]);
-            c["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 5000}]);
-            // Its root must be able to look at its own root file system.
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-            std::os::unix::fs::chown(dir.join("rootfs/tmp"), Some(100_000), Some(200_000)).unwrap();
-            for d in ["rootfs", "rootfs/etc"] {
-                std::os::unix::fs::chown(dir.join(d), Some(100_000), Some(200_000)).unwrap();
-            }
-        },
+        map_ids,
         "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; touch /tmp/x && stat -c '%u %g' /tmp/x /bin/busybox; \
          echo x >/dev/null && echo null; stat -c %t:%T /dev/null; hostname; grep CapEff /proc/self/status",
     ),
@@ -363,18 +363,19 @@ pub const RESOURCES: &[Case] = &[
         NOTHING,
         "mknod /dev/k c 1 11 && echo made; head -c 1 /dev/k 2>&1; mknod /dev/z c 1 5; head -c 1 /dev/z | wc -c",
     ),
+    // The control device of loop devices: who may open it needs no capability.
     case(
         "and those that are allowed",
         |c, _| {
             let list = c["linux"]["resources"]["devices"].as_array_mut().unwrap();
-            list.push(json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rm"}));
+            list.push(json!({"allow": true, "type": "c", "major": 10, "minor": 237, "access": "rm"}));
         },
-        "mknod /dev/k c 1 11 && sh -c ': </dev/k' && echo read; sh -c ': >>/dev/k' 2>&1",
+        "mknod /dev/k c 10 237 && sh -c ': </dev/k' && echo read; sh -c ': >>/dev/k' 2>&1",
     ),
     case(
         "all devices",
         |c, _| c["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]),
-        "mknod /dev/k c 1 11 && sh -c ': </dev/k' && echo read",
+        "mknod /dev/k c 10 237 && sh -c ': </dev/k' && echo read",
     ),
     case(
         "limits of every kind",
@@ -401,6 +402,130 @@ pub const RESOURCES: &[Case] = &[
         NOTHING,
         // Version 2 has one line without controllers.
         "{ grep -E ':(memory|pids|devices):' /proc/self/cgroup || cat /proc/self/cgroup; } | cut -d: -f3 | sort -u",
+    ),
+];
+
+/// A disk of the host: `MAJOR, MINOR`.
+fn disk() -> (u64, u64) {
+    let mut names: Vec<_> = std::fs::read_dir("/sys/block")
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .collect();
+    names.sort();
+    let is_loop = |p: &&std::path::PathBuf| p.to_string_lossy().contains("/loop");
+    let disk = names.iter().find(|p| !is_loop(p)).expect("a disk");
+    let number = std::fs::read_to_string(disk.join("dev")).unwrap();
+    let (major, minor) = number.trim().split_once(':').unwrap();
+    (major.parse().unwrap(), minor.parse().unwrap())
+}
+
+/// The container's own control group, with the right to make some below it.
+pub fn own_groups(c: &mut Value) {
+    for m in c["mounts"].as_array_mut().unwrap() {
+        if m["type"] == "cgroup" {
+            m["options"] = json!(["nosuid", "noexec", "nodev", "relatime", "rw"]);
+        }
+    }
+}
+
+/// Limits in the words of control groups of version 2.
+pub const VERSION_2: &[Case] = &[
+    case(
+        "nothing is limited",
+        NOTHING,
+        "cd /sys/fs/cgroup; cat memory.max memory.swap.max memory.low cpu.max cpu.weight cpuset.cpus pids.max; cat cgroup.controllers",
+    ),
+    case(
+        "limits that say that there is none",
+        |c, _| {
+            c["linux"]["resources"] = json!({
+                "memory": {"limit": -1, "swap": -1, "reservation": -1}, "cpu": {"quota": -1, "period": 50_000}, "pids": {"limit": -1},
+            })
+        },
+        "cd /sys/fs/cgroup; cat memory.max memory.swap.max memory.low cpu.max pids.max",
+    ),
+    case(
+        "memory with swap without end",
+        |c, _| c["linux"]["resources"]["memory"] = json!({"limit": 50_331_648, "swap": -1}),
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max",
+    ),
+    case(
+        "memory without swap",
+        |c, _| c["linux"]["resources"]["memory"] = json!({"limit": 50_331_648, "swap": 50_331_648}),
+        "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max",
+    ),
+    case(
+        "the least share",
+        |c, _| c["linux"]["resources"]["cpu"] = json!({"shares": 2}),
+        "cat /sys/fs/cgroup/cpu.weight",
+    ),
+    case(
+        "the usual share",
+        |c, _| c["linux"]["resources"]["cpu"] = json!({"shares": 1024}),
+        "cat /sys/fs/cgroup/cpu.weight",
+    ),
+    case(
+        "the most of a share",
+        |c, _| c["linux"]["resources"]["cpu"] = json!({"shares": 262_144}),
+        "cat /sys/fs/cgroup/cpu.weight",
+    ),
+    case(
+        "processors and nodes",
+        |c, _| c["linux"]["resources"]["cpu"] = json!({"cpus": "1", "mems": "0"}),
+        "cat /sys/fs/cgroup/cpuset.cpus.effective /sys/fs/cgroup/cpuset.mems.effective; grep _allowed_list /proc/self/status",
+    ),
+    case(
+        "rates of a disk",
+        |c, _| {
+            let (major, minor) = disk();
+            let rate = |n: u64| json!([{"major": major, "minor": minor, "rate": n}]);
+            c["linux"]["resources"]["blockIO"] = json!({
+                "throttleReadBpsDevice": rate(1_048_576), "throttleWriteBpsDevice": rate(2_097_152),
+                "throttleReadIOPSDevice": rate(300), "throttleWriteIOPSDevice": rate(400),
+            })
+        },
+        "cat /sys/fs/cgroup/io.max",
+    ),
+    case(
+        "huge pages",
+        |c, _| c["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4_194_304}]),
+        "cat /sys/fs/cgroup/hugetlb.2MB.max",
+    ),
+    case(
+        "files by name",
+        |c, _| {
+            c["linux"]["resources"]["unified"] =
+                json!({"memory.high": "50331648", "cpu.weight": "77", "pids.max": "33", "memory.oom.group": "1"})
+        },
+        "cd /sys/fs/cgroup; cat memory.high cpu.weight pids.max memory.oom.group",
+    ),
+    case(
+        "too many processes",
+        |c, _| c["linux"]["resources"]["pids"] = json!({"limit": 3}),
+        "(sleep 9 & sleep 9 & sleep 9 & sleep 9) 2>/dev/null; echo $?; cat /sys/fs/cgroup/pids.events",
+    ),
+    case(
+        "all devices but some",
+        |c, _| {
+            c["linux"]["resources"]["devices"] = json!([
+                {"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 10, "minor": 237, "access": "w"},
+                {"allow": false, "type": "b", "major": 7, "access": "rw"},
+            ])
+        },
+        "mknod /dev/k c 10 237 && sh -c ': </dev/k' && echo read; sh -c ': >>/dev/k' 2>&1; mknod /dev/l b 7 0; \
+         sh -c ': </dev/l' 2>&1; mknod /dev/f c 1 7 && head -c 2 /dev/f | wc -c",
+    ),
+    case(
+        "groups of its own below",
+        |c, _| own_groups(c),
+        "cd /sys/fs/cgroup; stat -c '%u %n' . cgroup.procs pids.max; mkdir a b && echo $$ >a/cgroup.procs && \
+         echo +pids >cgroup.subtree_control && echo 5 >b/pids.max && cat b/pids.max /proc/self/cgroup",
+    ),
+    case(
+        "memory runs out",
+        |c, _| c["linux"]["resources"]["memory"] = json!({"limit": 8_388_608, "swap": 8_388_608}),
+        "cat /dev/zero | head -c 100000000 | tail | wc -c; grep oom_kill /sys/fs/cgroup/memory.events | head -1",
     ),
 ];
 

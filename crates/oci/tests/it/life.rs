@@ -248,6 +248,9 @@ fn what_it_can_do_and_a_configuration_to_begin_with() {
             .contains(&json!("time"))
     );
     assert!(features["mountOptions"].as_array().unwrap().contains(&json!("rro")));
+    for system in ["apparmor", "selinux", "seccomp"] {
+        assert_eq!(features["linux"][system]["enabled"], true, "{system}");
+    }
     assert!(b.must(&["--version"]).starts_with("biga-oci version "));
     let dir = b.dir.join("new");
     fs::create_dir(&dir).unwrap();

@@ -5,5 +5,6 @@ mod cases;
 mod checkpoints;
 mod conformance;
 mod engines;
+mod labels;
 mod life;
 mod support;

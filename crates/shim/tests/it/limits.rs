@@ -5,7 +5,6 @@ use biga_wire::shim::{Event, Reply, Request, State};
 
 use crate::support::{Rig, until};
 
-/// Version 1 files are read here; on version 2 these files have other names.
 fn v1() -> bool {
     biga_container::cgroup::version() == biga_container::cgroup::Version::V1
 }
@@ -49,11 +48,21 @@ fn memory_runs_out_of_a_child() {
     }
 }
 
+/// Time of processors a period, and their weight, in the words of the host's version.
+fn processor(rig: &Rig) -> (String, String) {
+    let quota = rig.group_file("cpu", "cpu.cfs_quota_us", "cpu.max");
+    let shares = rig.group_file("cpu", "cpu.shares", "cpu.weight");
+    (quota, shares)
+}
+
+/// What [`processor`] says on version 1, or on version 2.
+fn expected(old: (&str, &str), new: (&str, &str)) -> (String, String) {
+    let (quota, shares) = if v1() { old } else { new };
+    (quota.to_owned(), shares.to_owned())
+}
+
 #[test]
 fn limits_are_set_and_changed() {
-    if !v1() {
-        return;
-    }
     let rig = Rig::new(&["sleep", "1000"])
         .config(|c| {
             c.limits = Limits {
@@ -61,44 +70,48 @@ fn limits_are_set_and_changed() {
                 cpu_shares: Some(512),
                 cpuset_cpus: Some("0".into()),
                 memory: Some(64 << 20),
+                memory_swap: Some(96 << 20),
                 memory_reservation: Some(32 << 20),
                 pids: Some(50),
                 ..Limits::default()
             }
         })
         .up();
-    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "150000");
-    assert_eq!(rig.group_file("cpu", "cpu.shares"), "512");
-    assert_eq!(rig.group_file("cpuset", "cpuset.cpus"), "0");
-    assert_eq!(
-        rig.group_file("memory", "memory.limit_in_bytes"),
-        (64 << 20).to_string()
-    );
-    assert_eq!(rig.group_file("pids", "pids.max"), "50");
+    let memory = || rig.group_file("memory", "memory.limit_in_bytes", "memory.max");
+    // Version 1 counts memory and swap together, version 2 swap alone.
+    let swap = || rig.group_file("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+    let pids = || rig.group_file("pids", "pids.max", "pids.max");
+    assert_eq!(processor(&rig), expected(("150000", "512"), ("150000 100000", "20")));
+    assert_eq!(rig.group_file("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+    assert_eq!(memory(), (64 << 20).to_string());
+    assert_eq!(swap(), (if v1() { 96 << 20 } else { 32 << 20 }).to_string());
+    let low = rig.group_file("memory", "memory.soft_limit_in_bytes", "memory.low");
+    assert_eq!(low, (32 << 20).to_string());
+    assert_eq!(pids(), "50");
     let pid = rig.status().pid.unwrap().to_string();
-    assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
+    let members = rig.group_file("cpu", "cgroup.procs", "cgroup.procs");
+    assert!(members.lines().any(|p| p == pid), "{pid} in {members}");
     rig.must(Request::Update {
         limits: Box::new(Limits {
             memory: Some(128 << 20),
+            memory_swap: Some(128 << 20),
             pids: Some(60),
             cpu_millis: Some(500),
             ..Limits::default()
         }),
     });
+    assert_eq!(memory(), (128 << 20).to_string());
+    assert_eq!(swap(), (if v1() { 128 << 20 } else { 0 }).to_string());
+    assert_eq!(pids(), "60");
     assert_eq!(
-        rig.group_file("memory", "memory.limit_in_bytes"),
-        (128 << 20).to_string()
+        processor(&rig),
+        expected(("50000", "512"), ("50000 100000", "20")),
+        "unnamed limits stay"
     );
-    assert_eq!(rig.group_file("pids", "pids.max"), "60");
-    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "50000");
-    assert_eq!(rig.group_file("cpu", "cpu.shares"), "512", "unnamed limits stay");
 }
 
 #[test]
-fn a_limit_added_later_moves_the_processes() {
-    if !v1() {
-        return;
-    }
+fn a_limit_added_later_holds_for_what_runs() {
     let rig = Rig::new(&["sleep", "1000"]).up();
     rig.must(Request::Update {
         limits: Box::new(Limits {
@@ -107,8 +120,9 @@ fn a_limit_added_later_moves_the_processes() {
         }),
     });
     let pid = rig.status().pid.unwrap().to_string();
-    assert!(rig.group_file("cpu", "cgroup.procs").lines().any(|p| p == pid));
-    assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "70000");
+    let members = rig.group_file("cpu", "cgroup.procs", "cgroup.procs");
+    assert!(members.lines().any(|p| p == pid), "{pid} in {members}");
+    assert_eq!(processor(&rig).0, if v1() { "70000" } else { "70000 100000" });
 }
 
 #[test]
@@ -134,9 +148,8 @@ fn pause_and_resume() {
     until("output", || rig.log().contains("tick").then_some(()));
     rig.must(Request::Pause);
     assert_eq!(rig.status().state, State::Paused);
-    if v1() {
-        assert_eq!(rig.group_file("freezer", "freezer.state"), "FROZEN");
-    }
+    let state = rig.group_file("freezer", "freezer.state", "cgroup.events");
+    assert!(state.contains(if v1() { "FROZEN" } else { "frozen 1" }), "{state}");
     assert!(matches!(rig.ask(Request::Pause), Reply::Error { .. }));
     let exec = Request::Exec {
         exec: Box::new(crate::support::spec(&["true"])),

@@ -8,12 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use biga_container::cgroup::Version;
 use biga_wire::config::{self, Container, Layer, Limits, Log, OciRuntime, Pod, PodContainer, Process, ShimConfig};
 use biga_wire::shim::{ContainerStatus, Event, ExecSpec, Exit, Reply, Request, State, Status};
 use biga_wire::{Frame, FrameKind};
 
-/// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take: long, for an init system in an emulated guest.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Capabilities Docker gives.
 pub const DEFAULT_CAPS: [&str; 14] = [
@@ -363,17 +364,24 @@ impl Rig {
             .collect()
     }
 
-    /// Its file of a version 1 controller.
-    pub fn group_file(&self, controller: &str, file: &str) -> String {
-        let path: PathBuf = ["/sys/fs/cgroup", controller, &self.config.cgroup, file]
-            .iter()
-            .collect();
-        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    /// A file of its group: by controller and name on version 1, by `new` on version 2.
+    pub fn group_file(&self, controller: &str, old: &str, new: &str) -> String {
+        let path: PathBuf = match biga_container::cgroup::version() {
+            Version::V1 => ["/sys/fs/cgroup", controller, &self.config.cgroup, old]
+                .iter()
+                .collect(),
+            Version::V2 => ["/sys/fs/cgroup", &self.config.cgroup, new].iter().collect(),
+        };
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        text.trim().to_owned()
     }
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("its log:\n{}", self.log());
+        }
         if let Some(mut shim) = self.shim.take() {
             if let Ok(stream) = UnixStream::connect(self.dir.join("run/shim.sock")) {
                 let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));

@@ -95,7 +95,11 @@ fn boots_and_halts(ids: Option<IdMap>) {
     let mut rig = machine(ids);
     match rig.launch() {
         Reply::Status { .. } => {}
-        Reply::Error { message, .. } if ids.is_some() && message.contains("cannot be mapped") => {
+        Reply::Error { message, .. }
+            if ids.is_some()
+                && message.contains("cannot be mapped")
+                && std::env::var_os("BIGA_GUEST_TESTS").is_none() =>
+        {
             eprintln!("the host's /usr cannot be mapped: {message}");
             return;
         }

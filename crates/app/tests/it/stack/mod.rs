@@ -14,6 +14,7 @@ mod docker_volumes;
 mod files;
 mod health;
 mod images;
+mod labels;
 mod life;
 mod machines;
 mod microvms;
@@ -22,6 +23,7 @@ mod pods;
 mod registries;
 mod runtimes;
 mod sharing;
+mod unit;
 
 use biga_testkit::Daemon;
 
