@@ -175,7 +175,7 @@ impl ContainerWorkload {
         let saved = saved.map_err(|e| Error::Checkpoint(from.dir.clone(), format!("it is not whole: {e}")))?;
         let pid_file = self.config.run_dir.join("restored.pid");
         let _ = fs::remove_file(&pid_file);
-        let (theirs, ours) = streams(&self.program()?, self.container.process.stdin)?;
+        let (theirs, ours) = streams(self.container.process.tty, self.container.process.stdin)?;
         let ours = ours.ok_or(Error::NoCheckpoint("a terminal"))?;
         let log = self.log(RESTORE_LOG)?;
         let again = Again {
