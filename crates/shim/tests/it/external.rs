@@ -155,10 +155,10 @@ fn signals_pause_limits_and_figures() {
             .up();
         if biga_container::cgroup::version() == biga_container::cgroup::Version::V1 {
             assert_eq!(
-                rig.group_file("memory", "memory.limit_in_bytes"),
+                rig.group_file("memory", "memory.limit_in_bytes", "memory.max"),
                 (64 << 20).to_string()
             );
-            assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us"), "150000");
+            assert_eq!(rig.group_file("cpu", "cpu.cfs_quota_us", "cpu.max"), "150000");
             let limits = Box::new(Limits {
                 memory: Some(32 << 20),
                 pids: Some(40),
@@ -166,10 +166,10 @@ fn signals_pause_limits_and_figures() {
             });
             rig.must(Request::Update { limits });
             assert_eq!(
-                rig.group_file("memory", "memory.limit_in_bytes"),
+                rig.group_file("memory", "memory.limit_in_bytes", "memory.max"),
                 (32 << 20).to_string()
             );
-            assert_eq!(rig.group_file("pids", "pids.max"), "40");
+            assert_eq!(rig.group_file("pids", "pids.max", "pids.max"), "40");
         }
         let Reply::Stats { stats } = rig.ask(Request::Stats) else {
             panic!("no figures")
