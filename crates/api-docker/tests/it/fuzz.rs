@@ -532,6 +532,7 @@ fn no_request_brings_the_api_down() {
             node.store.clone(),
             std::sync::Arc::new(node.clone()),
             NodeInfo::default(),
+            biga_store::SpecWriter::new(node.store.clone()),
         );
         let router = router(api);
         for name in ["one", "two"] {

@@ -305,7 +305,7 @@ fn ready(spec: &Spec, bundle: &Path, root: &Path) -> Result<Ready, biga_containe
         Error::Container(e) => e,
         other => biga_container::Error::Field("config.json", other.to_string()),
     };
-    let prepared = mounts::prepare(&spec.mounts, bundle, false).map_err(failed)?;
+    let prepared = mounts::prepare(&spec.mounts, bundle, false, None).map_err(failed)?;
     let trees = prepared.into_iter().filter_map(mounts::Prepared::into_source).collect();
     restored::private_mounts()?;
     let tree = mounts::root(root, None).map_err(failed)?;

@@ -22,7 +22,7 @@ use axum::routing::{delete, get, post};
 use biga_model::{Instance, Object};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::state::DockerApi;
 use crate::translate::ids::docker_id;
 use crate::translate::inspect::Beside;
@@ -62,10 +62,6 @@ pub(super) fn routes() -> Router<DockerApi> {
         )
         .route("/containers/{id}/checkpoints/{name}", delete(checkpoints::remove))
         .route("/commit", post(files::commit))
-}
-
-async fn missing(what: &'static str) -> Error {
-    Error::missing(what)
 }
 
 /// What documents of containers need beside the containers; read once for many of them.
