@@ -271,9 +271,9 @@ async fn a_lying_disk_is_noticed() {
 /// One entry moves from name to name; whenever power is lost it stands under one of them, whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_moves_is_never_lost_and_never_there_twice() {
-    let disk = Disk::default();
-    let ops = disk.ops.clone();
-    let s = EmbeddedStore::open_backend(disk, &options()).unwrap();
+    let [trees, journal] = File::all(Content::default());
+    let ops = trees.ops.clone();
+    let s = EmbeddedStore::open_backends(trees, journal, &options()).unwrap();
     let mut at = s.put("/n/0", value(9), Precondition::None, None).await.unwrap();
     let begun = ops.lock().unwrap().len();
     for n in 1..=8u64 {
@@ -293,7 +293,8 @@ async fn what_moves_is_never_lost_and_never_there_twice() {
     let ops = ops.lock().unwrap().clone();
     for cut in begun..=ops.len() {
         for loss in [Loss::All, Loss::Nothing, Loss::Some(cut as u64 * 2 + 1)] {
-            let s = EmbeddedStore::open_backend(Disk::with(after_loss(&ops[..cut], loss)), &options()).unwrap();
+            let [trees, journal] = File::all(after_loss(&ops[..cut], loss));
+            let s = EmbeddedStore::open_backends(trees, journal, &options()).unwrap();
             let all = s.list("/n/", Default::default()).await.unwrap().entries;
             let values: Vec<_> = all.iter().map(|e| e.value.clone()).collect();
             assert_eq!(values, [value(9)], "power lost at {cut} ({loss:?})");
