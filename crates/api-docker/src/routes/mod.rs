@@ -1,6 +1,7 @@
 //! The routes.
 
 mod absent;
+mod build;
 mod containers;
 mod events;
 mod exec;
@@ -39,6 +40,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(network_joins::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
+        .merge(build::routes())
         .merge(absent::routes())
         .fallback(no_page)
         .method_not_allowed_fallback(no_page)

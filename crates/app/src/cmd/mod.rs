@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod build;
 pub mod compare;
 pub mod cp;
 pub mod delete;
