@@ -276,7 +276,11 @@ pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>>
 /// Credentials of the header `X-Registry-Config`, by registry.
 pub(crate) fn registry_auths(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>> {
     let all: Option<BTreeMap<String, RegistryAuth>> = encoded(headers, "X-Registry-Config")?;
-    Ok(all.unwrap_or_default().into_iter().filter(|(_, a)| !a.is_empty()).collect())
+    Ok(all
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(_, a)| !a.is_empty())
+        .collect())
 }
 
 #[cfg(test)]

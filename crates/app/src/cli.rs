@@ -6,8 +6,9 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, build, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect, kill,
-    kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume, wait,
+    apply, attach, build, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image, inspect,
+    kill, kubeconfig, login, logs, many, network, node, power, ps, rm, run, setup, stats, top, update, version, volume,
+    wait,
 };
 use crate::context::Context;
 use crate::exit::Code;

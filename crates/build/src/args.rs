@@ -98,7 +98,9 @@ impl Args {
     pub fn hidden(&self, globals: &Globals, config: &Map<String, Value>) -> Vec<(String, String)> {
         let known = |n: &str| self.0.contains_key(n) || config::variable(config, n).is_some();
         let given = PREDEFINED.into_iter().filter(|n| !known(n));
-        given.filter_map(|n| Some((n.to_owned(), globals.given.get(n)?.clone()))).collect()
+        given
+            .filter_map(|n| Some((n.to_owned(), globals.given.get(n)?.clone())))
+            .collect()
     }
 }
 
@@ -118,17 +120,33 @@ mod tests {
         let mut config = Map::new();
         // Not before its ARG.
         assert_eq!(args.get(&config, "G"), None);
-        for (name, default) in [("G", None), ("A", Some("own")), ("N", None), ("D", Some("own")), ("E", Some("arg"))] {
+        for (name, default) in [
+            ("G", None),
+            ("A", Some("own")),
+            ("N", None),
+            ("D", Some("own")),
+            ("E", Some("arg")),
+        ] {
             args.declare(&mut globals, name, default.map(str::to_owned));
         }
         config::env(&mut config, "E", "env");
         let get = |n| args.get(&config, n);
         assert_eq!(get("G").as_deref(), Some("global"));
         assert_eq!(get("A").as_deref(), Some("given"));
-        assert_eq!((get("N"), get("D").as_deref(), get("E").as_deref()), (None, Some("own"), Some("env")));
-        let run: Vec<String> = args.of_run(&config).into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(
+            (get("N"), get("D").as_deref(), get("E").as_deref()),
+            (None, Some("own"), Some("env"))
+        );
+        let run: Vec<String> = args
+            .of_run(&config)
+            .into_iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
         assert_eq!(run, ["A=given", "D=own", "G=global"]);
-        assert_eq!(args.hidden(&globals, &config), [("HTTP_PROXY".to_string(), "p".to_string())]);
+        assert_eq!(
+            args.hidden(&globals, &config),
+            [("HTTP_PROXY".to_string(), "p".to_string())]
+        );
         assert_eq!(globals.unused(), ["X"]);
         let mut more = Args::default();
         more.declare(&mut globals, "HTTP_PROXY", None);

@@ -21,8 +21,9 @@ impl Prepared {
             Err(e) if !matches!(e, Error::NotFound(_)) => return Err(e),
             _ => {}
         }
-        let reference: Reference =
-            name.parse().map_err(|e| Error::Invalid(format!("invalid reference format: {name:?}: {e}")))?;
+        let reference: Reference = name
+            .parse()
+            .map_err(|e| Error::Invalid(format!("invalid reference format: {name:?}: {e}")))?;
         let auth = self.auth(&reference.registry);
         audience.wait(self.builder.pull(&reference, auth, audience)).await
     }
@@ -33,8 +34,17 @@ impl Prepared {
             "docker.io" => &["docker.io", "https://index.docker.io/v1/", "index.docker.io"],
             _ => &[],
         };
-        let host = |k: &str| k.trim_start_matches("https://").trim_start_matches("http://").split('/').next() == Some(registry);
-        let mut found = self.auths.iter().filter(|(k, _)| names.contains(&k.as_str()) || host(k));
+        let host = |k: &str| {
+            k.trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .split('/')
+                .next()
+                == Some(registry)
+        };
+        let mut found = self
+            .auths
+            .iter()
+            .filter(|(k, _)| names.contains(&k.as_str()) || host(k));
         found.next().map(|(_, a)| a.clone()).unwrap_or_default()
     }
 }
@@ -42,7 +52,11 @@ impl Prepared {
 impl Builder {
     /// An image that is on this node, by name or id or the beginning of one.
     pub(crate) async fn here(&self, name: &str) -> Result<ImageRecord, Error> {
-        let found = self.engine.images.resolve(name, PullPolicy::Never, Isolation::Container).await;
+        let found = self
+            .engine
+            .images
+            .resolve(name, PullPolicy::Never, Isolation::Container)
+            .await;
         let failure = match found {
             Ok(record) => return Ok(record),
             Err(f) => f,
@@ -70,14 +84,25 @@ impl Builder {
         };
         let (tx, mut rx) = mpsc::channel(QUEUE);
         let progress = move |p: Progress| {
-            if let Progress::Layer { digest, state, done, total } = p {
+            if let Progress::Layer {
+                digest,
+                state,
+                done,
+                total,
+            } = p
+            {
                 let action = match state {
                     LayerState::Waiting => "waiting",
                     LayerState::Exists => "exists",
                     LayerState::Transferring => "downloading",
                     LayerState::Done => "done",
                 };
-                let _ = tx.try_send(http::Progress { part: digest, action: action.into(), done, total });
+                let _ = tx.try_send(http::Progress {
+                    part: digest,
+                    action: action.into(),
+                    done,
+                    total,
+                });
             }
         };
         let mut pulling = std::pin::pin!(self.store().pull(reference, &options, progress));
@@ -99,7 +124,11 @@ impl Builder {
         self.engine.images.name(reference, &record).await?;
         self.engine.images.keep_budget(Some(&record.image_id)).await;
         // Judged as any image that is to run.
-        let found = self.engine.images.resolve(&name, PullPolicy::Never, Isolation::Container).await?;
+        let found = self
+            .engine
+            .images
+            .resolve(&name, PullPolicy::Never, Isolation::Container)
+            .await?;
         Ok(found)
     }
 }

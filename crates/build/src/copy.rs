@@ -4,7 +4,7 @@
 //! mounted read-only. Nothing of this is seen on the host, and it ends with the thread.
 
 use std::collections::HashMap;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,7 +87,9 @@ impl InUse {
     }
 
     fn mount(&self, layers: &[LayerRecord]) -> Result<Vec<PathBuf>, Error> {
-        self.mounts.mount_all(layers, &self.user).map_err(|e| Error::Failed(e.to_string()))
+        self.mounts
+            .mount_all(layers, &self.user)
+            .map_err(|e| Error::Failed(e.to_string()))
     }
 }
 
@@ -116,7 +118,8 @@ async fn thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Sen
         let _ = tx.send(work());
     });
     made.map_err(|e| Error::Failed(format!("cannot start a thread: {e}")))?;
-    rx.await.map_err(|_| Error::Failed("the work on files crashed".into()))?
+    rx.await
+        .map_err(|_| Error::Failed("the work on files crashed".into()))?
 }
 
 /// Finds what is meant and asks `known` with its digest; where that gives nothing the layer is made.
@@ -168,7 +171,9 @@ impl Task {
             From::Context(context) => &**context,
             From::Layers(layers) => {
                 mounted = root(&used.mount(layers)?)?.map(Disk);
-                mounted.as_ref().ok_or_else(|| self.failed("what is copied from has no files"))?
+                mounted
+                    .as_ref()
+                    .ok_or_else(|| self.failed("what is copied from has no files"))?
             }
         };
         let wanted = Wanted {
@@ -208,7 +213,8 @@ impl Task {
             )));
         }
         let dest = layer.compose.real(self.dest.as_bytes()).map_err(|e| self.failed(e))?;
-        let into = wants_dir || self.parents || dest.is_empty() || layer.compose.is_dir(&dest).map_err(|e| self.failed(e))?;
+        let into =
+            wants_dir || self.parents || dest.is_empty() || layer.compose.is_dir(&dest).map_err(|e| self.failed(e))?;
         for one in picked {
             layer.add(one, &dest, into, store)?;
         }
@@ -221,8 +227,12 @@ impl Task {
         let look = |what: &str| -> Result<(u32, u32), Error> {
             match (root, what.trim_start_matches("0:").parse::<u32>()) {
                 (_, Ok(number)) => Ok((number, number)),
-                (Some(root), Err(_)) => view::user(root.as_fd(), what).map_err(|e| self.failed(format!("--chown: {e}"))),
-                (None, Err(_)) => Err(self.failed(format!("--chown: there is no user or group {what} in an image without files"))),
+                (Some(root), Err(_)) => {
+                    view::user(root.as_fd(), what).map_err(|e| self.failed(format!("--chown: {e}")))
+                }
+                (None, Err(_)) => Err(self.failed(format!(
+                    "--chown: there is no user or group {what} in an image without files"
+                ))),
             }
         };
         let (uid, own_group) = look(&owner.user)?;
@@ -252,6 +262,16 @@ impl Layer<'_> {
                 false => dest.to_vec(),
             };
             return self.tree(&at, one.beneath, (0, 0));
+        }
+        if self.task.unpack
+            && let Some(kind) = unknown_compression(&one.node).map_err(|e| self.task.failed(e))?
+        {
+            let name = String::from_utf8_lossy(&one.name);
+            return Err(Error::Unsupported(format!(
+                "{} {name}: unpacking {kind} is not supported by Biga yet: pack it with gzip or zstd, or copy it as it is with \
+                 --unpack=false",
+                self.task.name
+            )));
         }
         if self.task.unpack && Tarball::is_archive(&one.node).map_err(|e| self.task.failed(e))? {
             let content = one.node.open().map_err(|e| self.task.failed(e))?;
@@ -318,6 +338,17 @@ impl Layer<'_> {
         }
         Ok(())
     }
+}
+
+/// What Docker unpacks and we cannot.
+fn unknown_compression(node: &Node) -> std::io::Result<Option<&'static str>> {
+    let mut head = Vec::new();
+    node.open()?.take(6).read_to_end(&mut head)?;
+    Ok(match &head[..] {
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some("xz"),
+        [b'B', b'Z', b'h', ..] => Some("bzip2"),
+        _ => None,
+    })
 }
 
 /// A destination as an absolute path that keeps what says that it is a directory.

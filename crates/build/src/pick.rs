@@ -53,12 +53,15 @@ impl Wanted<'_> {
         for path in paths {
             let real = tree::real_path(tree, &path, true).map_err(tree_error)?;
             let shown = String::from_utf8_lossy(&path);
-            let node = tree.look(&real).map_err(tree_error)?.ok_or_else(|| match self.from_root {
+            let node =
+                tree.look(&real).map_err(tree_error)?.ok_or_else(|| {
+                    match self.from_root {
                 true => self.failed(format!("stat {shown}: file does not exist")),
                 false => self.failed(format!(
                     "file not found in build context or excluded by .dockerignore: stat {shown}: file does not exist"
                 )),
-            })?;
+            }
+                })?;
             let name = self.name_of(word, &path);
             let mut beneath = Vec::new();
             if node.is_dir() {
@@ -109,7 +112,8 @@ impl Wanted<'_> {
     fn fitting(&self, tree: &dyn Tree, pattern: &str) -> Result<Vec<Vec<u8>>, Error> {
         let mut found: Vec<Vec<u8>> = vec![Vec::new()];
         for part in pattern.split('/') {
-            let fits = Pattern::of_path(part).ok_or_else(|| self.failed(format!("syntax error in pattern {pattern}")))?;
+            let fits =
+                Pattern::of_path(part).ok_or_else(|| self.failed(format!("syntax error in pattern {pattern}")))?;
             let mut next = Vec::new();
             for dir in &found {
                 let is_dir = tree.look(dir).map_err(|e| self.failed(e))?.is_some_and(|n| n.is_dir());
@@ -237,7 +241,12 @@ mod tests {
 
     fn tree() -> (tempfile::TempDir, Disk) {
         let dir = tempfile::tempdir().unwrap();
-        for (path, text) in [("a.txt", "1"), ("b.txt", "2"), ("sub/c.txt", "3"), ("sub/deep/d.md", "4")] {
+        for (path, text) in [
+            ("a.txt", "1"),
+            ("b.txt", "2"),
+            ("sub/c.txt", "3"),
+            ("sub/deep/d.md", "4"),
+        ] {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
@@ -249,7 +258,9 @@ mod tests {
     }
 
     fn names(p: &[Picked]) -> Vec<String> {
-        p.iter().map(|p| String::from_utf8_lossy(&p.name).into_owned()).collect()
+        p.iter()
+            .map(|p| String::from_utf8_lossy(&p.name).into_owned())
+            .collect()
     }
 
     #[test]
@@ -265,22 +276,53 @@ mod tests {
         // A link is followed, within the context only.
         assert_eq!(get("link").unwrap(), ["link"]);
         assert!(get("evil/passwd").unwrap_err().contains("file does not exist"));
-        assert!(get("../x").unwrap_err().contains("forbidden path outside the build context: ../x"));
+        assert!(
+            get("../x")
+                .unwrap_err()
+                .contains("forbidden path outside the build context: ../x")
+        );
         assert!(get("a/../../x").unwrap_err().contains("forbidden path"));
         assert!(get("*.none").unwrap_err().contains("no source files were specified"));
-        assert!(get("none").unwrap_err().contains("excluded by .dockerignore: stat none"));
+        assert!(
+            get("none")
+                .unwrap_err()
+                .contains("excluded by .dockerignore: stat none")
+        );
         let whole = w.pick(&t, ".").unwrap();
-        let beneath: Vec<_> = whole[0].beneath.iter().map(|(p, _)| String::from_utf8_lossy(p)).collect();
-        assert_eq!(beneath, ["a.txt", "b.txt", "evil", "link", "sub", "sub/c.txt", "sub/deep", "sub/deep/d.md"]);
+        let beneath: Vec<_> = whole[0]
+            .beneath
+            .iter()
+            .map(|(p, _)| String::from_utf8_lossy(p))
+            .collect();
+        assert_eq!(
+            beneath,
+            [
+                "a.txt",
+                "b.txt",
+                "evil",
+                "link",
+                "sub",
+                "sub/c.txt",
+                "sub/deep",
+                "sub/deep/d.md"
+            ]
+        );
     }
 
     #[test]
     fn excludes_and_parents() {
         let (_dir, t) = tree();
         let whole = wanted("*.txt\nsub/deep").pick(&t, ".").unwrap();
-        let beneath: Vec<_> = whole[0].beneath.iter().map(|(p, _)| String::from_utf8_lossy(p)).collect();
+        let beneath: Vec<_> = whole[0]
+            .beneath
+            .iter()
+            .map(|(p, _)| String::from_utf8_lossy(p))
+            .collect();
         assert_eq!(beneath, ["evil", "link", "sub", "sub/c.txt"]);
-        let w = Wanted { parents: true, ..wanted("") };
+        let w = Wanted {
+            parents: true,
+            ..wanted("")
+        };
         assert_eq!(names(&w.pick(&t, "sub/deep/d.md").unwrap()), ["sub/deep/d.md"]);
         assert_eq!(names(&w.pick(&t, "./sub/./deep/d.md").unwrap()), ["deep/d.md"]);
     }

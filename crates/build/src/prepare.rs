@@ -103,21 +103,20 @@ fn check(request: &Build) -> Result<(), Error> {
         }
     }
     for tag in &request.tags {
-        let name: biga_model::Reference =
-            tag.parse().map_err(|e| Error::Invalid(format!("invalid reference format: {tag:?}: {e}")))?;
+        let name: biga_model::Reference = tag
+            .parse()
+            .map_err(|e| Error::Invalid(format!("invalid reference format: {tag:?}: {e}")))?;
         if name.digest.is_some() {
-            return Err(Error::Invalid(format!("{tag:?} has a digest: an image that is built gets a name and a tag")));
+            return Err(Error::Invalid(format!(
+                "{tag:?} has a digest: an image that is built gets a name and a tag"
+            )));
         }
     }
     Ok(())
 }
 
 fn read_dockerfile(context: &Tarball, name: &str) -> Result<Dockerfile, Error> {
-    let missing = || {
-        Error::Invalid(format!(
-            "Cannot locate specified Dockerfile: {name}"
-        ))
-    };
+    let missing = || Error::Invalid(format!("Cannot locate specified Dockerfile: {name}"));
     let tree_error = |e: biga_image::files::Error| Error::Invalid(format!("Dockerfile {name}: {e}"));
     let path = tree::real_path(context, name.as_bytes(), true).map_err(tree_error)?;
     let node = context.look(&path).map_err(tree_error)?.ok_or_else(missing)?;
@@ -131,7 +130,8 @@ fn read_dockerfile(context: &Tarball, name: &str) -> Result<Dockerfile, Error> {
     if bytes.is_empty() {
         return Err(Error::Invalid(format!("the Dockerfile ({name}) cannot be empty")));
     }
-    let text = String::from_utf8(bytes).map_err(|_| Error::Invalid(format!("the Dockerfile ({name}) is no UTF-8 text")))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| Error::Invalid(format!("the Dockerfile ({name}) is no UTF-8 text")))?;
     biga_dockerfile::parse(&text).map_err(|e| Error::Invalid(e.to_string()))
 }
 

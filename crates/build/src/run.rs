@@ -7,8 +7,8 @@ use biga_dockerfile::config::shell;
 use biga_image::{Built, Draft, KeptLayer};
 use biga_model::kinds::runtime::Resources;
 use biga_model::{
-    ContainerSpec, DEFAULT_NAMESPACE, EnvVar, HostAlias, Instance, InstanceSpec, InstanceVolume, Memory, NetworkAttachment,
-    NetworkMode, Object, Phase, PullPolicy, StopSpec, Ulimit, VolumeMount,
+    ContainerSpec, DEFAULT_NAMESPACE, EnvVar, HostAlias, Instance, InstanceSpec, InstanceVolume, Memory,
+    NetworkAttachment, NetworkMode, Object, Phase, PullPolicy, StopSpec, Ulimit, VolumeMount,
 };
 use biga_store::typed::{DeleteOptions, ObjectEvent, generate_name};
 use biga_wire::build::{Build, Event};
@@ -115,7 +115,11 @@ impl Prepared {
             armed: true,
         };
         let instance = guard.uid.clone();
-        audience.tell(Event::Running { instance: instance.clone() }).await?;
+        audience
+            .tell(Event::Running {
+                instance: instance.clone(),
+            })
+            .await?;
         let ended = audience.wait(self.follow(&object, audience)).await?;
         let s = ended.status_or_default();
         let failed = s.phase == Phase::Failed || s.exit_code != Some(0);
@@ -163,7 +167,10 @@ impl Prepared {
     async fn follow(&self, object: &Object<Instance>, audience: &Audience) -> Result<Object<Instance>, Error> {
         let builder = &self.builder;
         let from = object.metadata.resource_version.parse().ok();
-        let mut events = builder.objects.watch_one(DEFAULT_NAMESPACE, object.name(), from).await?;
+        let mut events = builder
+            .objects
+            .watch_one(DEFAULT_NAMESPACE, object.name(), from)
+            .await?;
         let removed = || Error::Failed("the step's instance was removed while it ran".into());
         let mut told = false;
         loop {
@@ -196,7 +203,12 @@ impl Prepared {
             ..Query::default()
         };
         let failed = |e: biga_agent::streams::Error| Error::Failed(format!("what the step writes cannot be read: {e}"));
-        let mut lines = self.builder.streams.logs(DEFAULT_NAMESPACE, name, None, query).await.map_err(failed)?;
+        let mut lines = self
+            .builder
+            .streams
+            .logs(DEFAULT_NAMESPACE, name, None, query)
+            .await
+            .map_err(failed)?;
         while let Some(batch) = lines.recv().await {
             let mut batch = batch.map_err(failed)?.into_iter().peekable();
             while let Some(line) = batch.next() {
@@ -224,8 +236,27 @@ impl Prepared {
             name: "main".into(),
             command: Some(job.words.clone()),
             args: Some(Vec::new()),
-            env: job.env.iter().map(|(name, value)| EnvVar { name: name.clone(), value: value.clone() }).collect(),
-            ulimits: r.ulimits.iter().map(|(n, (soft, hard))| (n.clone(), Ulimit { soft: *soft, hard: *hard })).collect(),
+            env: job
+                .env
+                .iter()
+                .map(|(name, value)| EnvVar {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
+            ulimits: r
+                .ulimits
+                .iter()
+                .map(|(n, (soft, hard))| {
+                    (
+                        n.clone(),
+                        Ulimit {
+                            soft: *soft,
+                            hard: *hard,
+                        },
+                    )
+                })
+                .collect(),
             ..ContainerSpec::default()
         };
         let mut spec = InstanceSpec {
@@ -280,9 +311,14 @@ fn script_file(text: &str) -> Result<tempfile::NamedTempFile, Error> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     let failed = |e: std::io::Error| Error::Failed(format!("the script of a step cannot be written: {e}"));
-    let mut file = tempfile::Builder::new().prefix("biga-build-").tempfile().map_err(failed)?;
+    let mut file = tempfile::Builder::new()
+        .prefix("biga-build-")
+        .tempfile()
+        .map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o755))
+        .map_err(failed)?;
     // A program that is open for writing cannot be executed.
     let (_, path) = file.into_parts();
     let again = std::fs::File::open(&path).map_err(failed)?;
@@ -313,7 +349,10 @@ fn extra_hosts(list: &[String]) -> Result<Vec<HostAlias>, Error> {
         }
         by_address.entry(address.to_owned()).or_default().push(name.to_owned());
     }
-    Ok(by_address.into_iter().map(|(ip, hostnames)| HostAlias { ip, hostnames }).collect())
+    Ok(by_address
+        .into_iter()
+        .map(|(ip, hostnames)| HostAlias { ip, hostnames })
+        .collect())
 }
 
 /// How Docker writes a step into the history: with the `ARG`s that it saw.
@@ -330,4 +369,3 @@ pub fn created_by(words: &[String], args: &[(String, String)]) -> String {
 pub fn nothing_run(config: &serde_json::Map<String, serde_json::Value>, remark: &str) -> String {
     format!("{} #(nop) {remark}", shell(config).join(" "))
 }
-

@@ -153,7 +153,11 @@ impl Stage {
     }
 
     fn working_dir(&self) -> String {
-        let dir = self.config.get("WorkingDir").and_then(Value::as_str).unwrap_or_default();
+        let dir = self
+            .config
+            .get("WorkingDir")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         config::clean(dir)
     }
 
@@ -166,11 +170,15 @@ impl Stage {
         match run.network.as_deref() {
             None | Some("default" | "none" | "host") => {}
             Some(other) => {
-                return Err(Error::Invalid(format!("invalid network mode for RUN: {other}: it is default, none or host")));
+                return Err(Error::Invalid(format!(
+                    "invalid network mode for RUN: {other}: it is default, none or host"
+                )));
             }
         }
         if run.security.as_deref().is_some_and(|s| s != "sandbox") {
-            return Err(Error::Unsupported("RUN --security=insecure is not supported by Biga".into()));
+            return Err(Error::Unsupported(
+                "RUN --security=insecure is not supported by Biga".into(),
+            ));
         }
         let escape = b.file().escape;
         let words = run.line(escape).words(&self.config);
@@ -211,7 +219,9 @@ impl Stage {
             dest: copy::destination(&t.dest, &self.working_dir()),
             owner: match t.chown.as_deref() {
                 None | Some("") => None,
-                Some(text) => Some(Owner::parse(text).ok_or_else(|| Error::Invalid(format!("invalid chown string format: {text}")))?),
+                Some(text) => Some(
+                    Owner::parse(text).ok_or_else(|| Error::Invalid(format!("invalid chown string format: {text}")))?,
+                ),
             },
             mode: t.chmod.as_deref().map(mode).transpose()?,
             excludes: Ignore::parse(&t.excludes.join("\n")).map_err(Error::Invalid)?,
@@ -281,18 +291,26 @@ fn now() -> (i64, u32) {
 
 fn mode(text: &str) -> Result<u32, Error> {
     let number = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777);
-    number.ok_or_else(|| Error::Invalid(format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777")))
+    number.ok_or_else(|| {
+        Error::Invalid(format!(
+            "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+        ))
+    })
 }
 
 fn is_address(source: &str) -> bool {
-    ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| source.starts_with(p))
+    ["http://", "https://", "git@", "git://", "ssh://"]
+        .iter()
+        .any(|p| source.starts_with(p))
 }
 
 /// `ADD` of an address.
 async fn fetch(b: &Building<'_>, t: &Transfer, address: &str) -> Result<Picked, Error> {
     let is_web = address.starts_with("http://") || address.starts_with("https://");
     if !is_web || address.split(['?', '#']).next().is_some_and(|p| p.ends_with(".git")) {
-        return Err(Error::Unsupported(format!("ADD {address}: adding a repository is not supported by Biga yet")));
+        return Err(Error::Unsupported(format!(
+            "ADD {address}: adding a repository is not supported by Biga yet"
+        )));
     }
     let fetched = b.prepared.builder.store().fetch_file(address).await;
     let fetched = fetched.map_err(|e| Error::Failed(format!("ADD failed: {}", Error::from(e))))?;
@@ -310,7 +328,10 @@ async fn fetch(b: &Building<'_>, t: &Transfer, address: &str) -> Result<Picked, 
         }
         name => name.as_bytes().to_vec(),
     };
-    let changed = fetched.last_modified.as_deref().and_then(|t| jiff::fmt::rfc2822::parse(t).ok());
+    let changed = fetched
+        .last_modified
+        .as_deref()
+        .and_then(|t| jiff::fmt::rfc2822::parse(t).ok());
     let mtime = changed.map_or((0, 0), |z| (z.timestamp().as_second(), 0));
     let node = Node::of_file(fetched.file, 0o600, mtime).map_err(|e| Error::Failed(e.to_string()))?;
     Ok(Picked {

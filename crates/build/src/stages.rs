@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use biga_dockerfile::{Dockerfile, Instruction, Step};
-use biga_image::{Built, Draft, History, ImageId, ImageRecord, ImageStore, KeptLayer, LayerRecord, Platform, StepCache};
+use biga_image::{
+    Built, Draft, History, ImageId, ImageRecord, ImageStore, KeptLayer, LayerRecord, Platform, StepCache,
+};
 use biga_model::{Reference, Timestamp};
 use biga_wire::build::Event;
 
@@ -41,7 +43,11 @@ impl Cache {
         let before = draft.history();
         let next = image.history.get(before.len())?;
         let same = image.history.starts_with(&before)
-            && draft.diff_ids().eq(image.layers.iter().take(draft.diff_ids().count()).map(|l| l.diff_id.as_str()));
+            && draft.diff_ids().eq(image
+                .layers
+                .iter()
+                .take(draft.diff_ids().count())
+                .map(|l| l.diff_id.as_str()));
         if !same || next.created_by.as_deref() != Some(by) {
             return None;
         }
@@ -122,12 +128,18 @@ impl Building<'_> {
         let at = |step: &Step, e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
         for step in &file.globals {
             let globals = self.globals.clone();
-            let expanded = step.instruction.expand(file.escape, &|n| globals.get(n)).map_err(|e| at(step, e))?;
+            let expanded = step
+                .instruction
+                .expand(file.escape, &|n| globals.get(n))
+                .map_err(|e| at(step, e))?;
             if let Instruction::Arg(list) = expanded {
-                list.into_iter().for_each(|(name, default)| self.globals.declare(&name, default));
+                list.into_iter()
+                    .for_each(|(name, default)| self.globals.declare(&name, default));
             }
         }
-        let target = file.target(&prepared.request.target).map_err(|e| Error::Invalid(e.to_string()))?;
+        let target = file
+            .target(&prepared.request.target)
+            .map_err(|e| Error::Invalid(e.to_string()))?;
         let mut names = Vec::with_capacity(file.stages.len());
         for stage in &file.stages {
             let expanded = stage.from.instruction.expand(file.escape, &|n| self.globals.get(n));
@@ -138,13 +150,21 @@ impl Building<'_> {
         }
         let bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
         let needed = file.needed(target, &bases);
-        let steps = file.stages.iter().zip(&needed).filter(|(_, n)| **n).map(|(s, _)| s.steps.len() + 1);
+        let steps = file
+            .stages
+            .iter()
+            .zip(&needed)
+            .filter(|(_, n)| **n)
+            .map(|(s, _)| s.steps.len() + 1);
         self.total = steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
         for (i, stage) in file.stages.iter().enumerate().filter(|(i, _)| needed[*i]) {
             self.begin_step(&stage.from.text).await?;
             let (name, platform) = &names[i];
             if name.is_empty() {
-                return Err(at(&stage.from, format!("base name ({}) should not be blank", stage.from.text)));
+                return Err(at(
+                    &stage.from,
+                    format!("base name ({}) should not be blank", stage.from.text),
+                ));
             }
             check_platform(platform.as_deref())?;
             let draft = self.base(name, bases[i]).await?;
@@ -159,7 +179,9 @@ impl Building<'_> {
         let record = self.image(target).await?;
         let unused = self.globals.unused().join(" ");
         if !unused.is_empty() {
-            self.audience.note(format!("[Warning] One or more build-args [{unused}] were not consumed")).await?;
+            self.audience
+                .note(format!("[Warning] One or more build-args [{unused}] were not consumed"))
+                .await?;
         }
         let image = record.image_id.to_string();
         self.audience.tell(Event::Built { image }).await?;
@@ -180,7 +202,9 @@ impl Building<'_> {
     async fn base(&mut self, name: &str, stage: Option<usize>) -> Result<Draft, Error> {
         let store = self.prepared.builder.store().clone();
         if let Some(i) = stage {
-            let draft = self.done[i].clone().ok_or_else(|| Error::Failed(format!("stage {name} was not built")))?;
+            let draft = self.done[i]
+                .clone()
+                .ok_or_else(|| Error::Failed(format!("stage {name} was not built")))?;
             let image = draft.id()?.to_string();
             self.audience.tell(Event::Made { image }).await?;
             // Its steps are those of another image.
@@ -202,12 +226,18 @@ impl Building<'_> {
         let triggers = made.triggers();
         if !triggers.is_empty() {
             let plural = if triggers.len() == 1 { "" } else { "s" };
-            self.audience.note(format!("# Executing {} build trigger{plural}", triggers.len())).await?;
+            self.audience
+                .note(format!("# Executing {} build trigger{plural}", triggers.len()))
+                .await?;
         }
         for text in triggers {
             let instruction = Instruction::alone(&text).map_err(|e| Error::Invalid(format!("ONBUILD {text}: {e}")))?;
             let line = prepared.file.stages[index].from.line;
-            let step = Step { line, text, instruction };
+            let step = Step {
+                line,
+                text,
+                instruction,
+            };
             made.step(self, index, &step).await?;
         }
         for step in &prepared.file.stages[index].steps {
@@ -217,7 +247,9 @@ impl Building<'_> {
         let labels = &prepared.request.labels;
         if index == target && !labels.is_empty() {
             let list: Vec<(String, String)> = labels.iter().map(|(k, v)| (quoted(k), quoted(v))).collect();
-            let text = labels.iter().fold("LABEL".to_owned(), |t, (k, v)| format!("{t} {k}={v}"));
+            let text = labels
+                .iter()
+                .fold("LABEL".to_owned(), |t, (k, v)| format!("{t} {k}={v}"));
             let step = Step {
                 line: 0,
                 text,
@@ -234,7 +266,9 @@ impl Building<'_> {
         if let Some(i) = self.file().stage(word, index) {
             let draft = self.done[i].as_ref();
             let draft = draft.ok_or_else(|| {
-                Error::Invalid(format!("stage {word} is named by a build trigger alone, and so was not built: name it in a COPY"))
+                Error::Invalid(format!(
+                    "stage {word} is named by a build trigger alone, and so was not built: name it in a COPY"
+                ))
             })?;
             return Ok(self.prepared.builder.store().draft_layers(draft));
         }
@@ -245,12 +279,20 @@ impl Building<'_> {
     async fn image(&mut self, target: usize) -> Result<ImageRecord, Error> {
         let store = self.prepared.builder.store();
         let mut with: Vec<ImageId> = Vec::new();
-        for draft in self.done.iter().enumerate().filter(|(i, _)| *i != target).filter_map(|(_, d)| d.as_ref()) {
+        for draft in self
+            .done
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != target)
+            .filter_map(|(_, d)| d.as_ref())
+        {
             if draft.own_steps() > 0 {
                 with.push(store.keep_draft(draft, Built::default()).await?.image_id);
             }
         }
-        let draft = self.done[target].as_ref().ok_or_else(|| Error::Failed("the target was not built".into()))?;
+        let draft = self.done[target]
+            .as_ref()
+            .ok_or_else(|| Error::Failed("the target was not built".into()))?;
         let built = Built {
             with,
             ..Built::default()
@@ -299,11 +341,15 @@ fn quoted(text: &str) -> String {
 }
 
 fn check_platform(wanted: Option<&str>) -> Result<(), Error> {
-    let Some(text) = wanted.filter(|t| !t.is_empty()) else { return Ok(()) };
+    let Some(text) = wanted.filter(|t| !t.is_empty()) else {
+        return Ok(());
+    };
     let wanted: Platform = text.parse().map_err(Error::Invalid)?;
     let host = Platform::host();
     match (&wanted.os, &wanted.architecture) == (&host.os, &host.architecture) {
         true => Ok(()),
-        false => Err(Error::Unsupported(format!("stages are built for the node's own platform {host}, not for {wanted}"))),
+        false => Err(Error::Unsupported(format!(
+            "stages are built for the node's own platform {host}, not for {wanted}"
+        ))),
     }
 }

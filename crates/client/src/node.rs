@@ -246,7 +246,8 @@ impl Client {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
     {
-        let options = serde_json::to_vec(build).map_err(|e| Error::protocol(format!("the options cannot be written: {e}")))?;
+        let options =
+            serde_json::to_vec(build).map_err(|e| Error::protocol(format!("the options cannot be written: {e}")))?;
         let options = URL_SAFE_NO_PAD.encode(options);
         let mut r = request_stream(Method::POST, &node_path("build", &[("options", &options)]), context)?;
         if let Some(auths) = auths {

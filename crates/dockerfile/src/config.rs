@@ -63,7 +63,11 @@ pub fn apply(config: &mut Map<String, Value>, instruction: &Instruction) -> Resu
         }
         Instruction::Env(list) => list.iter().for_each(|(k, v)| env(config, k, v)),
         Instruction::Label(list) => {
-            extend(config, "Labels", list.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))));
+            extend(
+                config,
+                "Labels",
+                list.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))),
+            );
         }
         Instruction::Expose(list) => {
             let ports = list.iter().map(|p| port(p)).collect::<Result<Vec<_>, _>>()?;
@@ -137,7 +141,11 @@ pub fn variable(config: &Map<String, Value>, name: &str) -> Option<String> {
 /// The shell of lines.
 pub fn shell(config: &Map<String, Value>) -> Vec<String> {
     let own = config.get("Shell").and_then(Value::as_array);
-    let words: Vec<String> = own.into_iter().flatten().filter_map(|w| w.as_str().map(str::to_owned)).collect();
+    let words: Vec<String> = own
+        .into_iter()
+        .flatten()
+        .filter_map(|w| w.as_str().map(str::to_owned))
+        .collect();
     match words.is_empty() {
         true => vec!["/bin/sh".into(), "-c".into()],
         false => words,
@@ -222,11 +230,16 @@ fn healthcheck(h: &Health, config: &Map<String, Value>) -> Value {
 /// the change. `None` for those that make layers, whose entries say what went into them.
 pub fn remark(instruction: &Instruction, config: &Map<String, Value>) -> Option<String> {
     let pairs = |name: &str, list: &[(String, String)]| {
-        list.iter().fold(name.to_owned(), |text, (k, v)| format!("{text} {k}={v}"))
+        list.iter()
+            .fold(name.to_owned(), |text, (k, v)| format!("{text} {k}={v}"))
     };
     let words = |key: &str| {
         let list = config.get(key).and_then(Value::as_array);
-        let all: Vec<String> = list.into_iter().flatten().filter_map(|w| Some(quoted(w.as_str()?))).collect();
+        let all: Vec<String> = list
+            .into_iter()
+            .flatten()
+            .filter_map(|w| Some(quoted(w.as_str()?)))
+            .collect();
         format!("[{}]", all.join(" "))
     };
     Some(match instruction {

@@ -218,7 +218,11 @@ impl<'a> Expander<'a> {
                 let all = self.peek() == Some('/');
                 self.at += usize::from(all);
                 let (pattern, end) = self.inner(&['/', '}'])?;
-                let by = if end == '/' { self.inner(&['}'])?.0 } else { String::new() };
+                let by = if end == '/' {
+                    self.inner(&['}'])?.0
+                } else {
+                    String::new()
+                };
                 let pattern = Pattern::of_word(&pattern, self.escape);
                 Ok(replace(&value.unwrap_or_default(), &pattern, &by, all))
             }
@@ -284,7 +288,10 @@ fn replace(value: &str, pattern: &Pattern, by: &str, all: bool) -> String {
     let mut out = String::new();
     let mut rest = value;
     while !rest.is_empty() {
-        let hit = bounds(rest).into_iter().rev().find(|&end| end > 0 && pattern.matches(&rest[..end]));
+        let hit = bounds(rest)
+            .into_iter()
+            .rev()
+            .find(|&end| end > 0 && pattern.matches(&rest[..end]));
         match hit {
             Some(end) => {
                 out.push_str(by);
@@ -310,7 +317,13 @@ mod tests {
     use super::*;
 
     fn vars(name: &str) -> Option<String> {
-        let known = [("A", "one"), ("E", ""), ("P", "/usr/local/bin"), ("W", "two words"), ("F", "a.tar.gz")];
+        let known = [
+            ("A", "one"),
+            ("E", ""),
+            ("P", "/usr/local/bin"),
+            ("W", "two words"),
+            ("F", "a.tar.gz"),
+        ];
         known.iter().find(|(n, _)| *n == name).map(|(_, v)| v.to_string())
     }
 

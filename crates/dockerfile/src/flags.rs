@@ -91,6 +91,10 @@ mod tests {
         assert!(f.flag("b").unwrap() && f.value("b").is_err());
         let e = Flags::take("--x=1 y", &["a"], '\\').unwrap_err();
         assert_eq!(e, "unknown flag: --x");
-        assert!(Flags::take("--a=1 --a=2 y", &["a"], '\\').unwrap_err().contains("duplicate"));
+        assert!(
+            Flags::take("--a=1 --a=2 y", &["a"], '\\')
+                .unwrap_err()
+                .contains("duplicate")
+        );
     }
 }

@@ -39,13 +39,16 @@ impl Ignore {
             };
             if line.is_empty() {
                 if back {
-                    return Err(format!("line {} of .dockerignore: illegal exclusion pattern: \"!\"", i + 1));
+                    return Err(format!(
+                        "line {} of .dockerignore: illegal exclusion pattern: \"!\"",
+                        i + 1
+                    ));
                 }
                 continue;
             }
             let text = clean(line);
-            let pattern =
-                Pattern::of_ignore(&text).ok_or_else(|| format!("line {} of .dockerignore: syntax error in pattern", i + 1))?;
+            let pattern = Pattern::of_ignore(&text)
+                .ok_or_else(|| format!("line {} of .dockerignore: syntax error in pattern", i + 1))?;
             rules.push(Rule { back, text, pattern });
         }
         Ok(Ignore { rules })
@@ -111,7 +114,10 @@ mod tests {
 
     #[test]
     fn dockers_rules() {
-        let i = Ignore::parse("# no\n*/temp*\n*.md\n!README*.md\nREADME-secret.md\n /build/ \n**/*.o\nkeep/*\n!keep/this\n").unwrap();
+        let i = Ignore::parse(
+            "# no\n*/temp*\n*.md\n!README*.md\nREADME-secret.md\n /build/ \n**/*.o\nkeep/*\n!keep/this\n",
+        )
+        .unwrap();
         for (path, out) in [
             ("a/temporary", true),
             ("a/temporary/file", true),

@@ -129,7 +129,15 @@ pub enum Instruction {
 }
 
 const TRANSFER: [&str; 6] = ["chown", "chmod", "link", "exclude", "from", "parents"];
-const ADD: [&str; 7] = ["chown", "chmod", "link", "exclude", "checksum", "keep-git-dir", "unpack"];
+const ADD: [&str; 7] = [
+    "chown",
+    "chmod",
+    "link",
+    "exclude",
+    "checksum",
+    "keep-git-dir",
+    "unpack",
+];
 
 impl Instruction {
     /// Reads one instruction.
@@ -214,9 +222,7 @@ impl Instruction {
 
     /// With its variables expanded, where the instruction allows them.
     pub fn expand(&self, escape: char, vars: Lookup<'_>) -> Result<Instruction, String> {
-        let word = |t: &String| {
-            expand::word(t, escape, vars).map_err(|e| format!("failed to process {t:?}: {e}"))
-        };
+        let word = |t: &String| expand::word(t, escape, vars).map_err(|e| format!("failed to process {t:?}: {e}"));
         let all = |list: &[String]| list.iter().map(word).collect::<Result<Vec<_>, _>>();
         let maybe = |t: &Option<String>| t.as_ref().map(word).transpose();
         let both = |list: &[(String, String)]| -> Result<Vec<_>, String> {
@@ -307,7 +313,8 @@ fn from(flags: &Flags, rest: &str) -> Result<Instruction, String> {
         [_] => None,
         [_, word, name] if word.eq_ignore_ascii_case("as") => {
             let name = name.to_ascii_lowercase();
-            let fits = |(i, c): (usize, char)| c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || "-_.".contains(c)));
+            let fits =
+                |(i, c): (usize, char)| c.is_ascii_lowercase() || (i > 0 && (c.is_ascii_digit() || "-_.".contains(c)));
             if !name.char_indices().all(fits) {
                 return Err(format!(
                     "invalid name for build stage: {name:?}, name can't start with a number or contain symbols"
@@ -338,13 +345,7 @@ fn arg(text: &str, escape: char) -> Result<Vec<(String, Option<String>)>, String
     crate::words::raw_words(text, escape).iter().map(one).collect()
 }
 
-fn transfer(
-    name: &str,
-    flags: &Flags,
-    rest: &str,
-    documents: Vec<Heredoc>,
-    escape: char,
-) -> Result<Transfer, String> {
+fn transfer(name: &str, flags: &Flags, rest: &str, documents: Vec<Heredoc>, escape: char) -> Result<Transfer, String> {
     let is_list = json_list(rest);
     let mut words = match &is_list {
         Some(words) => words.clone(),
@@ -411,7 +412,9 @@ fn health(flags: &Flags, rest: &str) -> Result<Health, String> {
     };
     let retries = match flags.value("retries")? {
         None => 0,
-        Some(text) => text.parse().map_err(|_| format!("--retries={text} is no number of at least 0"))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| format!("--retries={text} is no number of at least 0"))?,
     };
     let mut health = Health {
         test: None,

@@ -62,7 +62,8 @@ pub(crate) fn split(text: &str) -> Result<(Vec<Logical>, char), Error> {
         let joined = joined.trim().to_owned();
         let mut heredocs = Vec::new();
         for (name, expand, chomp) in announced(&joined, escape) {
-            let (content, next) = document(&lines, at, &name, chomp).ok_or_else(|| Error::at(begin + 1, "unterminated heredoc"))?;
+            let (content, next) =
+                document(&lines, at, &name, chomp).ok_or_else(|| Error::at(begin + 1, "unterminated heredoc"))?;
             at = next;
             heredocs.push(Heredoc { name, content, expand });
         }
@@ -101,7 +102,10 @@ fn directives(lines: &[&str]) -> Result<char, Error> {
             break;
         }
         if seen.contains(&name) {
-            return Err(Error::at(i + 1, format!("only one {name} parser directive can be used")));
+            return Err(Error::at(
+                i + 1,
+                format!("only one {name} parser directive can be used"),
+            ));
         }
         if name == "escape" {
             escape = match value.trim() {
@@ -129,12 +133,17 @@ fn announced(text: &str, escape: char) -> Vec<(String, bool, bool)> {
     if !does || !text.contains("<<") {
         return Vec::new();
     }
-    raw_words(text, escape).iter().filter_map(|w| heredoc_word(w, escape)).collect()
+    raw_words(text, escape)
+        .iter()
+        .filter_map(|w| heredoc_word(w, escape))
+        .collect()
 }
 
 /// `<<NAME`, `<<-NAME`, `3<<"NAME"`.
 pub(crate) fn heredoc_word(word: &str, escape: char) -> Option<(String, bool, bool)> {
-    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+    let rest = word
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .strip_prefix("<<")?;
     let (chomp, rest) = match rest.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, rest),
@@ -173,10 +182,18 @@ mod tests {
     #[test]
     fn continuations_and_comments() {
         let file = "# hi\nFROM a\n\n  RUN x \\\n# no\n\n   && y \\ \n  && z\nRUN keep\\\\\nCMD q";
-        let want = [(2, "FROM a"), (4, "RUN x    && y   && z"), (9, "RUN keep\\\\"), (10, "CMD q")];
+        let want = [
+            (2, "FROM a"),
+            (4, "RUN x    && y   && z"),
+            (9, "RUN keep\\\\"),
+            (10, "CMD q"),
+        ];
         assert_eq!(texts(file), want.map(|(n, t)| (n, t.to_string())));
         assert_eq!(texts("RUN a \\"), [(1, "RUN a".to_string())]);
-        assert_eq!(texts("\u{feff}FROM a\r\nRUN b\r\n"), [(1, "FROM a".into()), (2, "RUN b".into())]);
+        assert_eq!(
+            texts("\u{feff}FROM a\r\nRUN b\r\n"),
+            [(1, "FROM a".into()), (2, "RUN b".into())]
+        );
     }
 
     #[test]
@@ -202,9 +219,19 @@ mod tests {
         assert_eq!(all[0].heredocs, [doc("EOF", "from $X\n\n", true)]);
         assert_eq!(all[1].heredocs, [doc("A", "one\n", false), doc("B", "# two\n", true)]);
         assert_eq!((all[2].line, all[2].text.as_str()), (10, "CMD x"));
-        assert!(split("RUN cat <<EOF\nx").unwrap_err().to_string().contains("unterminated"));
+        assert!(
+            split("RUN cat <<EOF\nx")
+                .unwrap_err()
+                .to_string()
+                .contains("unterminated")
+        );
         // Not of these instructions, not within quotes, not a shift.
-        for plain in ["CMD cat <<EOF", "RUN echo '<<EOF'", "RUN echo $((1 <<3))x", "RUN a<<EOF"] {
+        for plain in [
+            "CMD cat <<EOF",
+            "RUN echo '<<EOF'",
+            "RUN echo $((1 <<3))x",
+            "RUN a<<EOF",
+        ] {
             let ends = split(plain).map(|(l, _)| l[0].heredocs.len());
             assert!(ends == Ok(0) || plain.contains("<<3"), "{plain}");
         }

@@ -35,7 +35,9 @@ pub fn parse(text: &str) -> Result<Dockerfile, Error> {
         return Err(Error::Whole("the Dockerfile cannot be empty".into()));
     }
     if logical.len() > MAX_STEPS {
-        return Err(Error::Whole(format!("the Dockerfile has more than {MAX_STEPS} instructions")));
+        return Err(Error::Whole(format!(
+            "the Dockerfile has more than {MAX_STEPS} instructions"
+        )));
     }
     let mut file = Dockerfile {
         escape,
@@ -52,7 +54,9 @@ pub fn parse(text: &str) -> Result<Dockerfile, Error> {
         file.add(step)?;
     }
     match file.stages.is_empty() {
-        true => Err(Error::Whole("No image was generated. This issue occurs if the Dockerfile has no FROM".into())),
+        true => Err(Error::Whole(
+            "No image was generated. This issue occurs if the Dockerfile has no FROM".into(),
+        )),
         false => Ok(file),
     }
 }
@@ -63,7 +67,10 @@ impl Dockerfile {
             (Instruction::From { name, .. }, _) => {
                 let name = name.clone();
                 if name.is_some() && self.stages.iter().any(|s| s.name == name) {
-                    return Err(Error::at(step.line, format!("duplicate name {}", name.unwrap_or_default())));
+                    return Err(Error::at(
+                        step.line,
+                        format!("duplicate name {}", name.unwrap_or_default()),
+                    ));
                 }
                 self.stages.push(Stage {
                     from: step,
@@ -90,9 +97,9 @@ impl Dockerfile {
     pub fn target(&self, target: &str) -> Result<usize, Error> {
         match target {
             "" => Ok(self.stages.len() - 1),
-            word => self.stage(word, self.stages.len()).ok_or_else(|| {
-                Error::Whole(format!("target stage {word:?} could not be found"))
-            }),
+            word => self
+                .stage(word, self.stages.len())
+                .ok_or_else(|| Error::Whole(format!("target stage {word:?} could not be found"))),
         }
     }
 
@@ -150,7 +157,9 @@ mod tests {
             })
         );
         let steps = &file.stages[1].steps;
-        let Instruction::Copy(copy) = &steps[0].instruction else { panic!("{steps:?}") };
+        let Instruction::Copy(copy) = &steps[0].instruction else {
+            panic!("{steps:?}")
+        };
         let want = Transfer {
             sources: vec!["/a".into(), "/b".into()],
             dest: "/c/".into(),
@@ -160,9 +169,13 @@ mod tests {
             ..Transfer::default()
         };
         assert_eq!(*copy, want);
-        let Instruction::Copy(add) = &steps[1].instruction else { panic!("{steps:?}") };
+        let Instruction::Copy(add) = &steps[1].instruction else {
+            panic!("{steps:?}")
+        };
         assert!(add.add && add.sources == ["a b"] && add.dest == "/d");
-        let Instruction::Copy(docs) = &steps[2].instruction else { panic!("{steps:?}") };
+        let Instruction::Copy(docs) = &steps[2].instruction else {
+            panic!("{steps:?}")
+        };
         assert!(docs.sources.is_empty() && docs.documents.len() == 2 && docs.dest == "/to/");
         assert!(docs.documents[0].expand && !docs.documents[1].expand);
         assert_eq!(steps[3].line, 13);
@@ -170,12 +183,22 @@ mod tests {
 
     #[test]
     fn needed_stages() {
-        let file = parse("FROM a AS one\nFROM one AS two\nFROM b\nFROM c AS four\nCOPY --from=two x y\nCOPY --from=nginx x y").unwrap();
+        let file =
+            parse("FROM a AS one\nFROM one AS two\nFROM b\nFROM c AS four\nCOPY --from=two x y\nCOPY --from=nginx x y")
+                .unwrap();
         let bases = [None, Some(0), None, None];
         assert_eq!(file.needed(3, &bases), [true, true, false, true]);
         assert_eq!(file.needed(2, &bases), [false, false, true, false]);
-        assert_eq!((file.target("TWO"), file.target("2"), file.target("")), (Ok(1), Ok(2), Ok(3)));
-        assert!(file.target("none").unwrap_err().to_string().contains("could not be found"));
+        assert_eq!(
+            (file.target("TWO"), file.target("2"), file.target("")),
+            (Ok(1), Ok(2), Ok(3))
+        );
+        assert!(
+            file.target("none")
+                .unwrap_err()
+                .to_string()
+                .contains("could not be found")
+        );
         // A stage sees only those before it.
         assert_eq!(file.stage("four", 3), None);
     }
@@ -203,7 +226,9 @@ mod tests {
             ("FROM a\nARG =x", 2, "can not be blank"),
         ] {
             let e = parse(text).unwrap_err();
-            let Error::At { line: at, why: said } = &e else { panic!("{text:?}: {e}") };
+            let Error::At { line: at, why: said } = &e else {
+                panic!("{text:?}: {e}")
+            };
             assert!(*at == line && said.contains(why), "{text:?}: {e}");
         }
         assert!(parse("# only\n").unwrap_err().to_string().contains("cannot be empty"));
@@ -212,7 +237,10 @@ mod tests {
 
     #[test]
     fn lines_of_run() {
-        let run = |text: &str| match parse(&format!("FROM a\n{text}")).unwrap().stages[0].steps[0].instruction.clone() {
+        let run = |text: &str| match parse(&format!("FROM a\n{text}")).unwrap().stages[0].steps[0]
+            .instruction
+            .clone()
+        {
             Instruction::Run(r) => r,
             other => panic!("{other:?}"),
         };

@@ -37,10 +37,12 @@ pub use error::Error;
 pub use mounts::LayerMounts;
 pub use platform::Platform;
 pub use policy::Policy;
-pub use record::{Built, DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified};
+pub use record::{
+    Built, DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified,
+};
 pub use registry::{Auth, Fetched, docker_config};
 pub use settings::Settings;
 pub use store::{
-    ArchiveFormat, Commit, Draft, GcReport, ImageStore, KeptLayer, LayerState, Loaded, Options, Progress, PullOptions, PushOptions,
-    Pushed, StepCache, Steps,
+    ArchiveFormat, Commit, Draft, GcReport, ImageStore, KeptLayer, LayerState, Loaded, Options, Progress, PullOptions,
+    PushOptions, Pushed, StepCache, Steps,
 };

@@ -178,7 +178,8 @@ pub(crate) async fn build(
     body: Body,
 ) -> Result<Response, ApiError> {
     check_node(&s, &node)?;
-    let bad = |why: String| ApiError::bad_request(format!("options is the base64 of the JSON of a build's options: {why}"));
+    let bad =
+        |why: String| ApiError::bad_request(format!("options is the base64 of the JSON of a build's options: {why}"));
     let text = required(&query(raw.as_deref())?, "options")?;
     // A plus sign in a query is a space once decoded.
     let bytes = base64(&text.replace(' ', "+")).ok_or_else(|| bad("it is no base64".into()))?;

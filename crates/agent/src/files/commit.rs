@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use biga_container::cgroup::hold;
 use biga_dockerfile::config as change;
-use biga_image::files::{Crossing, Packer, changes};
 use biga_image::ImageRecord;
+use biga_image::files::{Crossing, Packer, changes};
 use biga_model::{ContainerSpec, Instance, Object, Protocol, Reference, Timestamp};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

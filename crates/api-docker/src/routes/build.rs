@@ -37,7 +37,11 @@ async fn build(State(api): State<DockerApi>, q: Query, headers: HeaderMap, reque
     let wanted = wanted(&q)?;
     let auths = registry_auths(&headers)?;
     let quiet = q.flag("q");
-    let context = request.into_body().into_data_stream().map(|r| r.map_err(std::io::Error::other)).boxed();
+    let context = request
+        .into_body()
+        .into_data_stream()
+        .map(|r| r.map_err(std::io::Error::other))
+        .boxed();
     let prepared = api.backend().build_prepare(wanted, auths, context).await?;
     let id = q.get("buildid").map(str::to_owned);
     let token = CancellationToken::new();
@@ -62,14 +66,27 @@ async fn build(State(api): State<DockerApi>, q: Query, headers: HeaderMap, reque
 async fn cancel(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let id = q.get("id").ok_or_else(|| Error::bad("build ID not provided"))?;
     let token = api.inner.builds.lock().get(id).cloned();
-    token.ok_or_else(|| Error::not_found(format!("no build runs under the ID {id}")))?.cancel();
+    token
+        .ok_or_else(|| Error::not_found(format!("no build runs under the ID {id}")))?
+        .cancel();
     Ok(super::empty(StatusCode::OK))
 }
 
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
-    q.filters()?.only(&["until", "id", "parent", "type", "description", "inuse", "shared", "private"])?;
+    q.filters()?.only(&[
+        "until",
+        "id",
+        "parent",
+        "type",
+        "description",
+        "inuse",
+        "shared",
+        "private",
+    ])?;
     let done = api.backend().build_prune(q.flag("all")).await?;
-    Ok(super::ok(&json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes})))
+    Ok(super::ok(
+        &json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes}),
+    ))
 }
 
 /// Runs a build and writes what it tells.
@@ -141,7 +158,10 @@ fn lines_of(event: Event) -> Vec<Value> {
         Event::Output { stderr: false, text: t } => vec![text(t)],
         Event::Output { stderr: true, text: t } => vec![text(format!("\u{1b}[91m{t}\u{1b}[0m"))],
         Event::Removed { instance } => {
-            vec![text(format!(" ---> Removed intermediate container {}\n", short(&docker_id(&instance))))]
+            vec![text(format!(
+                " ---> Removed intermediate container {}\n",
+                short(&docker_id(&instance))
+            ))]
         }
         Event::Made { image } => vec![text(format!(" ---> {}\n", short(&image)))],
         Event::Pulling { progress: p, .. } => {
@@ -168,7 +188,8 @@ fn document<T: DeserializeOwned + Default>(q: &Query, name: &str) -> Result<T> {
     match q.get(name) {
         None => Ok(T::default()),
         Some(text) => {
-            let read: Option<T> = serde_json::from_str(text).map_err(|e| Error::bad(format!("error reading {name}: {e}")))?;
+            let read: Option<T> =
+                serde_json::from_str(text).map_err(|e| Error::bad(format!("error reading {name}: {e}")))?;
             Ok(read.unwrap_or_default())
         }
     }
@@ -183,7 +204,11 @@ fn wanted(q: &Query) -> Result<Build> {
     }
     match q.get("isolation").unwrap_or_default() {
         "" | "default" | "process" | "container" => {}
-        other => return Err(Error::missing(format!("running the steps of a build with isolation {other}"))),
+        other => {
+            return Err(Error::missing(format!(
+                "running the steps of a build with isolation {other}"
+            )));
+        }
     }
     if q.get("outputs").is_some_and(|o| !matches!(o, "[]" | "null")) {
         return Err(Error::missing("writing the outcome of a build elsewhere (--output)"));
@@ -203,7 +228,8 @@ fn wanted(q: &Query) -> Result<Build> {
     let args: BTreeMap<String, Option<String>> = document(q, "buildargs")?;
     let positive = |name: &str| -> Result<Option<u64>> {
         let n = q.number::<i64>(name)?.filter(|n| *n != 0 && *n != -1);
-        n.map(|n| u64::try_from(n).map_err(|_| Error::bad(format!("{name} cannot be negative: {n}")))).transpose()
+        n.map(|n| u64::try_from(n).map_err(|_| Error::bad(format!("{name} cannot be negative: {n}"))))
+            .transpose()
     };
     let word = |name: &str| q.get(name).unwrap_or_default().to_owned();
     let some = |name: &str| q.get(name).filter(|t| !t.is_empty()).map(str::to_owned);
@@ -228,7 +254,10 @@ fn wanted(q: &Query) -> Result<Build> {
         cpuset_cpus: some("cpusetcpus"),
         cpuset_mems: some("cpusetmems"),
         shm_size: positive("shmsize")?,
-        ulimits: ulimits.into_iter().map(|u| (u.name.to_ascii_lowercase(), (u.soft, u.hard))).collect(),
+        ulimits: ulimits
+            .into_iter()
+            .map(|u| (u.name.to_ascii_lowercase(), (u.soft, u.hard)))
+            .collect(),
         // Docker's clients send one after the other, parted by commas, or as a list.
         extra_hosts: hosts(q)?,
         cgroup_parent: some("cgroupparent"),
@@ -243,7 +272,13 @@ fn hosts(q: &Query) -> Result<Vec<String>> {
             Ok(map.into_iter().map(|(k, v)| format!("{k}:{v}")).collect())
         }
         Some(text) if text.starts_with('[') => document(q, "extrahosts"),
-        _ => Ok(q.all("extrahosts").iter().flat_map(|t| t.split(',')).filter(|t| !t.is_empty()).map(str::to_owned).collect()),
+        _ => Ok(q
+            .all("extrahosts")
+            .iter()
+            .flat_map(|t| t.split(','))
+            .filter(|t| !t.is_empty())
+            .map(str::to_owned)
+            .collect()),
     }
 }
 
@@ -266,11 +301,26 @@ mod tests {
             &labels=%7B%22l%22%3A%22v%22%7D&ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Hard%22%3A9%2C%22Soft%22%3A8%7D%5D\
             &cachefrom=null&networkmode=bridge&extrahosts=h%3A10.0.0.1&version=1&shmsize=1048576";
         let b = wanted(&Query::parse(text)).unwrap();
-        assert_eq!((b.tags.len(), b.dockerfile.as_str(), b.no_cache, b.keep_containers), (2, "D", true, false));
-        assert_eq!((b.memory, b.memory_swap, b.cpu_shares, b.shm_size), (None, None, Some(2), Some(1 << 20)));
-        assert_eq!(b.build_args.into_iter().collect::<Vec<_>>(), [("A".to_string(), "1".to_string())]);
+        assert_eq!(
+            (b.tags.len(), b.dockerfile.as_str(), b.no_cache, b.keep_containers),
+            (2, "D", true, false)
+        );
+        assert_eq!(
+            (b.memory, b.memory_swap, b.cpu_shares, b.shm_size),
+            (None, None, Some(2), Some(1 << 20))
+        );
+        assert_eq!(
+            b.build_args.into_iter().collect::<Vec<_>>(),
+            [("A".to_string(), "1".to_string())]
+        );
         assert_eq!((b.ulimits["nofile"], b.labels["l"].as_str()), ((8, 9), "v"));
-        assert_eq!((b.network.as_str(), b.extra_hosts), (biga_model::kinds::network::DEFAULT_NETWORK, vec!["h:10.0.0.1".to_string()]));
+        assert_eq!(
+            (b.network.as_str(), b.extra_hosts),
+            (
+                biga_model::kinds::network::DEFAULT_NETWORK,
+                vec!["h:10.0.0.1".to_string()]
+            )
+        );
     }
 
     #[test]
@@ -283,28 +333,52 @@ mod tests {
             ("outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D", "--output"),
         ] {
             let e = wanted(&Query::parse(text)).unwrap_err();
-            assert!(e.status == StatusCode::NOT_IMPLEMENTED && e.message.contains(word), "{e}");
+            assert!(
+                e.status == StatusCode::NOT_IMPLEMENTED && e.message.contains(word),
+                "{e}"
+            );
         }
         for bad in ["buildargs=x", "labels=%5B%5D", "memory=-5", "ulimits=%7B%7D"] {
-            assert_eq!(wanted(&Query::parse(bad)).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+            assert_eq!(
+                wanted(&Query::parse(bad)).unwrap_err().status,
+                StatusCode::BAD_REQUEST,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn the_stream_is_that_of_the_classic_builder() {
         let all = [
-            Event::Step { number: 1, total: 2, text: "FROM a".into() },
-            Event::Made { image: format!("sha256:{}", "a".repeat(64)) },
+            Event::Step {
+                number: 1,
+                total: 2,
+                text: "FROM a".into(),
+            },
+            Event::Made {
+                image: format!("sha256:{}", "a".repeat(64)),
+            },
             Event::Cached,
-            Event::Output { stderr: true, text: "e\n".into() },
-            Event::Built { image: format!("sha256:{}", "b".repeat(64)) },
-            Event::Tagged { name: "x:latest".into() },
+            Event::Output {
+                stderr: true,
+                text: "e\n".into(),
+            },
+            Event::Built {
+                image: format!("sha256:{}", "b".repeat(64)),
+            },
+            Event::Tagged {
+                name: "x:latest".into(),
+            },
         ];
         let lines: Vec<Value> = all.into_iter().flat_map(lines_of).collect();
         let streams: String = lines.iter().filter_map(|l| l["stream"].as_str()).collect();
         let want = "Step 1/2 : FROM a\n ---> aaaaaaaaaaaa\n ---> Using cache\n\u{1b}[91me\n\u{1b}[0mSuccessfully built bbbbbbbbbbbb\n\
             Successfully tagged x:latest\n";
         assert_eq!(streams, want);
-        assert!(lines.iter().any(|l| l["aux"]["ID"].as_str().is_some_and(|id| id.ends_with('b'))));
+        assert!(
+            lines
+                .iter()
+                .any(|l| l["aux"]["ID"].as_str().is_some_and(|id| id.ends_with('b')))
+        );
     }
 }

@@ -58,7 +58,8 @@ impl Ready {
         let audience = Audience { events, cancel };
         // In a task of its own: what has to be undone is undone whether or not the client stays.
         let work = tokio::spawn(async move { self.0.run(&audience).await });
-        work.await.map_err(|e| Error::Failed(format!("the build crashed: {e}")))?
+        work.await
+            .map_err(|e| Error::Failed(format!("the build crashed: {e}")))?
     }
 }
 

@@ -59,7 +59,12 @@ impl<'a> Compose<'a> {
 
     /// Sees to it that a directory stands at a real path. Those that are made are as `new` is.
     pub fn directory(&mut self, path: &[u8], new: &Node) -> Result<(), Error> {
-        let ends: Vec<usize> = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i).collect();
+        let ends: Vec<usize> = path
+            .iter()
+            .enumerate()
+            .filter(|(_, b)| **b == b'/')
+            .map(|(i, _)| i)
+            .collect();
         for end in ends.into_iter().chain([path.len()]) {
             let at = &path[..end];
             if at.is_empty() || self.index.get(at).is_some_and(|i| self.entries[*i].1.is_dir()) {
@@ -123,7 +128,12 @@ impl<'a> Compose<'a> {
     fn forget(&mut self, path: &[u8]) {
         let below = join(path, b"/");
         self.entries.retain(|(p, _)| !p.starts_with(&below));
-        self.index = self.entries.iter().enumerate().map(|(i, (p, _))| (p.clone(), i)).collect();
+        self.index = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(i, (p, _))| (p.clone(), i))
+            .collect();
     }
 
     /// Whether nothing was put into it.
@@ -235,7 +245,10 @@ mod tests {
             let mut e = e.unwrap();
             let mut text = String::new();
             e.read_to_string(&mut text).unwrap();
-            all.insert(e.path().unwrap().display().to_string(), (e.header().mode().unwrap(), text));
+            all.insert(
+                e.path().unwrap().display().to_string(),
+                (e.header().mode().unwrap(), text),
+            );
         }
         all
     }
@@ -279,7 +292,10 @@ mod tests {
         let new = Node::dir(0o755, (0, 0));
         c.put(b"a/b/c", Node::file(&[b'x'; 1000], 0o644, (0, 0)), &new).unwrap();
         c.put(b"a/b", Node::file(b"file", 0o644, (0, 0)), &new).unwrap();
-        assert!(matches!(c.put(b"a/b/d", Node::file(b"", 0, (0, 0)), &new), Err(Error::NotADirectory(_))));
+        assert!(matches!(
+            c.put(b"a/b/d", Node::file(b"", 0, (0, 0)), &new),
+            Err(Error::NotADirectory(_))
+        ));
         let all = read(c);
         assert_eq!(all.keys().collect::<Vec<_>>(), ["a/", "a/b"]);
         assert_eq!(all["a/b"].1, "file");

@@ -58,7 +58,12 @@ impl Tarball {
             uid: a.uid,
             gid: a.gid,
             mtime: (a.mtime, a.mtime_nsec),
-            xattrs: a.xattrs.iter().filter(|(k, _)| pack::is_kept(k)).map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),
+            xattrs: a
+                .xattrs
+                .iter()
+                .filter(|(k, _)| pack::is_kept(k))
+                .map(|(k, v)| (k.to_vec(), v.to_vec()))
+                .collect(),
             ..Node::dir(0, (0, 0))
         };
         node.kind = match entry.kind {
@@ -76,7 +81,9 @@ impl Tarball {
             EntryKind::Link => {
                 let target = components(&entry.link)?;
                 let other = self.nodes.get(&target).filter(|n| !n.is_dir()).cloned();
-                node = other.ok_or_else(|| Error::NotFound(format!("{} (a hard link's target)", crate::erofs::show(&target))))?;
+                node = other.ok_or_else(|| {
+                    Error::NotFound(format!("{} (a hard link's target)", crate::erofs::show(&target)))
+                })?;
                 node.kind
             }
             EntryKind::Char(a, b) => NodeKind::Char(a, b),
@@ -118,7 +125,9 @@ impl Tarball {
     pub fn beneath(&self, prefix: &[u8]) -> impl Iterator<Item = (&Vec<u8>, &Node)> {
         let from = Bound::Included(prefix.to_vec());
         let owned = prefix.to_vec();
-        self.nodes.range((from, Bound::Unbounded)).take_while(move |(k, _)| k.starts_with(&owned))
+        self.nodes
+            .range((from, Bound::Unbounded))
+            .take_while(move |(k, _)| k.starts_with(&owned))
     }
 
     /// Whether a file is an archive that [`Tarball::read`] takes: by the first block behind its compression.
@@ -133,7 +142,11 @@ impl Tarball {
         if read.is_err() || block.len() < 512 {
             return Ok(false);
         }
-        let sum: u64 = block.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u64::from(*b) }).sum();
+        let sum: u64 = block
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u64::from(*b) })
+            .sum();
         let field = String::from_utf8_lossy(&block[148..156]);
         let field = field.trim_matches(|c: char| c == '\0' || c == ' ');
         Ok(u64::from_str_radix(field, 8) == Ok(sum) && block.iter().any(|b| *b != 0))
@@ -174,11 +187,7 @@ enum ContentError {
 }
 
 /// Writes a file's bytes, holes too; gives how many.
-fn content(
-    reader: &mut Reader<impl Read>,
-    entry: &Entry,
-    out: &mut impl Write,
-) -> Result<u64, ContentError> {
+fn content(reader: &mut Reader<impl Read>, entry: &Entry, out: &mut impl Write) -> Result<u64, ContentError> {
     let whole = [(0, entry.size)];
     let mut at = 0;
     for &(offset, len) in entry.segments.as_deref().unwrap_or(&whole) {
@@ -258,7 +267,13 @@ mod tests {
         assert_eq!(t.list(b"a").unwrap(), [b"b.txt"]);
         for (path, want) in [("hard", "hello"), ("a/b.txt", "hello"), ("gone", "2")] {
             let mut text = String::new();
-            t.look(path.as_bytes()).unwrap().unwrap().open().unwrap().read_to_string(&mut text).unwrap();
+            t.look(path.as_bytes())
+                .unwrap()
+                .unwrap()
+                .open()
+                .unwrap()
+                .read_to_string(&mut text)
+                .unwrap();
             assert_eq!(text, want, "{path}");
         }
         assert_eq!(t.look(b"a").unwrap().unwrap().mode, 0o640);

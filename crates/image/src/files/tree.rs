@@ -141,7 +141,10 @@ impl Read for Stretch {
         }
         let n = self.file.read_at(&mut out[..want], self.at)?;
         if n == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter meanwhile",
+            ));
         }
         self.at += n as u64;
         self.left -= n as u64;
@@ -221,7 +224,12 @@ impl Tree for Disk {
 pub fn real_path(tree: &(impl Tree + ?Sized), path: &[u8], follow_last: bool) -> Result<Vec<u8>, Error> {
     let mut todo: Vec<Vec<u8>> = Vec::new();
     let push = |todo: &mut Vec<Vec<u8>>, path: &[u8]| {
-        todo.extend(path.split(|b| *b == b'/').rev().filter(|p| !p.is_empty()).map(<[u8]>::to_vec));
+        todo.extend(
+            path.split(|b| *b == b'/')
+                .rev()
+                .filter(|p| !p.is_empty())
+                .map(<[u8]>::to_vec),
+        );
     };
     push(&mut todo, path);
     let mut real: Vec<u8> = Vec::new();

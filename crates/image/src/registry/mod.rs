@@ -26,8 +26,8 @@ mod web;
 
 pub(crate) use client::Client;
 pub(crate) use fetch::{Piece, fetch};
-pub use web::Fetched;
 pub(crate) use repo::{Repo, Upload, mismatch};
+pub use web::Fetched;
 
 /// Who asks a registry.
 #[derive(Clone, Default)]

@@ -32,7 +32,8 @@ pub struct Fetched {
 impl ImageStore {
     /// Fetches a file by `http` or `https`.
     pub async fn fetch_file(&self, address: &str) -> Result<Fetched, Error> {
-        let file = tempfile::tempfile_in(self.root().join("tmp")).map_err(Error::io("create a file in", self.root()))?;
+        let file =
+            tempfile::tempfile_in(self.root().join("tmp")).map_err(Error::io("create a file in", self.root()))?;
         fetch(self.client(), address, file).await
     }
 }
@@ -43,7 +44,11 @@ async fn fetch(client: &Client, address: &str, mut file: File) -> Result<Fetched
         why,
     };
     let mut url: Url = address.parse().map_err(|e| failed(format!("it is no address: {e}")))?;
-    let name = url.path_segments().and_then(|mut s| s.next_back()).unwrap_or_default().to_owned();
+    let name = url
+        .path_segments()
+        .and_then(|mut s| s.next_back())
+        .unwrap_or_default()
+        .to_owned();
     for _ in 0..MAX_REDIRECTS {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(failed(format!("{} is neither http nor https", url.scheme())));
@@ -65,7 +70,11 @@ async fn fetch(client: &Client, address: &str, mut file: File) -> Result<Fetched
         if !status.is_success() {
             return Err(failed(format!("it answers {status}")));
         }
-        let modified = answer.headers().get(LAST_MODIFIED).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let modified = answer
+            .headers()
+            .get(LAST_MODIFIED)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
         let (mut hasher, mut size) = (Sha256::new(), 0);
         let mut body = answer.bytes_stream();
         while let Some(piece) = body.next().await {

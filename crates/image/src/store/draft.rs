@@ -77,12 +77,6 @@ impl Draft {
         self.document.get("author").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// `os/architecture[/variant]`.
-    pub fn platform(&self) -> String {
-        let text = |k| self.document.get(k).and_then(Value::as_str).filter(|t| !t.is_empty());
-        [text("os"), text("architecture"), text("variant")].into_iter().flatten().collect::<Vec<_>>().join("/")
-    }
-
     /// One more entry of its history, with or without a layer. `key` is set for steps that later builds may use again.
     pub fn step(&mut self, mut step: History, layer: Option<KeptLayer>, key: Option<String>) {
         let layer = layer.filter(|l| !l.is_empty());
@@ -106,7 +100,8 @@ impl Draft {
             None => self.keys.clear(),
         }
         let ids: Vec<&str> = self.layers.iter().map(KeptLayer::diff_id).collect();
-        self.document.insert("rootfs".into(), json!({"type": "layers", "diff_ids": ids}));
+        self.document
+            .insert("rootfs".into(), json!({"type": "layers", "diff_ids": ids}));
     }
 
     /// The entries of its history.
@@ -166,7 +161,10 @@ impl ImageStore {
         };
         let document: Map<String, Value> =
             serde_json::from_slice(&self.raw_config(base)?).map_err(|e| invalid(e.to_string()))?;
-        if !document.get("rootfs").is_some_and(|r| r.get("diff_ids").is_some_and(Value::is_array)) {
+        if !document
+            .get("rootfs")
+            .is_some_and(|r| r.get("diff_ids").is_some_and(Value::is_array))
+        {
             return Err(invalid("it names no layers".into()));
         }
         let mut layers = Vec::with_capacity(record.layers.len() + 1);
@@ -285,7 +283,11 @@ impl ImageStore {
                         None => break,
                     },
                 };
-                all.insert(key.clone(), (step.clone(), layer));
+                // Of two that did the same, the later one: it is what somebody wanted to have done again.
+                let later = |(old, _): &(History, Option<String>)| old.created >= step.created;
+                if !all.get(key).is_some_and(later) {
+                    all.insert(key.clone(), (step.clone(), layer));
+                }
             }
         }
         Ok(StepCache(all))

@@ -177,7 +177,9 @@ impl ImageStore {
             all.push((path, record, stays));
         }
         while let Some(id) = with.pop() {
-            let found = all.iter_mut().find(|(_, r, stays)| !stays && r.as_ref().is_some_and(|r| r.image_id == id));
+            let found = all
+                .iter_mut()
+                .find(|(_, r, stays)| !stays && r.as_ref().is_some_and(|r| r.image_id == id));
             if let Some((_, Some(record), stays)) = found {
                 *stays = true;
                 with.extend(record.built.iter().flat_map(|b| b.with.iter().cloned()));

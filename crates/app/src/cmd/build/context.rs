@@ -35,7 +35,9 @@ pub struct Packed {
 
 /// Makes what is sent ready.
 pub fn pack(context: &str, file: Option<&Path>) -> anyhow::Result<Packed> {
-    let is_address = ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|p| context.starts_with(p));
+    let is_address = ["http://", "https://", "git@", "git://", "ssh://"]
+        .iter()
+        .any(|p| context.starts_with(p));
     let inside = || file.map(|f| f.display().to_string()).unwrap_or_default();
     if is_address {
         return Ok(Packed {
@@ -47,7 +49,10 @@ pub fn pack(context: &str, file: Option<&Path>) -> anyhow::Result<Packed> {
     }
     if context == "-" {
         if file == Some(Path::new("-")) {
-            return Err(fail(Code::USAGE, "context and Dockerfile cannot both come from standard input"));
+            return Err(fail(
+                Code::USAGE,
+                "context and Dockerfile cannot both come from standard input",
+            ));
         }
         return from_stdin(inside());
     }
@@ -58,7 +63,8 @@ pub fn pack(context: &str, file: Option<&Path>) -> anyhow::Result<Packed> {
 fn from_stdin(dockerfile: String) -> anyhow::Result<Packed> {
     let mut head = Vec::new();
     io::stdin().lock().take(1024).read_to_end(&mut head)?;
-    let is_archive = matches!(head[..], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]) || head.get(257..262) == Some(b"ustar");
+    let is_archive =
+        matches!(head[..], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]) || head.get(257..262) == Some(b"ustar");
     if is_archive {
         let rest = ReaderStream::with_capacity(tokio::io::stdin(), PIECE);
         let first = futures_util::stream::once(async { Ok(Bytes::from(head)) });
@@ -71,7 +77,11 @@ fn from_stdin(dockerfile: String) -> anyhow::Result<Packed> {
     }
     io::stdin().lock().read_to_end(&mut head)?;
     let mut compose = Compose::new(None);
-    compose.put(b"Dockerfile", Node::file(&head, 0o644, (0, 0)), &Node::dir(0o755, (0, 0)))?;
+    compose.put(
+        b"Dockerfile",
+        Node::file(&head, 0o644, (0, 0)),
+        &Node::dir(0o755, (0, 0)),
+    )?;
     Ok(Packed {
         dockerfile: String::new(),
         dockerfile_text: String::from_utf8(head).ok(),
@@ -83,12 +93,22 @@ fn from_stdin(dockerfile: String) -> anyhow::Result<Packed> {
 fn directory(dir: &Path, file: Option<&Path>) -> anyhow::Result<Packed> {
     let cannot = |e: io::Error| fail(Code::FAILED, format!("cannot read the context {}: {e}", dir.display()));
     if !dir.is_dir() {
-        return Err(fail(Code::USAGE, format!("{} is no directory: the context is one, an address, or -", dir.display())));
+        return Err(fail(
+            Code::USAGE,
+            format!(
+                "{} is no directory: the context is one, an address, or -",
+                dir.display()
+            ),
+        ));
     }
     let root = std::fs::File::open(dir).map_err(cannot)?;
     let tree = Disk(Arc::new(root.into()));
     let (dockerfile, outside) = dockerfile(dir, file)?;
-    let named = if dockerfile.is_empty() { "Dockerfile" } else { &dockerfile };
+    let named = if dockerfile.is_empty() {
+        "Dockerfile"
+    } else {
+        &dockerfile
+    };
     let ignore = ignore_file(dir, named)?;
     let mut compose = Compose::new(None);
     let new = Node::dir(0o755, (0, 0));
@@ -119,7 +139,10 @@ fn dockerfile(dir: &Path, file: Option<&Path>) -> anyhow::Result<(String, Option
         return Ok((OWN.into(), Some(text)));
     }
     let cannot = |e: io::Error| fail(Code::FAILED, format!("cannot read {}: {e}", file.display()));
-    let (whole, dir) = (file.canonicalize().map_err(cannot)?, dir.canonicalize().map_err(cannot)?);
+    let (whole, dir) = (
+        file.canonicalize().map_err(cannot)?,
+        dir.canonicalize().map_err(cannot)?,
+    );
     match whole.strip_prefix(&dir) {
         Ok(inside) => Ok((inside.display().to_string(), None)),
         Err(_) => Ok((OWN.into(), Some(std::fs::read_to_string(&whole).map_err(cannot)?))),
@@ -232,14 +255,31 @@ mod tests {
         for f in ["Dockerfile", "src/a.rs", "src/b.o", "target/deep/x", "target/keep"] {
             std::fs::write(at(f), "FROM scratch").unwrap();
         }
-        std::fs::write(at(".dockerignore"), "target\n!target/keep\n**/*.o\nDockerfile\n.dockerignore\n").unwrap();
+        std::fs::write(
+            at(".dockerignore"),
+            "target\n!target/keep\n**/*.o\nDockerfile\n.dockerignore\n",
+        )
+        .unwrap();
         let (name, all) = names(dir.path(), None);
         assert_eq!(name, "");
-        assert_eq!(all, [".dockerignore", "Dockerfile", "src", "src/a.rs", "target", "target/keep"]);
+        assert_eq!(
+            all,
+            [
+                ".dockerignore",
+                "Dockerfile",
+                "src",
+                "src/a.rs",
+                "target",
+                "target/keep"
+            ]
+        );
         std::fs::write(at("src/Other"), "FROM scratch").unwrap();
         std::fs::write(at("src/Other.dockerignore"), "*\n").unwrap();
         let (name, all) = names(dir.path(), Some(&at("src/Other")));
-        assert_eq!((name.as_str(), all.join(" ").as_str()), ("src/Other", ".dockerignore src src/Other"));
+        assert_eq!(
+            (name.as_str(), all.join(" ").as_str()),
+            ("src/Other", ".dockerignore src src/Other")
+        );
         let elsewhere = tempfile::NamedTempFile::new().unwrap();
         let (name, all) = names(dir.path(), Some(elsewhere.path()));
         assert!(name == OWN && all.contains(&OWN.to_string()), "{all:?}");

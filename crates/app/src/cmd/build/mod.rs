@@ -26,8 +26,8 @@ pub struct BuildArgs {
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Build this stage
-    #[arg(long, value_name = "STAGE", default_value = "")]
-    target: String,
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
     /// Set an ARG; without a value that of the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     args: Vec<String>,
@@ -74,7 +74,10 @@ pub async fn build(cx: &Context, args: BuildArgs) -> anyhow::Result<Code> {
     for tag in &args.tags {
         let name: Reference = tag.parse().map_err(|e: String| fail(Code::USAGE, e))?;
         if name.digest.is_some() {
-            return Err(fail(Code::USAGE, format!("{tag}: an image that is being made has no digest yet")));
+            return Err(fail(
+                Code::USAGE,
+                format!("{tag}: an image that is being made has no digest yet"),
+            ));
         }
     }
     let packed = context::pack(&args.context, args.file.as_deref())?;
@@ -83,7 +86,10 @@ pub async fn build(cx: &Context, args: BuildArgs) -> anyhow::Result<Code> {
     wanted.dockerfile = packed.dockerfile;
     wanted.remote = packed.remote;
     let mut view = view::View::new(args.progress, args.quiet);
-    let built = cx.client.build(&wanted, auths.as_deref(), packed.bytes, |e| view.show(e)).await;
+    let built = cx
+        .client
+        .build(&wanted, auths.as_deref(), packed.bytes, |e| view.show(e))
+        .await;
     match built {
         Ok(made) => {
             view.done();
@@ -127,7 +133,7 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Build> {
     tags.dedup();
     Ok(Build {
         tags,
-        target: args.target.clone(),
+        target: args.target.clone().unwrap_or_default(),
         build_args,
         labels: args.labels.iter().cloned().collect(),
         no_cache: args.no_cache,
@@ -136,7 +142,11 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Build> {
         network: args.network.clone(),
         memory: args.memory.map(|m| m.0),
         shm_size: args.shm_size.map(|m| m.0),
-        ulimits: args.ulimits.iter().map(|(n, u)| (n.clone(), (u.soft, u.hard))).collect(),
+        ulimits: args
+            .ulimits
+            .iter()
+            .map(|(n, u)| (n.clone(), (u.soft, u.hard)))
+            .collect(),
         extra_hosts: args.hosts.clone(),
         // What failed can be looked at by its output; it leaves nothing behind.
         force_remove: true,

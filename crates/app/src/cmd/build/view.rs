@@ -124,7 +124,8 @@ impl Live {
                 if let Some(step) = &mut self.step {
                     let part = p.part.strip_prefix("sha256:").unwrap_or(&p.part);
                     let part = part.get(..12).unwrap_or(part);
-                    step.below.set_message(format!("    {reference} {part} {} {}/{}", p.action, p.done, p.total));
+                    step.below
+                        .set_message(format!("    {reference} {part} {} {}/{}", p.action, p.done, p.total));
                 }
             }
             Event::Note { text } => drop(self.bars.println(clean(&text))),
@@ -182,7 +183,9 @@ impl Step {
             self.output.drain(..cut.unwrap_or(0));
         }
         let lines: Vec<&str> = self.output.lines().collect();
-        let last = lines[lines.len().saturating_sub(BELOW)..].iter().map(|l| format!("    {}", clean(l)));
+        let last = lines[lines.len().saturating_sub(BELOW)..]
+            .iter()
+            .map(|l| format!("    {}", clean(l)));
         self.below.set_message(last.collect::<Vec<_>>().join("\n"));
     }
 }
@@ -198,14 +201,23 @@ mod tests {
             step: None,
             last: String::new(),
         };
-        live.show(Event::Step { number: 1, total: 1, text: "RUN x".into() });
+        live.show(Event::Step {
+            number: 1,
+            total: 1,
+            text: "RUN x".into(),
+        });
         for i in 0..40_000 {
-            live.show(Event::Output { stderr: false, text: format!("zeile ü {i}\n") });
+            live.show(Event::Output {
+                stderr: false,
+                text: format!("zeile ü {i}\n"),
+            });
         }
         let step = live.step.as_ref().unwrap();
         assert!(step.output.len() <= KEPT && step.output.ends_with("39999\n"));
         assert_eq!(step.below.message().lines().count(), BELOW);
-        live.show(Event::Built { image: format!("sha256:{}", "a".repeat(64)) });
+        live.show(Event::Built {
+            image: format!("sha256:{}", "a".repeat(64)),
+        });
         assert!(live.step.is_none() && live.last == "built aaaaaaaaaaaa");
     }
 }

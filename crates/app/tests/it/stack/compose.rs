@@ -245,12 +245,24 @@ fn services_are_built() {
     let built = "services:\n  made:\n    image: made:1\n    build: {context: ./made, args: {A: composed}}\n    command: [cat, /a]\n";
     std::fs::create_dir(p.dir.join("made")).unwrap();
     std::fs::write(p.dir.join("compose.yml"), built).unwrap();
-    std::fs::write(p.dir.join("made/Dockerfile"), "FROM busybox\nARG A\nCOPY part /part\nRUN cat /part > /a; echo $A >> /a\n").unwrap();
+    std::fs::write(
+        p.dir.join("made/Dockerfile"),
+        "FROM busybox\nARG A\nCOPY part /part\nRUN cat /part > /a; echo $A >> /a\n",
+    )
+    .unwrap();
     std::fs::write(p.dir.join("made/part"), "of a context, ").unwrap();
     p.run(&["build"]).ok();
-    assert_eq!(p.d.biga(&["run", "--rm", "made:1", "cat", "/a"]).ok(), "of a context, composed");
+    assert_eq!(
+        p.d.biga(&["run", "--rm", "made:1", "cat", "/a"]).ok(),
+        "of a context, composed"
+    );
     p.run(&["up", "-d"]).ok();
-    eventually("the log", || p.run(&["logs", "--no-color", "made"]).ok().contains("composed").then_some(()));
+    eventually("the log", || {
+        p.run(&["logs", "--no-color", "made"])
+            .ok()
+            .contains("composed")
+            .then_some(())
+    });
     p.run(&["down"]).ok();
     p.d.until_clean();
 }
