@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use super::beneath::join;
 use super::tar::{self, Head, Kind};
 use super::tree::{Node, NodeKind, Tree, real_path};
 use super::{Error, MAX_NAMES};
@@ -126,7 +125,7 @@ impl<'a> Compose<'a> {
 
     /// What this layer itself has beneath a path goes: a file takes its place.
     fn forget(&mut self, path: &[u8]) {
-        let below = join(path, b"/");
+        let below = [path, b"/"].concat();
         self.entries.retain(|(p, _)| !p.starts_with(&below));
         self.index = self
             .entries

@@ -18,6 +18,8 @@ pub enum Progress {
 
 /// Bytes of a step's output that are kept for the case that it fails.
 const KEPT: usize = 256 << 10;
+/// Bytes of the end of its output that are looked at for them.
+const SHOWN: usize = 2 << 10;
 /// Lines of output below a step.
 const BELOW: usize = 4;
 
@@ -182,7 +184,9 @@ impl Step {
             let cut = (cut..self.output.len()).find(|i| self.output.is_char_boundary(*i));
             self.output.drain(..cut.unwrap_or(0));
         }
-        let lines: Vec<&str> = self.output.lines().collect();
+        let from = self.output.len().saturating_sub(SHOWN);
+        let from = (from..=self.output.len()).find(|i| self.output.is_char_boundary(*i));
+        let lines: Vec<&str> = self.output[from.unwrap_or(0)..].lines().collect();
         let last = lines[lines.len().saturating_sub(BELOW)..]
             .iter()
             .map(|l| format!("    {}", clean(l)));
