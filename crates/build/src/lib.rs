@@ -45,7 +45,7 @@ use biga_wire::build::{Build, Event};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Label of the instances that steps run in; its value is the id of the build.
+/// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
 
 /// Why a build came to nothing.
@@ -109,17 +109,31 @@ pub struct Builder {
     files: Files,
     objects: Objects<Instance>,
     specs: SpecWriter<Instance>,
+    /// Of this process: what has another was left by one before.
+    id: Arc<str>,
 }
 
 impl Builder {
-    /// Over an agent's parts and the objects of the store.
-    pub fn new(engine: Arc<Engine>, streams: Streams, files: Files, store: Arc<dyn Store>) -> Builder {
+    /// Over an agent's parts and the objects of the store; `specs` makes instances.
+    pub fn new(
+        engine: Arc<Engine>,
+        streams: Streams,
+        files: Files,
+        store: Arc<dyn Store>,
+        specs: SpecWriter<Instance>,
+    ) -> Builder {
         Builder {
             engine,
             streams,
             files,
-            objects: Objects::new(store.clone()),
-            specs: SpecWriter::new(store),
+            objects: Objects::new(store),
+            specs,
+            id: format!(
+                "{}-{}",
+                std::process::id(),
+                biga_model::Timestamp::now().as_nanosecond()
+            )
+            .into(),
         }
     }
 

@@ -84,7 +84,8 @@ impl Builder {
                 return;
             }
         };
-        for o in all.iter().filter(|o| o.metadata.annotations.contains_key(LABEL)) {
+        let left = |o: &&Object<Instance>| o.metadata.annotations.get(LABEL).is_some_and(|id| **id != *self.id);
+        for o in all.iter().filter(left) {
             remove(self, o.name(), o.uid()).await;
         }
     }
@@ -102,11 +103,12 @@ impl Prepared {
         }
         from.set_config(config);
         let record = builder.store().keep_draft(&from, Built::default()).await?;
+        builder.store().touch(&record.image_id);
         let script = job.script.as_deref().map(script_file).transpose()?;
         let spec = self.spec(record.image_id.to_string(), &job, script.as_ref().map(|f| f.path()))?;
         let mut object = Object::<Instance>::new(generate_name("build-"), spec);
         object.metadata.namespace = Some(DEFAULT_NAMESPACE.into());
-        object.metadata.annotations.insert(LABEL.into(), String::new());
+        object.metadata.annotations.insert(LABEL.into(), builder.id.to_string());
         let object = builder.specs.create(object).await?;
         let guard = Guard {
             builder: builder.clone(),

@@ -182,7 +182,8 @@ impl From<Credentials> for Auth {
 impl Node {
     /// Over an agent's parts.
     pub fn new(engine: Arc<Engine>, streams: Streams, files: Files, store: Arc<dyn Store>) -> Node {
-        let builder = Builder::new(engine.clone(), streams.clone(), files.clone(), store);
+        let instances = super::instances(&store);
+        let builder = Builder::new(engine.clone(), streams.clone(), files.clone(), store, instances);
         Node {
             engine,
             streams,

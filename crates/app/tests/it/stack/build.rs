@@ -373,6 +373,24 @@ fn whoever_leaves_ends_the_build() {
 }
 
 #[test]
+fn a_daemon_that_died_leaves_no_step() {
+    let mut d = daemon();
+    let dir = context(&d, "slow", &[("Dockerfile", "FROM busybox\nRUN sleep 1000\n")]);
+    let mut client = d.command(&["build", &dir.display().to_string()]);
+    let mut client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the step to run", || {
+        (!d.biga(&["ps", "-q"]).ok().is_empty()).then_some(())
+    });
+    d.kill();
+    assert!(!client.wait().unwrap().success());
+    d.serve();
+    eventually("the step to be gone", || {
+        d.biga(&["ps", "-aq"]).ok().is_empty().then_some(())
+    });
+    d.until_clean();
+}
+
+#[test]
 fn contexts_that_mean_no_good() {
     if !has_docker() {
         return;
@@ -410,8 +428,9 @@ fn contexts_that_mean_no_good() {
     fs::write(dir.join("Dockerfile"), file).unwrap();
     build(&d, &dir, &["-t", "tame"]).ok();
     assert!(!Path::new("/tmp").join(&away).exists());
-    let script =
-        format!("cat /tmp/{away}/plain; readlink /usr/link; readlink /usr/real/shadow; cat /usr/real/plain /usr/real/sub/plain");
+    let script = format!(
+        "cat /tmp/{away}/plain; readlink /usr/link; readlink /usr/real/shadow; cat /usr/real/plain /usr/real/sub/plain"
+    );
     let ran = docker(&d, &["run", "--rm", "tame", "sh", "-c", &script]).ok();
     assert_eq!(ran, "xreal\n/etc/shadow\nxx");
     // Tars that no client makes.
