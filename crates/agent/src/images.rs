@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biga_image::{Auth, ImageId, ImageRecord, ImageStore, LayerState, Platform, Progress, PullOptions};
+use biga_model::kinds::image::NAMELESS;
 use biga_model::{
     AGENT_FINALIZER, Condition, Image, ImageFormat, ImagePhase, ImageSpec, ImageStatus, Instance, Isolation, Object,
     PullPolicy, Reference, Timestamp,
@@ -400,8 +401,18 @@ impl Images {
         }
     }
 
+    /// Keeps an image that was given no name: under one made of its id, which is marked, so that clients that know images without
+    /// names show none.
+    pub async fn keep_nameless(&self, reference: &Reference, record: &ImageRecord) -> Result<(), Failure> {
+        self.name_as(reference, record, true).await
+    }
+
     /// Makes `reference` name an image that is here (loaded, imported or tagged).
     pub async fn name(&self, reference: &Reference, record: &ImageRecord) -> Result<(), Failure> {
+        self.name_as(reference, record, false).await
+    }
+
+    async fn name_as(&self, reference: &Reference, record: &ImageRecord, nameless: bool) -> Result<(), Failure> {
         let store = |e: StoreError| Failure::new("StoreFailed", e.to_string());
         let name = reference.object_name();
         let spec = ImageSpec {
@@ -409,7 +420,11 @@ impl Images {
             platform: None,
             pull_request: 0,
         };
-        let object = match self.specs.create(Object::new(&name, spec)).await {
+        let mut object = Object::new(&name, spec);
+        if nameless {
+            object.metadata.annotations.insert(NAMELESS.into(), String::new());
+        }
+        let object = match self.specs.create(object).await {
             Ok(o) => o,
             Err(StoreError::AlreadyExists { .. }) => self.objects.get("", &name).await.map_err(store)?,
             Err(e) => return Err(store(e)),

@@ -1,6 +1,7 @@
 //! What the Docker API asks of the node: the streaming path. The program implements it over the agent.
 
 use async_trait::async_trait;
+use biga_wire::build::{Build, Event};
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Progress, PruneResult};
@@ -183,6 +184,22 @@ impl Reporter {
     }
 }
 
+/// Why a build failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildFault {
+    /// A sentence for people.
+    pub message: String,
+    /// The exit code of the step's command, where that is what failed.
+    pub code: Option<i32>,
+}
+
+/// A build that was found to make sense.
+#[async_trait]
+pub trait Building: Send {
+    /// Builds and tells what happens. Dropping the call ends the build.
+    async fn run(self: Box<Self>, events: mpsc::Sender<Event>) -> Result<(), BuildFault>;
+}
+
 /// The node behind the streaming path.
 ///
 /// A call's future is dropped when its client goes; what must not stop half-way belongs in a task of its own.
@@ -270,6 +287,21 @@ pub trait Backend: Send + Sync + 'static {
     /// Bytes on disk of an image's layers, lowest first; empty where they are not known.
     async fn layer_sizes(&self, _reference: &str) -> Result<Vec<u64>, Fault> {
         Ok(Vec::new())
+    }
+
+    /// Reads the context of a build to its end, and the Dockerfile in it. `auths` are credentials by registry.
+    async fn build_prepare(
+        &self,
+        _build: Build,
+        _auths: std::collections::BTreeMap<String, RegistryAuth>,
+        _context: Upload,
+    ) -> Result<Box<dyn Building>, Fault> {
+        Err(Fault::new(FaultKind::Unsupported, "this node cannot build images"))
+    }
+
+    /// Forgets what earlier builds left for later ones; with `all` also what belongs to images that have names.
+    async fn build_prune(&self, _all: bool) -> Result<PruneResult, Fault> {
+        Ok(PruneResult::default())
     }
 
     /// Asks a registry whether it knows these credentials; answers an identity token, or an empty string.

@@ -269,9 +269,9 @@ pub(crate) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -
         .ok_or_else(|| Error::bad("invalid JSON: got EOF while reading request body"))
 }
 
-/// Credentials of the header `X-Registry-Auth` (base64url of JSON); `None` where they name nobody.
-pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>> {
-    let Some(text) = headers.get("x-registry-auth") else {
+/// The JSON of a header (base64url, of either alphabet); `None` where there is none.
+fn encoded<T: DeserializeOwned>(headers: &HeaderMap, name: &str) -> Result<Option<T>> {
+    let Some(text) = headers.get(name) else {
         return Ok(None);
     };
     let text = text.as_bytes().trim_ascii_end();
@@ -288,12 +288,27 @@ pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>>
             b => *b,
         })
         .collect();
-    let bad = |why: String| Error::bad(format!("invalid X-Registry-Auth header: {why}"));
+    let bad = |why: String| Error::bad(format!("invalid {name} header: {why}"));
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(plain)
         .map_err(|e| bad(e.to_string()))?;
-    let auth: Option<RegistryAuth> = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+    serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))
+}
+
+/// Credentials of the header `X-Registry-Auth`; `None` where they name nobody.
+pub(crate) fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>> {
+    let auth: Option<RegistryAuth> = encoded(headers, "X-Registry-Auth")?;
     Ok(auth.filter(|a| !a.is_empty()))
+}
+
+/// Credentials of the header `X-Registry-Config`, by registry.
+pub(crate) fn registry_auths(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>> {
+    let all: Option<BTreeMap<String, RegistryAuth>> = encoded(headers, "X-Registry-Config")?;
+    Ok(all
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(_, a)| !a.is_empty())
+        .collect())
 }
 
 #[cfg(test)]

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub events: Hub,
     pub configs: ConfigCache,
     pub new_instances: SpecWriter<Instance>,
+    /// Builds that run, by the ids that clients gave them.
+    pub builds: parking_lot::Mutex<std::collections::HashMap<String, tokio_util::sync::CancellationToken>>,
 }
 
 impl DockerApi {
@@ -78,6 +80,7 @@ impl DockerApi {
             events,
             configs: ConfigCache::default(),
             new_instances,
+            builds: parking_lot::Mutex::default(),
         };
         DockerApi { inner: Arc::new(inner) }
     }

@@ -6,9 +6,9 @@ use biga_client::{Client, Endpoint};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    apply, attach, checkpoint, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get, image,
-    inspect, kill, kubeconfig, login, logs, many, network, node, power, ps, rename, rm, run, setup, stats, top, update,
-    version, volume, wait,
+    apply, attach, build, checkpoint, compare, cp, delete, docker_context, doctor, edit, events, exec, files, get,
+    image, inspect, kill, kubeconfig, login, logs, many, network, node, power, ps, rename, rm, run, setup, stats, top,
+    update, version, volume, wait,
 };
 use crate::context::Context;
 use crate::exit::Code;
@@ -85,6 +85,8 @@ enum Command {
     Cp(cp::CpArgs),
     /// Show what an instance changed of its image
     Diff(files::DiffArgs),
+    /// Build an image of a Dockerfile
+    Build(Box<build::BuildArgs>),
     /// Make an image of an instance
     Commit(files::CommitArgs),
     /// Write the file system of an instance as a tar
@@ -223,6 +225,7 @@ async fn call(cx: &Context, command: Command) -> anyhow::Result<Code> {
         Command::Exec(a) => exec::exec(cx, *a).await,
         Command::Cp(a) => cp::cp(cx, a).await,
         Command::Diff(a) => files::diff(cx, a).await,
+        Command::Build(a) => build::build(cx, *a).await,
         Command::Commit(a) => files::commit(cx, a).await,
         Command::Export(a) => files::export(cx, a).await,
         Command::Checkpoint(c) => checkpoint::run(cx, c).await,

@@ -2,7 +2,10 @@
 
 use std::io;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use biga_model::Instance;
+use biga_wire::build::{Build, Event};
 use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, Line, Progress, PruneResult};
 use biga_wire::shim::Stats;
 use biga_wire::{Decoder, Frame};
@@ -232,6 +235,35 @@ impl Client {
         self.long_call(r, progress).await
     }
 
+    /// Builds an image of the tar of a context. `auths` is the value of `X-Registry-Config`.
+    pub async fn build<S>(
+        &self,
+        build: &Build,
+        auths: Option<&str>,
+        context: S,
+        mut event: impl FnMut(Event),
+    ) -> Result<ImageResult, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,
+    {
+        let options =
+            serde_json::to_vec(build).map_err(|e| Error::protocol(format!("the options cannot be written: {e}")))?;
+        let options = URL_SAFE_NO_PAD.encode(options);
+        let mut r = request_stream(Method::POST, &node_path("build", &[("options", &options)]), context)?;
+        if let Some(auths) = auths {
+            let value = http::HeaderValue::from_str(auths);
+            let mut value = value.map_err(|_| Error::protocol("the credentials have odd characters in them"))?;
+            value.set_sensitive(true);
+            r.headers_mut().insert("x-registry-config", value);
+        }
+        self.long_lines(r, |line| {
+            if let Some(e) = line.build.take() {
+                event(e);
+            }
+        })
+        .await
+    }
+
     /// All that the node knows of an image.
     pub async fn image_detail(&self, reference: &str) -> Result<ImageDetail, Error> {
         let path = node_path("image-detail", &[("reference", reference)]);
@@ -268,12 +300,23 @@ impl Client {
         r: http::Request<crate::http::Body>,
         mut progress: impl FnMut(&Progress),
     ) -> Result<T, Error> {
-        let what = r.uri().path().rsplit('/').next().unwrap_or_default().to_string();
-        let mut lines: JsonLines<Line> = self.bytes(r).await?.json_lines();
-        while let Some(line) = lines.next().await? {
+        self.long_lines(r, |line| {
             if let Some(p) = &line.progress {
                 progress(p);
             }
+        })
+        .await
+    }
+
+    async fn long_lines<T: DeserializeOwned>(
+        &self,
+        r: http::Request<crate::http::Body>,
+        mut each: impl FnMut(&mut Line),
+    ) -> Result<T, Error> {
+        let what = r.uri().path().rsplit('/').next().unwrap_or_default().to_string();
+        let mut lines: JsonLines<Line> = self.bytes(r).await?.json_lines();
+        while let Some(mut line) = lines.next().await? {
+            each(&mut line);
             if let Some(status) = &line.error {
                 return Err(Error::from_status(status));
             }

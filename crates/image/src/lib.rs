@@ -8,14 +8,12 @@
 //! - [`files`]: trees of files as tars and back, and what a writable layer changed
 //! - [`layout_dir`]: archives as directories
 //! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
-//! - [`change`]: changes of a config in the words of a Dockerfile
 //! - [`policy`]: which images may come in and run
 //! - [`disk`]: disk images: formats and checks
 //!
 //! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
 //! arrives, so a pull costs little more than its decompression.
 
-pub mod change;
 pub mod disk;
 pub mod erofs;
 pub mod files;
@@ -39,10 +37,12 @@ pub use error::Error;
 pub use mounts::LayerMounts;
 pub use platform::Platform;
 pub use policy::Policy;
-pub use record::{DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified};
-pub use registry::{Auth, docker_config};
+pub use record::{
+    Built, DiskFormat, DiskRecord, History, ImageConfig, ImageId, ImageRecord, LayerRecord, Referrer, Verified,
+};
+pub use registry::{Auth, Fetched, docker_config};
 pub use settings::Settings;
 pub use store::{
-    ArchiveFormat, Commit, GcReport, ImageStore, LayerState, Loaded, Options, Progress, PullOptions, PushOptions,
-    Pushed, Remote, Steps,
+    ArchiveFormat, Commit, Draft, GcReport, ImageStore, KeptLayer, LayerState, Loaded, Options, Progress, PullOptions,
+    PushOptions, Pushed, Remote, StepCache, Steps,
 };

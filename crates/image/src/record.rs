@@ -98,6 +98,23 @@ pub struct ImageRecord {
     /// Signatures that the policy asked for and that held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verified: Vec<Verified>,
+    /// How it was built, where it was built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built: Option<Built>,
+}
+
+/// What later builds may use again of an image that was built here.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Built {
+    /// What its last so many steps were made of, one for each of the last entries of its history.
+    pub keys: Vec<String>,
+    /// Images of other stages, which stay as long as it does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<ImageId>,
+    /// It stays until then though nobody names it: the last good step of a build that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<biga_model::Timestamp>,
 }
 
 /// A manifest that says something about an image: a signature, a bill of materials, an attestation.

@@ -115,6 +115,15 @@ impl Reporter {
         Reporter { lines }
     }
 
+    /// Tells what happens in a build; waits for a slow client. `false` where there is none any more.
+    pub async fn build(&self, event: biga_wire::build::Event) -> bool {
+        let line = Line {
+            build: Some(event),
+            ..Line::default()
+        };
+        self.lines.send(line).await.is_ok()
+    }
+
     /// Reports.
     pub fn progress(&self, progress: Progress) {
         let _ = self.lines.try_send(Line {
@@ -213,6 +222,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives an image another name.
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, ApiError>;
+
+    /// Builds an image. `auths` are credentials by registry. Dropping the call ends the build.
+    async fn build(
+        &self,
+        _build: biga_wire::build::Build,
+        _auths: std::collections::BTreeMap<String, RegistryAuth>,
+        _context: Upload,
+        _report: Reporter,
+    ) -> Result<ImageResult, ApiError> {
+        Err(ApiError::new(ErrorKind::Unsupported, "this node cannot build images"))
+    }
 
     /// Removes what nothing refers to.
     async fn prune(&self, report: Reporter) -> Result<PruneResult, ApiError>;

@@ -114,6 +114,7 @@ pub fn routes(kube: Router, store: Arc<dyn Store>, backend: Arc<dyn Backend>, no
         .route(&format!("{NODE}/image-referrers"), get(node::referrers))
         .route(&format!("{NODE}/registry-login"), post(node::login))
         .route(&format!("{NODE}/image-tag"), post(node::tag))
+        .route(&format!("{NODE}/build"), post(node::build))
         .route(&format!("{NODE}/prune"), post(node::prune))
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .with_state(streams)

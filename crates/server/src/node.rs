@@ -167,6 +167,43 @@ pub(crate) async fn pull(
     }))
 }
 
+/// Largest options of a build in a query, decoded.
+const MAX_BUILD: usize = 256 << 10;
+
+pub(crate) async fn build(
+    State(s): State<Streams>,
+    Path(node): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    check_node(&s, &node)?;
+    let bad =
+        |why: String| ApiError::bad_request(format!("options is the base64 of the JSON of a build's options: {why}"));
+    let text = required(&query(raw.as_deref())?, "options")?;
+    // A plus sign in a query is a space once decoded.
+    let bytes = base64(&text.replace(' ', "+")).ok_or_else(|| bad("it is no base64".into()))?;
+    if bytes.len() > MAX_BUILD {
+        return Err(bad(format!("they are larger than {MAX_BUILD} bytes")));
+    }
+    let wanted = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    let auths = registry_auths(&headers)?;
+    Ok(long::answer(move |report| async move {
+        s.backend.build(wanted, auths, upload(body), report).await
+    }))
+}
+
+/// Credentials of the header `X-Registry-Config`: base64 of JSON, by registry.
+fn registry_auths(headers: &HeaderMap) -> Result<std::collections::BTreeMap<String, RegistryAuth>, ApiError> {
+    let Some(value) = headers.get("x-registry-config") else {
+        return Ok(Default::default());
+    };
+    // The message must not repeat what was sent.
+    let bad = || ApiError::bad_request("the header X-Registry-Config is not the base64 of a JSON object");
+    let bytes = base64(value.to_str().map_err(|_| bad())?).ok_or_else(bad)?;
+    serde_json::from_slice(&bytes).map_err(|_| bad())
+}
+
 pub(crate) async fn detail(
     State(s): State<Streams>,
     Path(node): Path<String>,

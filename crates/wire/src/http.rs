@@ -11,6 +11,7 @@
 //! | `GET nodes/self/image-referrers?reference=` | | (one JSON document) a list of [`ImageReferrer`] |
 //! | `POST nodes/self/registry-login` | | (one JSON document, empty) |
 //! | `POST nodes/self/image-tag?reference=&as=` | | [`ImageResult`] |
+//! | `POST nodes/self/build?options=` | the context's tar | lines with [`crate::build::Event`]s, then [`ImageResult`] |
 //! | `POST nodes/self/prune` | | [`PruneResult`] |
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Line {
     /// How far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// What happens in a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<crate::build::Event>,
     /// The last line of a call that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,

@@ -16,13 +16,14 @@
 //! - [`config`]: what a shim is told to run, with [`namespaces`]: what a container shares
 //! - [`guest`]: what shim and the init inside a microvm say to each other
 //! - [`checkpoint`]: what is saved of a container, and what goes on from it
-//! - [`files`], [`http`]: what calls of the native API take and answer
+//! - [`build`], [`files`], [`http`]: what calls of the native API take and answer
 //! - [`workload`]: what a shim holds, behind one interface
 //!
 //! A connection begins with one [`shim::Request`] in a `Request` frame and is answered by one
 //! [`shim::Reply`] in a `Reply` frame. After `Exec`, `Attach` and `Console` it carries a stream, after `Watch`
 //! it carries events; after any other request the next one may follow.
 
+pub mod build;
 pub mod checkpoint;
 pub mod config;
 pub mod files;

@@ -1,11 +1,13 @@
 //! An image made of an instance: its changes as one more layer, its wishes as the config.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::fd::AsFd;
 
 use biga_container::cgroup::hold;
+use biga_dockerfile::config as change;
+use biga_image::ImageRecord;
 use biga_image::files::{Crossing, Packer, changes};
-use biga_image::{ImageRecord, change};
 use biga_model::{ContainerSpec, Instance, Object, Protocol, Reference, Timestamp};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -45,7 +47,7 @@ impl Files {
             label(&mut config, k, v);
         }
         for instruction in &commit.changes {
-            change::apply(&mut config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
+            change::apply_text(&mut config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
         }
         let held = self.hold(&source, commit.pause).await?;
         let what = biga_image::Commit {
@@ -55,6 +57,31 @@ impl Files {
             created_by: command_line(&source),
             created: Timestamp::now().to_string(),
         };
+        let layer = self.layer_of(source, held).await?;
+        let made = files.commit(&base, layer, what).await;
+        let record = made.map_err(|e| Error::Failed(format!("cannot make an image of {name}: {}", causes(&e))))?;
+        let images = &self.engine.images;
+        let reference = match commit.reference {
+            Some(r) => {
+                images.name(&r, &record).await?;
+                r
+            }
+            None => {
+                let made_up = unnamed(&record)?;
+                images.keep_nameless(&made_up, &record).await?;
+                made_up
+            }
+        };
+        Ok((reference, record))
+    }
+
+    /// What an instance changed of its image, as the tar of a layer. To be read where blocking is allowed.
+    pub async fn layer(&self, namespace: &str, name: &str) -> Result<impl Read + Send + use<>, Error> {
+        let source = self.source(namespace, name).await?;
+        self.layer_of(source, None).await
+    }
+
+    async fn layer_of(&self, source: Source, held: Option<hold::Held>) -> Result<Piped, Error> {
         let from = self
             .stream(source, move |source, out| {
                 // Goes on when the layer is written.
@@ -67,18 +94,10 @@ impl Files {
                 Ok(changes::write_layer(upper.as_fd(), &list, out).map(drop)?)
             })
             .await?;
-        let layer = Piped {
+        Ok(Piped {
             from,
             piece: Bytes::new(),
-        };
-        let made = files.commit(&base, layer, what).await;
-        let record = made.map_err(|e| Error::Failed(format!("cannot make an image of {name}: {}", causes(&e))))?;
-        let reference = match commit.reference {
-            Some(r) => r,
-            None => unnamed(&record)?,
-        };
-        self.engine.images.name(&reference, &record).await?;
-        Ok((reference, record))
+        })
     }
 
     /// Freezes it where that is wanted and not done already.

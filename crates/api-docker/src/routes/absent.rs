@@ -1,4 +1,4 @@
-//! What is not here: swarms and plugins, as a daemon that has none answers; builds, which are not done yet.
+//! What is not here: swarms and plugins, as a daemon that has none answers; BuildKit.
 
 use axum::Router;
 use axum::extract::Path;
@@ -20,9 +20,6 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/swarm", get(no_swarm))
         .route("/swarm/leave", post(no_swarm))
         .route("/swarm/{*rest}", any(no_swarm_here))
-        .route("/build", post(no_build))
-        .route("/build/prune", post(build_prune))
-        .route("/build/cancel", post(no_build))
         .route("/session", any(no_session))
         .route("/grpc", any(no_session));
     for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
@@ -56,14 +53,6 @@ async fn no_plugin(Path(rest): Path<String>) -> Error {
     Error::not_found(format!("plugin \"{name}\" not found"))
 }
 
-async fn no_build() -> Error {
-    Error::missing("building images (POST /build)")
-}
-
-async fn build_prune() -> Response {
-    super::ok(&json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
-}
-
 async fn no_session() -> Error {
-    Error::missing("BuildKit sessions")
+    super::build::no_buildkit()
 }

@@ -83,8 +83,7 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
             .unwrap_or(Value::Null);
         let made = image::created(&g.objects);
         let own = serde_json::from_value(labels.clone()).unwrap_or_default();
-        // What has no name is not listed here at all.
-        let fits = dangling != Some(true)
+        let fits = dangling.is_none_or(|d| d == g.objects.iter().all(|o| image::is_nameless(o)))
             && filters.labels(&own)
             && until.is_none_or(|t| made.is_some_and(|c| c < t))
             && before.is_none_or(|t| made.is_some_and(|c| c < t))
@@ -214,7 +213,9 @@ async fn remove_image(api: &DockerApi, found: &FoundImage, force: bool) -> Resul
     let mut lines = Vec::new();
     for o in &gone {
         let objects = [o];
-        lines.push(json!({"Untagged": familiar(&o.spec.reference)}));
+        if !image::is_nameless(o) {
+            lines.push(json!({"Untagged": familiar(&o.spec.reference)}));
+        }
         lines.extend(
             image::digests(&objects)
                 .into_iter()
@@ -284,31 +285,31 @@ async fn delete_object(api: &DockerApi, o: &Object<Image>) -> Result<()> {
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(&["dangling", "label", "label!", "until"])?;
     let mut lines: Vec<Value> = Vec::new();
-    if filters.flag("dangling")? == Some(false) {
-        let until = filters.until()?;
-        let all = api.ready_images().await?;
-        for g in image::group(&all) {
-            let config = api.image_config(g.id).await;
-            let labels = config
-                .get("config")
-                .and_then(|c| c.get("Labels"))
-                .cloned()
-                .unwrap_or_default();
-            let labels = serde_json::from_value(labels).unwrap_or_default();
-            let old = until.is_none_or(|t| image::created(&g.objects).is_some_and(|c| c < t));
-            if !old || !filters.labels(&labels) {
-                continue;
-            }
-            let objects = g.objects.iter().map(|o| (*o).clone()).collect();
-            let found = FoundImage {
-                id: g.id.to_string(),
-                by_name: None,
-                objects,
-            };
-            // What is used stays.
-            if in_use(&api, &found, None, false).await.is_ok() {
-                lines.extend(remove_image(&api, &found, true).await?);
-            }
+    let until = filters.until()?;
+    let every = filters.flag("dangling")? == Some(false);
+    let all = api.ready_images().await?;
+    for g in image::group(&all) {
+        let config = api.image_config(g.id).await;
+        let labels = config
+            .get("config")
+            .and_then(|c| c.get("Labels"))
+            .cloned()
+            .unwrap_or_default();
+        let labels = serde_json::from_value(labels).unwrap_or_default();
+        let old = until.is_none_or(|t| image::created(&g.objects).is_some_and(|c| c < t));
+        let meant = every || g.objects.iter().all(|o| image::is_nameless(o));
+        if !meant || !old || !filters.labels(&labels) {
+            continue;
+        }
+        let objects = g.objects.iter().map(|o| (*o).clone()).collect();
+        let found = FoundImage {
+            id: g.id.to_string(),
+            by_name: None,
+            objects,
+        };
+        // What is used stays.
+        if in_use(&api, &found, None, false).await.is_ok() {
+            lines.extend(remove_image(&api, &found, true).await?);
         }
     }
     // Nobody looks at the reports of a prune.

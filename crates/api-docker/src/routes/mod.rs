@@ -1,6 +1,7 @@
 //! The routes.
 
 mod absent;
+mod build;
 mod containers;
 mod distribution;
 mod events;
@@ -40,6 +41,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(network_joins::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
+        .merge(build::routes())
         .merge(distribution::routes())
         .merge(absent::routes())
         .fallback(no_page)

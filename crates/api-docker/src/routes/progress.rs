@@ -22,6 +22,11 @@ impl Lines {
         self.0.send(Bytes::from(line.to_string() + "\r\n")).await.is_ok()
     }
 
+    /// Waits until the client is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
     /// A line of plain status.
     pub async fn status(&self, text: impl Into<String>) -> bool {
         self.send(json!({"status": text.into()})).await

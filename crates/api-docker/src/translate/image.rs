@@ -1,5 +1,6 @@
 //! Images as Docker shows them.
 
+use biga_model::kinds::image::NAMELESS;
 use biga_model::{Image, Object, Reference};
 use serde_json::{Value, json};
 
@@ -31,9 +32,17 @@ pub fn group(all: &[Object<Image>]) -> Vec<Group<'_>> {
         .collect()
 }
 
+/// Whether it was given no name: the one it has is made of its id, and not shown.
+pub fn is_nameless(o: &Object<Image>) -> bool {
+    o.metadata.annotations.contains_key(NAMELESS)
+}
+
 /// `busybox:latest` and the like.
 pub fn tags(objects: &[&Object<Image>]) -> Vec<String> {
     let tag = |o: &&Object<Image>| {
+        if is_nameless(o) {
+            return None;
+        }
         let r: Reference = o.spec.reference.parse().ok()?;
         r.tag.is_some().then(|| Reference { digest: None, ..r }.familiar())
     };
@@ -46,6 +55,9 @@ pub fn tags(objects: &[&Object<Image>]) -> Vec<String> {
 /// `busybox@sha256:…` and the like.
 pub fn digests(objects: &[&Object<Image>]) -> Vec<String> {
     let digest = |o: &&Object<Image>| {
+        if is_nameless(o) {
+            return None;
+        }
         let r: Reference = o.spec.reference.parse().ok()?;
         let seen = o.status.as_ref().map(|s| s.digest.clone()).filter(|d| !d.is_empty());
         let digest = Some(r.digest.clone().or(seen)?);

@@ -593,6 +593,7 @@ async fn what_is_not_here_says_so() {
     s.get("/services/x").await.must(503);
     s.post("/swarm/init", json!({})).await.must(501);
     assert_eq!(s.get("/plugins").await.must(200).json(), json!([]));
+    // This node of tests builds nothing.
     s.call("POST", "/build?t=x", None).await.must(501);
     s.call("POST", "/session", None).await.must(501);
     s.call("POST", "/grpc", None).await.must(501);

@@ -147,16 +147,33 @@ pub async fn kept(registry: &str) -> anyhow::Result<Option<String>> {
     Ok(header(&auth, registry))
 }
 
+/// What this user keeps for several registries, as the value of `X-Registry-Config`; `None` where nothing is kept.
+pub async fn kept_for(registries: impl IntoIterator<Item = String>) -> anyhow::Result<Option<String>> {
+    let Some(path) = crate::serve::docker_config() else {
+        return Ok(None);
+    };
+    let mut all = serde_json::Map::new();
+    for registry in registries {
+        let auth = docker_config::lookup(&path, &registry).await?;
+        all.extend(document(&auth, &registry).map(|d| (registry, d)));
+    }
+    let text = serde_json::Value::Object(all).to_string();
+    Ok((text != "{}").then(|| base64::engine::general_purpose::URL_SAFE.encode(text)))
+}
+
 fn header(auth: &Auth, registry: &str) -> Option<String> {
-    let document = match auth {
+    Some(base64::engine::general_purpose::URL_SAFE.encode(document(auth, registry)?.to_string()))
+}
+
+fn document(auth: &Auth, registry: &str) -> Option<serde_json::Value> {
+    Some(match auth {
         Auth::Basic { username, password } => {
             json!({"username": username, "password": password, "serveraddress": registry})
         }
         Auth::Identity(token) => json!({"identitytoken": token, "serveraddress": registry}),
         Auth::Bearer(token) => json!({"registrytoken": token, "serveraddress": registry}),
         Auth::Anonymous | Auth::DockerConfig(_) => return None,
-    };
-    Some(base64::engine::general_purpose::URL_SAFE.encode(document.to_string()))
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod build;
 pub mod checkpoint;
 pub mod compare;
 pub mod cp;

@@ -1,14 +1,17 @@
 //! The streaming path of the native API, carried out by this node.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use biga_api_kube::{ApiError, ErrorKind};
 use biga_image::{DiskFormat, ImageConfig};
 use biga_server::backend::{
     ArchiveFormat, Backend, BoxedIo, ByteStream, ImportFormat, LogFormat, LogQuery, RegistryAuth, Reporter, Upload,
 };
+use biga_wire::build::Build;
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
-use biga_wire::http::{ImageDetail, ImageReferrer, ImageResult, PruneResult};
+use biga_wire::http::{ImageDetail, ImageLine, ImageReferrer, ImageResult, PruneResult};
 use biga_wire::shim;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -161,6 +164,38 @@ impl Backend for Native {
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, ApiError> {
         Ok(self.0.tag(reference, target).await?)
+    }
+
+    async fn build(
+        &self,
+        build: Build,
+        auths: BTreeMap<String, RegistryAuth>,
+        context: Upload,
+        report: Reporter,
+    ) -> Result<ImageResult, ApiError> {
+        let auths = auths.into_iter().map(|(k, a)| (k, credentials(a)));
+        let tags = build.tags.clone();
+        let ready = self.0.build_prepare(build, auths, context).await?;
+        let (tx, mut rx) = tokio::sync::mpsc::channel(64);
+        let telling = async {
+            while let Some(event) = rx.recv().await {
+                if !report.build(event).await {
+                    return;
+                }
+            }
+        };
+        let (done, ()) = tokio::join!(ready.run(tx), telling);
+        let record = done.map_err(Fault::from)?;
+        let line = |reference: String| ImageLine {
+            reference,
+            image_id: record.image_id.to_string(),
+            digest: record.manifest_digest.clone(),
+        };
+        let images = match tags.is_empty() {
+            true => vec![line(String::new())],
+            false => tags.into_iter().map(line).collect(),
+        };
+        Ok(ImageResult { images })
     }
 
     async fn prune(&self, _report: Reporter) -> Result<PruneResult, ApiError> {

@@ -1,5 +1,6 @@
 //! The Docker Engine API of this node: its streams, its name, its socket.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,13 +8,14 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use biga_agent::node::first_status;
 use biga_api_docker::backend::{
-    Backend, BoxedIo, ByteStream, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter, Upload,
+    Backend, BoxedIo, Building, ByteStream, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter, Upload,
 };
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
 use biga_image::ArchiveFormat;
 use biga_model::NodeStatus;
 use biga_server::{Options, Server, UnixOptions};
 use biga_store::Store;
+use biga_wire::build::Build;
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, PruneResult};
@@ -108,7 +110,7 @@ fn info_of(s: NodeStatus) -> NodeInfo {
 fn rootfs(wanted: &Import) -> Result<Rootfs, String> {
     let mut config = serde_json::Map::new();
     for instruction in &wanted.changes {
-        biga_image::change::apply(&mut config, instruction).map_err(|e| e.to_string())?;
+        biga_dockerfile::config::apply_text(&mut config, instruction).map_err(|e| e.to_string())?;
     }
     Ok(Rootfs {
         config: serde_json::from_value(config.into()).map_err(|e| e.to_string())?,
@@ -275,6 +277,20 @@ impl Backend for Docker {
 
     async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<ImageResult, Fault> {
         Ok(self.0.commit(namespace, name, commit).await?)
+    }
+
+    async fn build_prepare(
+        &self,
+        build: Build,
+        auths: BTreeMap<String, RegistryAuth>,
+        context: Upload,
+    ) -> Result<Box<dyn Building>, Fault> {
+        let auths = auths.into_iter().map(|(k, a)| (k, a.into()));
+        Ok(Box::new(self.0.build_prepare(build, auths, context).await?))
+    }
+
+    async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {
+        Ok(self.0.build_prune(all).await?)
     }
 
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {

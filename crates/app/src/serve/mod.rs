@@ -1,6 +1,7 @@
 //! The daemon: store, API, control and agent in one process.
 
 mod backend;
+mod build;
 mod checkpoints;
 mod docker;
 mod files;
@@ -154,7 +155,10 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
         Some(path) => Some(docker::bind(&path).await?),
         None => None,
     };
-    let backend = node::Node::new(agent.engine().clone(), agent.streams().clone(), agent.files().clone());
+    let (engine, streams, files) = (agent.engine().clone(), agent.streams().clone(), agent.files().clone());
+    let backend = node::Node::new(engine, streams, files, dynamic.clone());
+    let builder = backend.builder().clone();
+    tokio::spawn(async move { builder.sweep().await });
     let router = router(&dynamic, backend.clone(), &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;

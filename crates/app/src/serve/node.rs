@@ -9,11 +9,13 @@ use biga_agent::images::Images;
 use biga_agent::instance::Failure;
 use biga_agent::logs::{Line as LogLine, Query};
 use biga_agent::streams::{Error as StreamError, Streams};
+use biga_build::Builder;
 use biga_image::{
     ArchiveFormat, Auth, Error as ImageError, ImageConfig, ImageId, ImageRecord, LayerState, Platform,
     Progress as ImageProgress, PullOptions, PushOptions, Remote,
 };
 use biga_model::{Isolation, PullPolicy, Reference, Timestamp};
+use biga_store::Store;
 use biga_wire::http::{
     ImageDetail, ImageDisk, ImageLayer, ImageLine, ImageReferrer, ImageResult, Progress, PruneResult,
 };
@@ -34,6 +36,7 @@ pub struct Node {
     engine: Arc<Engine>,
     streams: Streams,
     files: Files,
+    builder: Builder,
 }
 
 /// Why the node could not do it.
@@ -80,7 +83,7 @@ impl Fault {
     }
 }
 
-fn failed(e: impl std::fmt::Display) -> Fault {
+pub(super) fn failed(e: impl std::fmt::Display) -> Fault {
     Fault::new(FaultKind::Failed, e)
 }
 
@@ -197,8 +200,20 @@ impl From<Credentials> for Auth {
 
 impl Node {
     /// Over an agent's parts.
-    pub fn new(engine: Arc<Engine>, streams: Streams, files: Files) -> Node {
-        Node { engine, streams, files }
+    pub fn new(engine: Arc<Engine>, streams: Streams, files: Files, store: Arc<dyn Store>) -> Node {
+        let instances = super::instances(&store);
+        let builder = Builder::new(engine.clone(), streams.clone(), files.clone(), store, instances);
+        Node {
+            engine,
+            streams,
+            files,
+            builder,
+        }
+    }
+
+    /// Builds images.
+    pub(super) fn builder(&self) -> &Builder {
+        &self.builder
     }
 
     /// The way round the store.
@@ -211,7 +226,7 @@ impl Node {
         &self.files
     }
 
-    fn images(&self) -> &Images {
+    pub(super) fn images(&self) -> &Images {
         &self.engine.images
     }
 

@@ -3,6 +3,8 @@
 //! - [`pack`]: a path of a tree as a tar
 //! - [`unpack`]: a tar into a directory of a tree
 //! - [`stat`]: what stands at a path
+//! - [`tree`]: trees to copy from; [`tarball`]: archives as trees
+//! - [`compose`]: the layer made of files that are copied, without a container
 //! - [`changes`]: what a container's writable layer changed, as a list and as the tar of a layer
 //!
 //! A tree is a descriptor of its root. It may belong to a container that runs and is hostile: it may swap any name for a
@@ -13,16 +15,22 @@
 use std::io;
 
 pub mod changes;
+pub mod compose;
 pub mod pack;
 pub mod stat;
+pub mod tarball;
+pub mod tree;
 pub mod unpack;
 
 mod beneath;
 mod tar;
 
 pub use changes::{Change, ChangeKind};
+pub use compose::Compose;
 pub use pack::{Crossing, Packer};
 pub use stat::{Place, Stat};
+pub use tarball::Tarball;
+pub use tree::{Disk, Node, NodeKind, Tree};
 pub use unpack::{Owner, Unpack};
 
 /// Directories nested deeper than this are refused: each level holds a descriptor.

@@ -15,11 +15,11 @@ use crate::layer::decompress;
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
 
 /// Most entries of one tar.
-const MAX_ENTRIES: usize = 2 << 20;
+pub(super) const MAX_ENTRIES: usize = 2 << 20;
 /// Most bytes of one tar, uncompressed.
-const MAX_BYTES: u64 = 1 << 40;
+pub(super) const MAX_BYTES: u64 = 1 << 40;
 /// Uncompressed bytes for each compressed one; deflate itself cannot go beyond 1032.
-const RATIO: u64 = 1100;
+pub(super) const RATIO: u64 = 1100;
 
 /// Who owns what is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,7 +303,7 @@ impl Unpacker<'_> {
 }
 
 /// A path without `.`, `..` and slashes at either end; one that would climb out is refused.
-fn components(path: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn components(path: &[u8]) -> Result<Vec<u8>, Error> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|b| *b == b'/') {
         match part {

@@ -182,7 +182,7 @@ impl Client {
     }
 
     /// The pool of connections to a `host[:port]`.
-    fn connection(&self, host: &str, upload: bool) -> Result<reqwest::Client, Error> {
+    pub(super) fn connection(&self, host: &str, upload: bool) -> Result<reqwest::Client, Error> {
         let key = (host.to_owned(), upload);
         if let Some(client) = self.connections.lock().get(&key) {
             return Ok(client.clone());
@@ -277,7 +277,7 @@ pub(super) fn unreachable(url: &Url, e: reqwest::Error) -> Error {
 }
 
 /// An error with all its causes.
-fn chain(e: &dyn std::error::Error) -> String {
+pub(super) fn chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut cause = e.source();
     while let Some(c) = cause {

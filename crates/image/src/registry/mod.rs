@@ -7,6 +7,7 @@
 //! - [`repo`]: manifests and blobs of one repository
 //! - [`docker_config`]: credentials as Docker keeps them
 //! - [`referrers`]: what refers to a manifest
+//! - [`web`]: files from plain addresses, for builds
 //! - [`fetch`]: one blob as a stream that survives broken connections
 //!
 //! Credentials are sent to the host they are for and to the token service it names, never along a redirect to
@@ -21,10 +22,12 @@ mod fetch;
 mod referrers;
 mod repo;
 mod tls;
+mod web;
 
 pub(crate) use client::Client;
 pub(crate) use fetch::{Piece, fetch};
 pub(crate) use repo::{Repo, Upload, mismatch};
+pub use web::Fetched;
 
 /// Who asks a registry.
 #[derive(Clone, Default)]

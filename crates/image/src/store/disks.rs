@@ -77,6 +77,7 @@ pub(super) async fn from_layer(
             sources: vec![source.origin],
             referrers: source.referrers,
             verified: source.verified,
+            built: None,
             ..record
         })
     })
@@ -117,6 +118,7 @@ impl ImageStore {
             sources: Vec::new(),
             referrers: Vec::new(),
             verified: Vec::new(),
+            built: None,
         })
     }
 }

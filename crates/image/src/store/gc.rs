@@ -49,6 +49,7 @@ impl ImageStore {
                 .filter(|s| !record.sources.contains(s))
                 .collect();
             record.sources.extend(more);
+            record.built = record.built.or(old.built);
             let same = old.manifest_digest == record.manifest_digest;
             let more: Vec<_> = old
                 .referrers
@@ -65,6 +66,32 @@ impl ImageStore {
         }
         self.write_whole(&oci::json(&record)?, &self.image_path(record.image_id.hex()))?;
         Ok(record)
+    }
+
+    /// Forgets what builds left for later ones: what failed, and with `all` also the steps of images that stay.
+    pub async fn forget_builds(self: &std::sync::Arc<Self>, all: bool) -> Result<(), Error> {
+        let store = self.clone();
+        super::files::blocking(move || {
+            for mut record in store.read_records()? {
+                let before = record.built.clone();
+                match &mut record.built {
+                    Some(_) if all => record.built = None,
+                    Some(built) => built.until = None,
+                    None => {}
+                }
+                if record.built == before {
+                    continue;
+                }
+                let path = store.image_path(record.image_id.hex());
+                let written = fs::metadata(&path).and_then(|m| m.modified());
+                store.write_whole(&oci::json(&record)?, &path)?;
+                // It is as old as before.
+                let kept = written.and_then(|t| fs::File::options().write(true).open(&path)?.set_modified(t));
+                kept.map_err(Error::io("write", &path))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     pub(super) fn remove_blocking(&self, id: &ImageId) -> Result<GcReport, Error> {
@@ -91,8 +118,8 @@ impl ImageStore {
             // Whoever needs a name pins it under this lock before looking whether it is there.
             let pins = self.pins.lock();
             let mut reached = HashSet::new();
-            for path in list(&self.root.join("images"))? {
-                match self.surviving(&path, in_use, &pins)? {
+            for (path, record, stays) in self.judged(in_use, &pins)? {
+                match record.filter(|_| stays) {
                     Some(record) => reach(self, &record, &mut reached),
                     None => {
                         // Records go before what they name, so that no crash leaves one that names nothing.
@@ -126,22 +153,48 @@ impl ImageStore {
         Ok(report)
     }
 
-    /// The record at this path if it stays.
-    fn surviving(
+    /// All records with their paths, and whether they stay: those in use, and the stages that images among them were built of.
+    fn judged(
         &self,
-        path: &Path,
         in_use: Option<&HashSet<ImageId>>,
         pins: &std::collections::HashMap<Name, usize>,
-    ) -> Result<Option<ImageRecord>, Error> {
-        let record = match read_record(path) {
-            Ok(Some(record)) => record,
-            Ok(None) => return Ok(None),
-            Err(e @ Error::Damaged { .. }) => {
-                tracing::warn!("removing a record: {e}");
-                return Ok(None);
+    ) -> Result<Vec<(PathBuf, Option<ImageRecord>, bool)>, Error> {
+        let mut all = Vec::new();
+        let mut with: Vec<ImageId> = Vec::new();
+        for path in list(&self.root.join("images"))? {
+            let record = match read_record(&path) {
+                Ok(record) => record,
+                Err(e @ Error::Damaged { .. }) => {
+                    tracing::warn!("removing a record: {e}");
+                    None
+                }
+                Err(e) => return Err(e),
+            };
+            let stays = record.as_ref().is_some_and(|r| self.stays(&path, r, in_use, pins));
+            if let Some(built) = record.as_ref().filter(|_| stays).and_then(|r| r.built.as_ref()) {
+                with.extend(built.with.iter().cloned());
             }
-            Err(e) => return Err(e),
-        };
+            all.push((path, record, stays));
+        }
+        while let Some(id) = with.pop() {
+            let found = all
+                .iter_mut()
+                .find(|(_, r, stays)| !stays && r.as_ref().is_some_and(|r| r.image_id == id));
+            if let Some((_, Some(record), stays)) = found {
+                *stays = true;
+                with.extend(record.built.iter().flat_map(|b| b.with.iter().cloned()));
+            }
+        }
+        Ok(all)
+    }
+
+    fn stays(
+        &self,
+        path: &Path,
+        record: &ImageRecord,
+        in_use: Option<&HashSet<ImageId>>,
+        pins: &std::collections::HashMap<Name, usize>,
+    ) -> bool {
         let young = || {
             let written = fs::metadata(path).and_then(|m| m.modified());
             // A clock that went backwards makes it young.
@@ -149,8 +202,9 @@ impl ImageStore {
             written.is_ok_and(is_young) || self.last_use(record.image_id.hex()).is_some_and(is_young)
         };
         let pinned = pins.contains_key(&Name::Image(record.image_id.hex().to_owned()));
-        let stays = in_use.is_none_or(|used| used.contains(&record.image_id)) || pinned || young();
-        Ok(stays.then_some(record))
+        let until = record.built.as_ref().and_then(|b| b.until);
+        let kept = until.is_some_and(|t| t > biga_model::Timestamp::now());
+        in_use.is_none_or(|used| used.contains(&record.image_id)) || pinned || kept || young()
     }
 }
 

@@ -33,6 +33,7 @@ mod assemble;
 mod budget;
 mod commit;
 mod disks;
+mod draft;
 mod exact;
 mod files;
 mod gc;
@@ -48,6 +49,7 @@ mod save;
 mod steps;
 
 pub use commit::Commit;
+pub use draft::{Draft, KeptLayer, StepCache};
 pub use gc::GcReport;
 pub use load::Loaded;
 pub use push::Pushed;
@@ -224,6 +226,10 @@ impl ImageStore {
             (Auth::Anonymous, Some(path)) => Auth::DockerConfig(path.clone()),
             (auth, _) => auth.clone(),
         }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The directory it lives in.

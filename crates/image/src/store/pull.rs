@@ -361,6 +361,7 @@ impl ImageStore {
             sources: Vec::new(),
             referrers: Vec::new(),
             verified: Vec::new(),
+            built: None,
         })
     }
 }

@@ -521,7 +521,7 @@ async fn a_committed_layer_gives_the_same_tree() {
     base.0.append_dir_all("", o.dir.path().join("lower")).unwrap();
     let base = s.import(base.end(), "app").await;
     let mut config = serde_json::Map::new();
-    biga_image::change::apply(&mut config, r#"CMD ["new"]"#).unwrap();
+    config.insert("Cmd".into(), serde_json::json!(["new"]));
     let commit = Commit {
         config,
         author: "Ann".into(),

@@ -11,6 +11,9 @@ use crate::{Memory, Reference};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image;
 
+/// Annotation of an image that nobody gave a name: the one it has is made of its id.
+pub const NAMELESS: &str = "biga.dev/nameless";
+
 impl Kind for Image {
     const KIND: &'static str = "Image";
     const PLURAL: &'static str = "images";

@@ -11,12 +11,13 @@ use super::metadata::{self, Package};
 const SEES_ALL: [&str; 2] = ["biga", "biga-testkit"];
 
 /// Every other crate, and the crates of the workspace it may depend on.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     // Words, forms and the lowest tools.
     ("biga-model", &[]),
     ("biga-wire", &[]),
     ("biga-sys", &[]),
     ("biga-payload", &["biga-sys"]),
+    ("biga-dockerfile", &["biga-model"]),
     ("biga-xtask", &[]),
     // The API's side: never the engine.
     ("biga-store", &["biga-model"]),
@@ -45,6 +46,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
         "biga-agent",
         &[
             "biga-container",
+            "biga-dockerfile",
             "biga-image",
             "biga-model",
             "biga-net",
@@ -52,6 +54,18 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "biga-store",
             "biga-sys",
             "biga-vm",
+            "biga-wire",
+        ],
+    ),
+    (
+        "biga-build",
+        &[
+            "biga-agent",
+            "biga-container",
+            "biga-dockerfile",
+            "biga-image",
+            "biga-model",
+            "biga-store",
             "biga-wire",
         ],
     ),

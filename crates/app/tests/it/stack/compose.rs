@@ -95,6 +95,7 @@ impl Project {
         let config = format!("DOCKER_CONFIG={}", self.d.path().join("docker").display());
         // 1.29 would else leave `exec` and `run` to Docker's command line.
         let alone = "COMPOSE_INTERACTIVE_NO_CLI=1";
+        let builder = "COMPOSE_DOCKER_CLI_BUILD=0";
         let before = [
             "env",
             "-C",
@@ -102,6 +103,7 @@ impl Project {
             &host,
             &config,
             alone,
+            builder,
             "KIND=tested",
             "timeout",
             "120",
@@ -230,4 +232,37 @@ fn compose_brings_up_and_down_what_it_is_told() {
     comes_up_in_order(&p);
     grows(&p);
     stops_and_goes(&p);
+}
+
+/// A service whose image is built.
+#[test]
+fn services_are_built() {
+    let Some(program) = program() else {
+        println!("no docker-compose on this host: it is not tried");
+        return;
+    };
+    let p = Project::new(&program);
+    let built = "services:\n  made:\n    image: made:1\n    build: {context: ./made, args: {A: composed}}\n    command: [cat, /a]\n";
+    std::fs::create_dir(p.dir.join("made")).unwrap();
+    std::fs::write(p.dir.join("compose.yml"), built).unwrap();
+    std::fs::write(
+        p.dir.join("made/Dockerfile"),
+        "FROM busybox\nARG A\nCOPY part /part\nRUN cat /part > /a; echo $A >> /a\n",
+    )
+    .unwrap();
+    std::fs::write(p.dir.join("made/part"), "of a context, ").unwrap();
+    p.run(&["build"]).ok();
+    assert_eq!(
+        p.d.biga(&["run", "--rm", "made:1", "cat", "/a"]).ok(),
+        "of a context, composed"
+    );
+    p.run(&["up", "-d"]).ok();
+    eventually("the log", || {
+        p.run(&["logs", "--no-color", "made"])
+            .ok()
+            .contains("composed")
+            .then_some(())
+    });
+    p.run(&["down"]).ok();
+    p.d.until_clean();
 }

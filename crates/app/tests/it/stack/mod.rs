@@ -1,5 +1,6 @@
 //! The whole program on a host of its own: real containers, real microvms, the real command line.
 
+mod build;
 mod checkpoints;
 mod compose;
 mod containers;

@@ -11,7 +11,7 @@ import time
 
 import docker
 import websocket
-from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
 from docker.types import EndpointConfig, Healthcheck, IPAMConfig, IPAMPool, LogConfig, Mount, Ulimit
 
 client = docker.from_env(timeout=120)
@@ -307,6 +307,27 @@ def waits():
     c.remove()
 
 
+def builds():
+    text = b"FROM busybox\nARG A\nRUN echo $A > /a\nCMD [\"cat\", \"/a\"]\n"
+    image, lines = client.images.build(fileobj=io.BytesIO(text), tag="py:1", buildargs={"A": "built"}, labels={"k": "v"}, rm=True)
+    lines = list(lines)
+    assert any("Step 3/5 : RUN" in line.get("stream", "") for line in lines), lines
+    assert {"ID": image.id} in [line.get("aux") for line in lines], lines
+    assert image.tags == ["py:1"] and image.labels["k"] == "v", image.attrs
+    assert client.containers.run("py:1", remove=True) == b"built\n"
+    again, lines = client.images.build(fileobj=io.BytesIO(text), buildargs={"A": "built"}, labels={"k": "v"})
+    assert again.id == image.id
+    try:
+        client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN exit 7\n"), rm=True, forcerm=True)
+    except BuildError as e:
+        assert "returned a non-zero code: 7" in e.msg, e.msg
+    else:
+        raise AssertionError("a build that fails was taken for a good one")
+    refused(400, client.images.build, fileobj=io.BytesIO(b"FROM busybox\nNONE\n"))
+    client.images.remove("py:1")
+    until("the step that failed to be gone", lambda: not client.containers.list(all=True))
+
+
 def bad_input():
     refused(404, client.containers.create, "nonesuch:none", "true")
     refused(400, client.containers.create, BUSYBOX, "true", name="no/slash")
@@ -315,7 +336,7 @@ def bad_input():
     refused(404, client.containers.create, BUSYBOX, network="nonesuch")
 
 
-PARTS = [system, images, outcomes, life, streams, health, networks, volumes, events, waits, bad_input]
+PARTS = [system, images, outcomes, life, streams, health, networks, volumes, events, waits, builds, bad_input]
 wanted = sys.argv[1:]
 for part in PARTS:
     if not wanted or part.__name__ in wanted:

@@ -1,0 +1,186 @@
+//! Builds images of Dockerfiles.
+//!
+//! ```text
+//! context's tar ──► one file and an index      Dockerfile ──► stages ──► those the target needs
+//!                         │                                                 │ one step after the other
+//!                         ▼                                                 ▼
+//!        COPY, ADD: picked files ──► tar of a layer ──► image store ◄── tar of what RUN changed
+//!                   (copy)                                                (run: an Instance as any other)
+//! ```
+//!
+//! Between steps there are no images, only a [draft](biga_image::Draft): a config in memory and layers in the store. An image
+//! is made where a `RUN` needs one to run from, and at the end of each stage. What a step was made of is its key: the id
+//! of the draft before it, the words that Docker writes into the history, and in these the digest of what is copied. Images
+//! keep the keys of their steps, and that is all the cache there is: it goes with the images.
+//!
+//! - [`prepare`]: request, context and Dockerfile
+//! - [`stages`]: one stage after the other; [`stage`]: one instruction after the other
+//! - [`base`]: what a stage begins with
+//! - [`args`]: variables
+//! - [`pick`]: which files are meant; [`copy`]: the layer that they become
+//! - [`run`]: a container for a step
+
+mod args;
+mod base;
+mod copy;
+mod pick;
+mod prepare;
+mod run;
+mod stage;
+mod stages;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use biga_agent::engine::Engine;
+use biga_agent::files::Files;
+use biga_agent::streams::Streams;
+use biga_dockerfile::Dockerfile;
+use biga_image::files::Tarball;
+use biga_image::{Auth, ImageStore};
+use biga_model::Instance;
+use biga_store::Store;
+use biga_store::typed::{Objects, SpecWriter};
+use biga_wire::build::{Build, Event};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Annotation of the instances that steps run in; its value is the id of the builder.
+pub const LABEL: &str = "biga.dev/build";
+
+/// Why a build came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request or the Dockerfile makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// An image, a file or the like is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// This is not done here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A command ended with another code than 0.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Command {
+        /// Its words.
+        command: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// Whoever wanted it is gone, or said so.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// It was tried and failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<biga_image::Error> for Error {
+    fn from(e: biga_image::Error) -> Error {
+        let mut text = e.to_string();
+        let mut at = std::error::Error::source(&e);
+        // The reason is often a level or two down.
+        while let Some(e) = at {
+            text = format!("{text}: {e}");
+            at = e.source();
+        }
+        Error::Failed(text)
+    }
+}
+
+impl From<biga_agent::instance::Failure> for Error {
+    fn from(f: biga_agent::instance::Failure) -> Error {
+        Error::Failed(f.to_string())
+    }
+}
+
+impl From<biga_store::typed::Error> for Error {
+    fn from(e: biga_store::typed::Error) -> Error {
+        Error::Failed(e.to_string())
+    }
+}
+
+/// Builds images on this node. A cheap handle.
+#[derive(Clone)]
+pub struct Builder {
+    engine: Arc<Engine>,
+    streams: Streams,
+    files: Files,
+    objects: Objects<Instance>,
+    specs: SpecWriter<Instance>,
+    /// Of this process: what has another was left by one before.
+    id: Arc<str>,
+}
+
+impl Builder {
+    /// Over an agent's parts and the objects of the store; `specs` makes instances.
+    pub fn new(
+        engine: Arc<Engine>,
+        streams: Streams,
+        files: Files,
+        store: Arc<dyn Store>,
+        specs: SpecWriter<Instance>,
+    ) -> Builder {
+        Builder {
+            engine,
+            streams,
+            files,
+            objects: Objects::new(store),
+            specs,
+            id: format!(
+                "{}-{}",
+                std::process::id(),
+                biga_model::Timestamp::now().as_nanosecond()
+            )
+            .into(),
+        }
+    }
+
+    fn store(&self) -> &Arc<ImageStore> {
+        self.engine.images.files()
+    }
+}
+
+/// A build that can begin: its context is here and its Dockerfile makes sense.
+pub struct Prepared {
+    builder: Builder,
+    request: Build,
+    /// Who asks registries, by their names.
+    auths: HashMap<String, Auth>,
+    file: Dockerfile,
+    context: Arc<Tarball>,
+}
+
+/// Where a build tells what happens, and hears that nobody wants it any more.
+#[derive(Clone)]
+pub struct Audience {
+    /// What happens.
+    pub events: mpsc::Sender<Event>,
+    /// Cancelled when the build should end.
+    pub cancel: CancellationToken,
+}
+
+impl Audience {
+    /// Tells; waits for a slow listener.
+    async fn tell(&self, event: Event) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            sent = self.events.send(event) => sent.map_err(|_| Error::Cancelled),
+        }
+    }
+
+    async fn note(&self, text: impl Into<String>) -> Result<(), Error> {
+        self.tell(Event::Note { text: text.into() }).await
+    }
+
+    /// Runs to the end what may take long, unless the build is cancelled.
+    async fn wait<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            done = work => done,
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One stage: its instructions, one after the other, on a draft.
+
+use biga_dockerfile::ignore::Ignore;
+use biga_dockerfile::{Instruction, Owner, Run, Step, Transfer, config};
+use biga_image::files::Node;
+use biga_image::{Draft, History, KeptLayer};
+use biga_model::Timestamp;
+use biga_wire::build::Event;
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::args::Args;
+use crate::copy::{self, From, Means, Source, Task};
+use crate::pick::{Picked, hex};
+use crate::run::{Job, created_by, nothing_run};
+use crate::stages::Building;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A stage in the making.
+pub struct Stage {
+    /// What it is so far.
+    pub draft: Draft,
+    /// Its config, with what the instruction at hand makes of it.
+    config: Map<String, Value>,
+    args: Args,
+    /// A `CMD` of this stage is kept by a later `ENTRYPOINT`.
+    cmd_set: bool,
+}
+
+impl Stage {
+    /// Begins on a draft.
+    pub fn new(draft: Draft) -> Stage {
+        let mut config = draft.config();
+        if config::variable(&config, "PATH").is_none() {
+            config::env(&mut config, "PATH", DEFAULT_PATH);
+        }
+        Stage {
+            draft,
+            config,
+            args: Args::default(),
+            cmd_set: false,
+        }
+    }
+
+    /// The instructions that the base left for this build; they are taken off.
+    pub fn triggers(&mut self) -> Vec<String> {
+        match self.config.remove("OnBuild") {
+            Some(Value::Array(all)) => all.iter().filter_map(|t| t.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn vars(&self) -> impl Fn(&str) -> Option<String> + use<> {
+        let (args, config) = (self.args.clone(), self.config.clone());
+        move |name| args.get(&config, name)
+    }
+
+    /// Carries out one instruction. `index` is the stage's number.
+    pub async fn step(&mut self, b: &mut Building<'_>, index: usize, step: &Step) -> Result<(), Error> {
+        let at = |e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
+        let vars = self.vars();
+        let instruction = step.instruction.expand(b.file().escape, &vars).map_err(at)?;
+        match &instruction {
+            Instruction::From { .. } => return Err(at("FROM begins a stage".into())),
+            Instruction::Run(run) => return self.run(b, run).await,
+            Instruction::Copy(transfer) => return self.copy(b, index, transfer).await,
+            Instruction::Workdir(_) => return self.workdir(b, &instruction).await,
+            Instruction::Arg(list) => {
+                for (name, default) in list {
+                    self.args.declare(&mut b.globals, name, default.clone());
+                }
+            }
+            Instruction::Maintainer(name) => self.draft.set_author(name),
+            Instruction::Entrypoint(_) => {
+                let cmd = self.config.get("Cmd").cloned().filter(|_| self.cmd_set);
+                config::apply(&mut self.config, &instruction).map_err(|e| at(e.to_string()))?;
+                if let Some(cmd) = cmd {
+                    self.config.insert("Cmd".into(), cmd);
+                }
+            }
+            other => {
+                self.cmd_set |= matches!(other, Instruction::Cmd(_));
+                config::apply(&mut self.config, other).map_err(|e| at(e.to_string()))?;
+            }
+        }
+        let remark = config::remark(&instruction, &self.config).unwrap_or_default();
+        // The space is Docker's: it joins words of which one ends with a space.
+        let by = nothing_run(&self.config, &format!(" {remark}"));
+        let (key, hit) = self.known(b, &by)?;
+        if hit.is_some() {
+            b.audience.tell(Event::Cached).await?;
+        }
+        self.keep(b, by, key, hit, None).await
+    }
+
+    /// The key of a step, and the outcome it had before.
+    fn known(&self, b: &Building<'_>, by: &str) -> Result<(String, Option<(History, Option<KeptLayer>)>), Error> {
+        let key = key(&self.draft, by)?;
+        let hit = b.lookup(&self.draft, &key, by);
+        Ok((key, hit))
+    }
+
+    /// Ends a step: what is new goes into the draft.
+    async fn keep(
+        &mut self,
+        b: &Building<'_>,
+        by: String,
+        key: String,
+        hit: Option<(History, Option<KeptLayer>)>,
+        layer: Option<KeptLayer>,
+    ) -> Result<(), Error> {
+        self.draft.set_config(self.config.clone());
+        let (step, layer) = match hit {
+            Some((history, layer)) => (history, layer),
+            None => {
+                let author = self.draft.author();
+                let step = History {
+                    created: Some(Timestamp::now().to_string()),
+                    created_by: Some(by),
+                    author: (!author.is_empty()).then(|| author.to_owned()),
+                    comment: None,
+                    empty_layer: false,
+                };
+                (step, layer)
+            }
+        };
+        self.draft.step(step, layer, Some(key));
+        let image = self.draft.id()?.to_string();
+        b.audience.tell(Event::Made { image }).await
+    }
+
+    fn means(&self, b: &Building<'_>) -> Means {
+        let store = b.prepared.builder.store().clone();
+        Means {
+            layers: store.draft_layers(&self.draft),
+            mounts: b.prepared.builder.engine.mounts.clone(),
+            store,
+        }
+    }
+
+    async fn workdir(&mut self, b: &mut Building<'_>, instruction: &Instruction) -> Result<(), Error> {
+        config::apply(&mut self.config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
+        let dir = self.working_dir();
+        let by = nothing_run(&self.config, &format!("WORKDIR {dir}"));
+        let (key, hit) = self.known(b, &by)?;
+        if hit.is_some() {
+            b.audience.tell(Event::Cached).await?;
+            return self.keep(b, by, key, hit, None).await;
+        }
+        let layer = b.audience.wait(copy::directory(dir, self.means(b), now())).await?;
+        self.keep(b, by, key, None, Some(layer)).await
+    }
+
+    fn working_dir(&self) -> String {
+        let dir = self
+            .config
+            .get("WorkingDir")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        config::clean(dir)
+    }
+
+    async fn run(&mut self, b: &mut Building<'_>, run: &Run) -> Result<(), Error> {
+        if !run.mounts.is_empty() {
+            return Err(Error::Unsupported(
+                "RUN --mount is not supported by Biga yet: copy what is needed, or pass it as a build argument".into(),
+            ));
+        }
+        match run.network.as_deref() {
+            None | Some("default" | "none" | "host") => {}
+            Some(other) => {
+                return Err(Error::Invalid(format!(
+                    "invalid network mode for RUN: {other}: it is default, none or host"
+                )));
+            }
+        }
+        if run.security.as_deref().is_some_and(|s| s != "sandbox") {
+            return Err(Error::Unsupported(
+                "RUN --security=insecure is not supported by Biga".into(),
+            ));
+        }
+        let escape = b.file().escape;
+        let words = run.line(escape).words(&self.config);
+        let args = self.args.of_run(&self.config);
+        let mut by = created_by(&words, &args);
+        if let Some(network) = &run.network {
+            by = format!("{by} # --network={network}");
+        }
+        let (key, hit) = self.known(b, &by)?;
+        if hit.is_some() {
+            b.audience.tell(Event::Cached).await?;
+            return self.keep(b, by, key, hit, None).await;
+        }
+        let mut env = args;
+        env.extend(self.args.hidden(&b.globals, &self.config));
+        let job = Job {
+            script: run.script(escape).map(str::to_owned),
+            words,
+            env,
+            network: run.network.clone().filter(|n| n != "default"),
+        };
+        let mut from = self.draft.clone();
+        from.set_config(self.config.clone());
+        let layer = b.prepared.run_step(&from, job, b.audience).await?;
+        self.keep(b, by, key, None, Some(layer)).await
+    }
+
+    async fn copy(&mut self, b: &mut Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
+        let name = if t.add { "ADD" } else { "COPY" };
+        let from = match &t.from {
+            None => From::Context(b.prepared.context.clone()),
+            Some(word) => From::Layers(b.layers_of(word, index).await?),
+        };
+        let mut task = Task {
+            name,
+            from,
+            sources: Vec::new(),
+            dest: copy::destination(&t.dest, &self.working_dir()),
+            owner: match t.chown.as_deref() {
+                None | Some("") => None,
+                Some(text) => Some(
+                    Owner::parse(text).ok_or_else(|| Error::Invalid(format!("invalid chown string format: {text}")))?,
+                ),
+            },
+            mode: t.chmod.as_deref().map(mode).transpose()?,
+            excludes: Ignore::parse(&t.excludes.join("\n")).map_err(Error::Invalid)?,
+            parents: t.parents,
+            unpack: t.unpack.unwrap_or(t.add),
+            now: now(),
+        };
+        let mut fetched = false;
+        for source in &t.sources {
+            task.sources.push(match t.add && is_address(source) {
+                true => {
+                    fetched = true;
+                    Source::Here(b.audience.wait(fetch(b, t, source)).await?)
+                }
+                false => Source::Path(source.clone()),
+            });
+        }
+        if t.checksum.is_some() && !fetched {
+            return Err(Error::Invalid("checksum can't be specified for local sources".into()));
+        }
+        // What is fetched is a file; archives are unpacked where they come from the context.
+        task.unpack &= !fetched || t.unpack == Some(true);
+        for d in &t.documents {
+            task.sources.push(Source::Here(Picked {
+                name: d.name.clone().into_bytes(),
+                node: Node::file(d.content.as_bytes(), 0o644, (0, 0)),
+                beneath: Vec::new(),
+            }));
+        }
+        let mut options = String::new();
+        for (option, value) in [("chown", &t.chown), ("chmod", &t.chmod)] {
+            if let Some(value) = value {
+                options += &format!("--{option}={value} ");
+            }
+        }
+        let config = self.config.clone();
+        let dest = t.dest.clone();
+        let by = move |digest: &str| nothing_run(&config, &format!("{name} {options}{digest} in {dest} "));
+        let (draft, cache, write) = (self.draft.clone(), b.cache(), by.clone());
+        let known = move |digest: &str| {
+            let by = write(digest);
+            cache.lookup(&draft, &key(&draft, &by).ok()?, &by)
+        };
+        let (digest, outcome) = b.audience.wait(copy::copy(task, self.means(b), known)).await?;
+        let by = by(&digest);
+        let key = key(&self.draft, &by)?;
+        match outcome {
+            Ok(hit) => {
+                b.audience.tell(Event::Cached).await?;
+                self.keep(b, by, key, Some(hit), None).await
+            }
+            Err(layer) => self.keep(b, by, key, None, Some(layer)).await,
+        }
+    }
+}
+
+/// What a step is made of: all before it, and what it says.
+fn key(draft: &Draft, by: &str) -> Result<String, Error> {
+    use sha2::{Digest, Sha256};
+    let text = format!("{}\n{by}", draft.id()?);
+    Ok(hex(&Sha256::digest(text.as_bytes())))
+}
+
+fn now() -> (i64, u32) {
+    (Timestamp::now().as_second(), 0)
+}
+
+fn mode(text: &str) -> Result<u32, Error> {
+    let number = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777);
+    number.ok_or_else(|| {
+        Error::Invalid(format!(
+            "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+        ))
+    })
+}
+
+fn is_address(source: &str) -> bool {
+    ["http://", "https://", "git@", "git://", "ssh://"]
+        .iter()
+        .any(|p| source.starts_with(p))
+}
+
+/// `ADD` of an address.
+async fn fetch(b: &Building<'_>, t: &Transfer, address: &str) -> Result<Picked, Error> {
+    let is_web = address.starts_with("http://") || address.starts_with("https://");
+    if !is_web || address.split(['?', '#']).next().is_some_and(|p| p.ends_with(".git")) {
+        return Err(Error::Unsupported(format!(
+            "ADD {address}: adding a repository is not supported by Biga yet"
+        )));
+    }
+    let fetched = b.prepared.builder.store().fetch_file(address).await;
+    let fetched = fetched.map_err(|e| Error::Failed(format!("ADD failed: {}", Error::from(e))))?;
+    if let Some(wanted) = &t.checksum
+        && *wanted != fetched.digest
+    {
+        return Err(Error::Failed(format!(
+            "ADD failed: digest mismatch: {address} is {}, and --checksum says {wanted}",
+            fetched.digest
+        )));
+    }
+    let name = match fetched.name.as_str() {
+        "" if t.dest.ends_with('/') => {
+            return Err(Error::Invalid(format!("cannot determine filename from url: {address}")));
+        }
+        name => name.as_bytes().to_vec(),
+    };
+    let changed = fetched
+        .last_modified
+        .as_deref()
+        .and_then(|t| jiff::fmt::rfc2822::parse(t).ok());
+    let mtime = changed.map_or((0, 0), |z| (z.timestamp().as_second(), 0));
+    let node = Node::of_file(fetched.file, 0o600, mtime).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(Picked {
+        name,
+        node,
+        beneath: Vec::new(),
+    })
+}

@@ -1,0 +1,355 @@
+//! All stages that the target needs, and the image that comes out.
+
+use std::sync::Arc;
+
+use biga_dockerfile::{Dockerfile, Instruction, Step};
+use biga_image::{
+    Built, Draft, History, ImageId, ImageRecord, ImageStore, KeptLayer, LayerRecord, Platform, StepCache,
+};
+use biga_model::{Reference, Timestamp};
+use biga_wire::build::Event;
+
+use crate::args::Globals;
+use crate::stage::Stage;
+use crate::{Audience, Error, Prepared};
+
+/// Seconds that the last good step of a build that failed is kept for the next try.
+const KEEP_FAILED: i64 = 24 * 3600;
+
+/// Outcomes of earlier builds.
+#[derive(Clone)]
+pub struct Cache {
+    store: Arc<ImageStore>,
+    steps: Arc<StepCache>,
+    /// With `--cache-from`: only what these have.
+    from: Option<Arc<Vec<ImageRecord>>>,
+    off: bool,
+}
+
+impl Cache {
+    /// The outcome of a step on this draft.
+    pub fn lookup(&self, draft: &Draft, key: &str, by: &str) -> Option<(History, Option<KeptLayer>)> {
+        if self.off {
+            return None;
+        }
+        match &self.from {
+            None => self.store.cached_step(&self.steps, key),
+            Some(from) => from.iter().find_map(|r| self.of_image(r, draft, by)),
+        }
+    }
+
+    /// The next step of an image whose first steps are those of the draft.
+    fn of_image(&self, image: &ImageRecord, draft: &Draft, by: &str) -> Option<(History, Option<KeptLayer>)> {
+        let before = draft.history();
+        let next = image.history.get(before.len())?;
+        let same = image.history.starts_with(&before)
+            && draft.diff_ids().eq(image
+                .layers
+                .iter()
+                .take(draft.diff_ids().count())
+                .map(|l| l.diff_id.as_str()));
+        if !same || next.created_by.as_deref() != Some(by) {
+            return None;
+        }
+        let layer = match next.empty_layer {
+            true => None,
+            false => {
+                let id = &image.layers.get(draft.diff_ids().count())?.diff_id;
+                Some(self.store.kept_layer(id).ok()??)
+            }
+        };
+        Some((next.clone(), layer))
+    }
+}
+
+/// A build at work.
+pub struct Building<'a> {
+    /// What is built.
+    pub prepared: &'a Prepared,
+    /// Who listens.
+    pub audience: &'a Audience,
+    /// Variables of all stages.
+    pub globals: Globals,
+    cache: Cache,
+    /// Stages that are done, by their numbers.
+    done: Vec<Option<Draft>>,
+    number: usize,
+    total: usize,
+}
+
+impl Prepared {
+    /// Builds. What fails is told by the error alone.
+    pub async fn run(self, audience: &Audience) -> Result<ImageRecord, Error> {
+        let store = self.builder.store().clone();
+        let reading = store.clone();
+        let steps = crate::prepare::blocking(move || Ok(reading.step_cache()?)).await?;
+        let mut from = Vec::new();
+        for name in &self.request.cache_from {
+            // One that is not here has nothing to give.
+            from.extend(self.builder.here(name).await.ok());
+        }
+        let mut building = Building {
+            globals: Globals::new(self.request.build_args.clone()),
+            cache: Cache {
+                store,
+                steps: Arc::new(steps),
+                from: (!self.request.cache_from.is_empty()).then(|| Arc::new(from)),
+                off: self.request.no_cache,
+            },
+            done: vec![None; self.file.stages.len()],
+            number: 0,
+            total: 0,
+            prepared: &self,
+            audience,
+        };
+        building.all().await
+    }
+}
+
+impl Building<'_> {
+    /// The Dockerfile.
+    pub fn file(&self) -> &Dockerfile {
+        &self.prepared.file
+    }
+
+    /// Outcomes of earlier builds, for another thread.
+    pub fn cache(&self) -> Cache {
+        self.cache.clone()
+    }
+
+    /// The outcome of a step on this draft.
+    pub fn lookup(&self, draft: &Draft, key: &str, by: &str) -> Option<(History, Option<KeptLayer>)> {
+        self.cache.lookup(draft, key, by)
+    }
+
+    async fn all(&mut self) -> Result<ImageRecord, Error> {
+        let prepared = self.prepared;
+        let file = &prepared.file;
+        let at = |step: &Step, e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
+        for step in &file.globals {
+            let globals = self.globals.clone();
+            let expanded = step
+                .instruction
+                .expand(file.escape, &|n| globals.get(n))
+                .map_err(|e| at(step, e))?;
+            if let Instruction::Arg(list) = expanded {
+                list.into_iter()
+                    .for_each(|(name, default)| self.globals.declare(&name, default));
+            }
+        }
+        let target = file
+            .target(&prepared.request.target)
+            .map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut names = Vec::with_capacity(file.stages.len());
+        for stage in &file.stages {
+            let expanded = stage.from.instruction.expand(file.escape, &|n| self.globals.get(n));
+            match expanded.map_err(|e| at(&stage.from, e))? {
+                Instruction::From { image, platform, .. } => names.push((image, platform)),
+                _ => return Err(at(&stage.from, "a stage begins with FROM".into())),
+            }
+        }
+        let bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
+        let needed = file.needed(target, &bases);
+        let steps = file
+            .stages
+            .iter()
+            .zip(&needed)
+            .filter(|(_, n)| **n)
+            .map(|(s, _)| s.steps.len() + 1);
+        self.total = steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
+        for (i, stage) in file.stages.iter().enumerate().filter(|(i, _)| needed[*i]) {
+            self.begin_step(&stage.from.text).await?;
+            let (name, platform) = &names[i];
+            if name.is_empty() {
+                return Err(at(
+                    &stage.from,
+                    format!("base name ({}) should not be blank", stage.from.text),
+                ));
+            }
+            check_platform(platform.as_deref())?;
+            let draft = self.base(name, bases[i]).await?;
+            let mut made = Stage::new(draft);
+            let outcome = self.stage(i, &mut made, target).await;
+            if let Err(e) = outcome {
+                self.keep_for_next_try(&made.draft).await;
+                return Err(e);
+            }
+            self.done[i] = Some(made.draft);
+        }
+        let record = self.image(target).await?;
+        let unused = self.globals.unused().join(" ");
+        if !unused.is_empty() {
+            self.audience
+                .note(format!("[Warning] One or more build-args [{unused}] were not consumed"))
+                .await?;
+        }
+        let image = record.image_id.to_string();
+        self.audience.tell(Event::Built { image }).await?;
+        self.name(&record).await?;
+        Ok(record)
+    }
+
+    async fn begin_step(&mut self, text: &str) -> Result<(), Error> {
+        self.number += 1;
+        let event = Event::Step {
+            number: self.number,
+            total: self.total,
+            text: text.to_owned(),
+        };
+        self.audience.tell(event).await
+    }
+
+    async fn base(&mut self, name: &str, stage: Option<usize>) -> Result<Draft, Error> {
+        let store = self.prepared.builder.store().clone();
+        if let Some(i) = stage {
+            let draft = self.done[i]
+                .clone()
+                .ok_or_else(|| Error::Failed(format!("stage {name} was not built")))?;
+            let image = draft.id()?.to_string();
+            self.audience.tell(Event::Made { image }).await?;
+            // Its steps are those of another image.
+            return Ok(draft);
+        }
+        if name.eq_ignore_ascii_case("scratch") {
+            self.audience.note(" --->").await?;
+            return Ok(store.draft_of_nothing(&Platform::host()));
+        }
+        let record = self.prepared.image(name, self.audience).await?;
+        let image = record.image_id.to_string();
+        self.audience.tell(Event::Made { image }).await?;
+        let id = record.image_id;
+        crate::prepare::blocking(move || Ok(store.draft(&id)?)).await
+    }
+
+    async fn stage(&mut self, index: usize, made: &mut Stage, target: usize) -> Result<(), Error> {
+        let prepared = self.prepared;
+        let triggers = made.triggers();
+        if !triggers.is_empty() {
+            let plural = if triggers.len() == 1 { "" } else { "s" };
+            self.audience
+                .note(format!("# Executing {} build trigger{plural}", triggers.len()))
+                .await?;
+        }
+        for text in triggers {
+            let instruction = Instruction::alone(&text).map_err(|e| Error::Invalid(format!("ONBUILD {text}: {e}")))?;
+            let line = prepared.file.stages[index].from.line;
+            let step = Step {
+                line,
+                text,
+                instruction,
+            };
+            made.step(self, index, &step).await?;
+        }
+        for step in &prepared.file.stages[index].steps {
+            self.begin_step(&step.text).await?;
+            made.step(self, index, step).await?;
+        }
+        let labels = &prepared.request.labels;
+        if index == target && !labels.is_empty() {
+            let list: Vec<(String, String)> = labels.iter().map(|(k, v)| (quoted(k), quoted(v))).collect();
+            let text = labels
+                .iter()
+                .fold("LABEL".to_owned(), |t, (k, v)| format!("{t} {k}={v}"));
+            let step = Step {
+                line: 0,
+                text,
+                instruction: Instruction::Label(list),
+            };
+            self.begin_step(&step.text).await?;
+            made.step(self, index, &step).await?;
+        }
+        Ok(())
+    }
+
+    /// The layers of a stage before this one, or of an image.
+    pub async fn layers_of(&mut self, word: &str, index: usize) -> Result<Vec<LayerRecord>, Error> {
+        if let Some(i) = self.file().stage(word, index) {
+            let draft = self.done[i].as_ref();
+            let draft = draft.ok_or_else(|| {
+                Error::Invalid(format!(
+                    "stage {word} is named by a build trigger alone, and so was not built: name it in a COPY"
+                ))
+            })?;
+            return Ok(self.prepared.builder.store().draft_layers(draft));
+        }
+        Ok(self.prepared.image(word, self.audience).await?.layers)
+    }
+
+    /// Keeps the stages as images: the target's, and with it the others, for later builds.
+    async fn image(&mut self, target: usize) -> Result<ImageRecord, Error> {
+        let store = self.prepared.builder.store();
+        let mut with: Vec<ImageId> = Vec::new();
+        for draft in self
+            .done
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != target)
+            .filter_map(|(_, d)| d.as_ref())
+        {
+            if draft.own_steps() > 0 {
+                with.push(store.keep_draft(draft, Built::default()).await?.image_id);
+            }
+        }
+        let draft = self.done[target]
+            .as_ref()
+            .ok_or_else(|| Error::Failed("the target was not built".into()))?;
+        let built = Built {
+            with,
+            ..Built::default()
+        };
+        Ok(store.keep_draft(draft, built).await?)
+    }
+
+    /// After a failure: what was good is used again if the next try comes soon enough.
+    async fn keep_for_next_try(&self, draft: &Draft) {
+        let store = self.prepared.builder.store();
+        let until = Timestamp::from_second(Timestamp::now().as_second() + KEEP_FAILED).ok();
+        for draft in self.done.iter().flatten().chain([draft]).filter(|d| d.own_steps() > 0) {
+            let built = Built {
+                until,
+                ..Built::default()
+            };
+            if let Err(e) = store.keep_draft(draft, built).await {
+                tracing::warn!("the steps before the one that failed are not kept: {e}");
+            }
+        }
+    }
+
+    async fn name(&self, record: &ImageRecord) -> Result<(), Error> {
+        let images = &self.prepared.builder.engine.images;
+        let mut tags = self.prepared.request.tags.clone();
+        tags.dedup();
+        for tag in &tags {
+            let name: Reference = tag.parse().map_err(Error::Invalid)?;
+            images.name(&name, record).await?;
+            let name = name.familiar();
+            self.audience.tell(Event::Tagged { name }).await?;
+        }
+        if tags.is_empty() && record.built.is_some() {
+            let id: String = record.image_id.hex().chars().take(12).collect();
+            let made_up: Reference = format!("built:{id}").parse().map_err(Error::Failed)?;
+            images.keep_nameless(&made_up, record).await?;
+        }
+        images.keep_budget(Some(&record.image_id)).await;
+        Ok(())
+    }
+}
+
+/// In quotes, so that nothing in it is taken for a variable.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\"'\"'"))
+}
+
+fn check_platform(wanted: Option<&str>) -> Result<(), Error> {
+    let Some(text) = wanted.filter(|t| !t.is_empty()) else {
+        return Ok(());
+    };
+    let wanted: Platform = text.parse().map_err(Error::Invalid)?;
+    let host = Platform::host();
+    match (&wanted.os, &wanted.architecture) == (&host.os, &host.architecture) {
+        true => Ok(()),
+        false => Err(Error::Unsupported(format!(
+            "stages are built for the node's own platform {host}, not for {wanted}"
+        ))),
+    }
+}

@@ -1,0 +1,124 @@
+//! How an image is built, and what is told meanwhile, as the APIs speak of it.
+//!
+//! `POST nodes/self/build?options=` ([`Build`], base64 of JSON) with the context's tar as body answers with lines
+//! ([`crate::http::Line`]): any number with `build` (an [`Event`]), then one with `result`
+//! ([`crate::http::ImageResult`]) or `error`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How an image is built.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Build {
+    /// Path of the Dockerfile in the context; `Dockerfile` where empty.
+    pub dockerfile: String,
+    /// An address to fetch the context from, instead of what is sent.
+    pub remote: String,
+    /// Names for the image; without any it is kept without a name.
+    pub tags: Vec<String>,
+    /// The stage to build; the last where empty.
+    pub target: String,
+    /// Values of `ARG`s.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels on top of those of the Dockerfile.
+    pub labels: BTreeMap<String, String>,
+    /// Use nothing of earlier builds.
+    pub no_cache: bool,
+    /// Ask registries for images that are here, too.
+    pub pull: bool,
+    /// Leave the containers of steps that succeeded.
+    pub keep_containers: bool,
+    /// Remove those of steps that failed, too.
+    pub force_remove: bool,
+    /// Use again only what these images have.
+    pub cache_from: Vec<String>,
+    /// Network of `RUN`: `default`, `none`, `host`, `container:NAME`, or the name of one.
+    pub network: String,
+    /// Bytes of memory of each step.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together.
+    pub memory_swap: Option<u64>,
+    /// Relative weight.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds of processor time a period.
+    pub cpu_quota: Option<i64>,
+    /// Processors, as `0-3`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    pub cpuset_mems: Option<String>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Soft and hard limit by name.
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// `NAME:ADDRESS`.
+    pub extra_hosts: Vec<String>,
+    /// Control group above those of the steps.
+    pub cgroup_parent: Option<String>,
+    /// `os/architecture`; must be the node's own.
+    pub platform: String,
+}
+
+/// What happens in a build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum Event {
+    /// An instruction begins.
+    Step {
+        /// From 1.
+        number: usize,
+        /// How many there are.
+        total: usize,
+        /// As it was written.
+        text: String,
+    },
+    /// Its outcome is that of an earlier build.
+    Cached,
+    /// It runs in this instance (its uid).
+    Running {
+        /// The uid.
+        instance: String,
+    },
+    /// What it writes.
+    Output {
+        /// To its standard error.
+        stderr: bool,
+        /// Text, lossily made UTF-8.
+        text: String,
+    },
+    /// The instance is removed.
+    Removed {
+        /// The uid.
+        instance: String,
+    },
+    /// The instruction is done; the image it would be.
+    Made {
+        /// `sha256:…`
+        image: String,
+    },
+    /// A base is pulled.
+    Pulling {
+        /// Its name.
+        reference: String,
+        /// How far it is.
+        progress: crate::http::Progress,
+    },
+    /// For people.
+    Note {
+        /// A line.
+        text: String,
+    },
+    /// All is done.
+    Built {
+        /// `sha256:…`
+        image: String,
+    },
+    /// It has a name now.
+    Tagged {
+        /// As users type it.
+        name: String,
+    },
+}
