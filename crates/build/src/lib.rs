@@ -16,7 +16,7 @@
 //! - [`prepare`]: request, context and Dockerfile
 //! - [`stages`]: one stage after the other; [`stage`]: one instruction after the other
 //! - [`base`]: what a stage begins with
-//! - [`args`]: variables
+//! - [`args`][]: variables
 //! - [`pick`]: which files are meant; [`copy`]: the layer that they become
 //! - [`run`]: a container for a step
 

@@ -28,6 +28,9 @@ pub struct Stage {
     cmd_set: bool,
 }
 
+/// What a step made before: its line of history, and the layer if it has one.
+type Before = (History, Option<KeptLayer>);
+
 impl Stage {
     /// Begins on a draft.
     pub fn new(draft: Draft) -> Stage {
@@ -95,7 +98,7 @@ impl Stage {
     }
 
     /// The key of a step, and the outcome it had before.
-    fn known(&self, b: &Building<'_>, by: &str) -> Result<(String, Option<(History, Option<KeptLayer>)>), Error> {
+    fn known(&self, b: &Building<'_>, by: &str) -> Result<(String, Option<Before>), Error> {
         let key = key(&self.draft, by)?;
         let hit = b.lookup(&self.draft, &key, by);
         Ok((key, hit))

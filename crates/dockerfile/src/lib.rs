@@ -9,7 +9,7 @@
 //! - [`parse`]: a whole file
 //! - [`expand`]: variables and quotes of one word
 //! - [`config`]: what instructions make of the `config` object of an image
-//! - [`ignore`]: `.dockerignore`
+//! - [`ignore`][]: `.dockerignore`
 //! - [`glob`]: patterns of paths
 //!
 //! It follows the [reference](https://docs.docker.com/reference/dockerfile/). Nothing in here panics, whatever the text; what

@@ -52,7 +52,7 @@ impl Counting {
     }
 
     /// A command whose output goes through a pipe into the file. `runc` cannot save what writes to files of the host.
-    fn into_pipe(&mut self, args: &[&str]) {
+    fn by_pipe(&mut self, args: &[&str]) {
         let log = self.bundle.dir.join("log");
         let to = File::options().create(true).append(true).open(&log).unwrap();
         let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(to).spawn().unwrap();
@@ -84,7 +84,7 @@ fn goes_on(runtime: Runtime) {
     c.bundle.write();
     let id = c.bundle.id.clone();
     let bundle = c.bundle.dir.to_str().unwrap().to_owned();
-    c.into_pipe(&["run", "-d", "--bundle", &bundle, &id]);
+    c.by_pipe(&["run", "-d", "--bundle", &bundle, &id]);
     c.counts_beyond(3);
     if !criu_works() {
         // Then it is said, and nothing else happens.
@@ -131,7 +131,7 @@ fn goes_on(runtime: Runtime) {
         id.clone(),
     ]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    c.into_pipe(&words);
+    c.by_pipe(&words);
     c.counts_beyond(at + 3);
     let all = c.counted();
     let wanted: Vec<u64> = (1..=all.len() as u64).collect();
@@ -172,7 +172,7 @@ fn it_says_why_it_failed_and_leaves_it_running() {
     )
     .unwrap();
     fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
-    c.into_pipe(&["run", "-d", "--bundle", bundle, &id]);
+    c.by_pipe(&["run", "-d", "--bundle", bundle, &id]);
     c.counts_beyond(1);
     let with = |criu: &str, args: &[&str]| {
         let words: Vec<&str> = ["--criu", criu].into_iter().chain(args.iter().copied()).collect();
