@@ -212,8 +212,8 @@ fn devices_by_driver(requests: &Value) -> Error {
     };
     let list: Vec<String> = requests.as_array().into_iter().flatten().map(what).collect();
     Error::missing(format!(
-        "HostConfig.DeviceRequests (--gpus; {}): could not select a device driver: this daemon has none, as nvidia-container-toolkit \
-         would be. Device nodes can be given by name: --device /dev/dri/renderD128",
+        "could not select a device driver for HostConfig.DeviceRequests (--gpus; {}): there is none here, as \
+         nvidia-container-toolkit would be; device nodes can be given by name (--device /dev/dri/renderD128). Device drivers",
         list.join("; ")
     ))
 }

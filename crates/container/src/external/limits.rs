@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn only_what_is_limited_is_said() {
-        assert_eq!(bare(&resources(&Limits::default()).unwrap()).unwrap(), json!({}));
+        assert_eq!(bare(&resources(&Limits::default()).unwrap()).unwrap(), json!(null));
         let limits = Limits {
             cpu_millis: Some(1500),
             memory: Some(64 << 20),

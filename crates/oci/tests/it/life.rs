@@ -88,7 +88,7 @@ fn what_fails_leaves_nothing_and_says_why() {
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("SELinux"));
     b.call(&["--systemd-cgroup", "run", &b.id]).refused("cgroupfs");
-    b.call(&["checkpoint", &b.id]).refused("not supported");
+    b.call(&["checkpoint", &b.id]).refused("does not exist");
     nothing_left(&b);
 }
 
