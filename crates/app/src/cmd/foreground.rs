@@ -39,7 +39,9 @@ pub async fn attach(
         match end {
             End::Exit(exit) => {
                 drop(session);
-                return finish(cx, o, &exit, &mut stream.reader).await;
+                // The others of a pod go on when one of its containers ends.
+                let whole = !matches!(way.ask, Request::Of { .. });
+                return finish(cx, o, &exit, whole, &mut stream.reader).await;
             }
             End::Detached => {
                 drop(session);
@@ -190,9 +192,10 @@ async fn finish(
     cx: &Context,
     o: &Object<Instance>,
     exit: &Exit,
+    whole: bool,
     rest: &mut biga_client::Reader,
 ) -> anyhow::Result<Code> {
-    if o.spec.restart_policy.policy == RestartWhen::No {
+    if whole && o.spec.restart_policy.policy == RestartWhen::No {
         let settled = async {
             if told(rest).await {
                 Ok(())

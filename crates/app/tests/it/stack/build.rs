@@ -234,20 +234,21 @@ fn steps_that_fail() {
     let d = daemon();
     let file = "FROM busybox\nRUN echo good > /good\nRUN echo why >&2; exit 3\n";
     let dir = context(&d, "fails", &[("Dockerfile", file)]);
-    let failed = build(&d, &dir, &["-t", "f", "--force-rm"]);
+    // Names that cannot be beginnings of ids.
+    let failed = build(&d, &dir, &["-t", "not-built", "--force-rm"]);
     assert_eq!(failed.code, 3, "{failed:?}");
     let why = "The command '/bin/sh -c echo why >&2; exit 3' returned a non-zero code: 3";
     assert!(failed.err.contains(why) && failed.out.contains("why"), "{failed:?}");
     eventually("the step to be gone", || {
         d.biga(&["ps", "-aq"]).ok().is_empty().then_some(())
     });
-    assert_ne!(docker(&d, &["image", "inspect", "f"]).code, 0);
+    assert_ne!(docker(&d, &["image", "inspect", "not-built"]).code, 0);
     // Quiet ones tell it, too, and what they wrote.
     let quiet = build(&d, &dir, &["-q", "--force-rm"]);
     assert!(quiet.code == 3 && quiet.err.contains(why), "{quiet:?}");
     // What was good is used when it is tried again.
     fs::write(dir.join("Dockerfile"), file.replace("exit 3", "true")).unwrap();
-    let mended = build(&d, &dir, &["-t", "f"]).ok();
+    let mended = build(&d, &dir, &["-t", "mended"]).ok();
     assert_eq!(mended.matches("Using cache").count(), 1, "{mended}");
     for (text, why) in [
         (
