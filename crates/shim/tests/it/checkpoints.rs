@@ -11,7 +11,7 @@ use biga_wire::shim::{ErrorCode, Reply, Request, State};
 use crate::support::{Rig, mounts_below, until};
 
 /// Counts in its output, in a volume and in memory.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/scratch/n; echo $i >/data/n; echo $i; sleep 0.02; done";
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/scratch/n; [ -e /data/hold ] || echo $i >/data/n; echo $i; sleep 0.02; done";
 
 fn counting() -> Rig {
     let rig = Rig::sh(COUNT);
@@ -106,7 +106,12 @@ fn it_goes_on_where_it_was() {
     let Some(criu) = working() else { return };
     let rig = counting().up();
     rig.counts_beyond(3);
+    // A file that it has open then must be the same when it goes on, and until then the number in the volume is another.
+    let hold = rig.dir.join("data/hold");
+    std::fs::write(&hold, "").unwrap();
+    rig.counts_beyond(rig.counted().len() + 2);
     assert_eq!(rig.save(criu.clone(), "first", true), Reply::Ok);
+    std::fs::remove_file(&hold).unwrap();
     let mode = std::fs::metadata(rig.dir.join("state/checkpoints/first"))
         .unwrap()
         .permissions();

@@ -9,7 +9,7 @@ use super::daemon;
 use super::docker::{docker, has_docker};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/data/n; sleep 0.05; done";
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; [ -e /data/hold ] || echo $i >/data/n; sleep 0.05; done";
 
 fn criu_works() -> bool {
     let mut check = std::process::Command::new("criu");
@@ -84,10 +84,14 @@ fn a_container_goes_on_where_it_was() {
         counts_beyond(&d, counted(&d).len());
         return;
     }
+    // A file that it has open then must be the same when it goes on, and until then the number in the volume is another.
+    d.biga(&["exec", "count", "touch", "/data/hold"]).ok();
+    counts_beyond(&d, counted(&d).len() + 2);
     assert_eq!(
         checkpoint(&d, &["create", "--leave-running", "count", "one"]).ok(),
         "one"
     );
+    d.biga(&["exec", "count", "rm", "/data/hold"]).ok();
     assert_eq!(d.field("count", &["status", "phase"]), "Running");
     let again = failed(checkpoint(&d, &["create", "--leave-running", "count", "one"]), 4);
     assert!(again.contains("has a checkpoint one already"), "{again}");
