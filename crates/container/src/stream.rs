@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use biga_sys::process::Child;
+use biga_wire::shim::Exit;
 use biga_wire::workload::{Host, Interest, Output, StreamId};
 use rustix::io::Errno;
 
@@ -168,6 +169,23 @@ impl Stream {
                 let _ = host.watch(s.fd.as_fd(), token, interest);
             }
         }
+    }
+
+    /// Reaps its process if that ended, and passes on what is still in its pipes.
+    pub fn ended(&mut self, host: &mut dyn Host) -> Option<Exit> {
+        let (code, signal, error) = match self.child.wait(false) {
+            Ok(None) => return None,
+            Ok(Some(ended)) => (ended.code(), ended.signal(), None),
+            // Never "exited with 0": what is not known is said.
+            Err(e) => (255, None, Some(format!("the exit status was lost: {e}"))),
+        };
+        self.drain(host);
+        Some(Exit {
+            code,
+            signal,
+            error,
+            ..Exit::default()
+        })
     }
 
     /// Reads what the ended process left behind.

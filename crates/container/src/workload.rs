@@ -298,23 +298,10 @@ impl ContainerWorkload {
 
     /// The process of a stream ended.
     fn ended(&mut self, id: StreamId, host: &mut dyn Host) {
-        let Some(stream) = self.streams.get_mut(&id) else {
+        let Some(mut exit) = self.streams.get_mut(&id).and_then(|s| s.ended(host)) else {
             return;
         };
-        let (code, signal, error) = match stream.child.wait(false) {
-            Ok(None) => return,
-            Ok(Some(ended)) => (ended.code(), ended.signal(), None),
-            // Never "exited with 0": what is not known is said.
-            Err(e) => (255, None, Some(format!("the exit status was lost: {e}"))),
-        };
-        stream.drain(host);
         self.streams.remove(&id);
-        let mut exit = Exit {
-            code,
-            signal,
-            error,
-            ..Exit::default()
-        };
         if id == MAIN {
             if !self.container.namespaces.pid.is_own()
                 && let Some(group) = &self.group
