@@ -153,6 +153,11 @@ impl Filters {
         }
     }
 
+    /// Whether no filter was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The values of one filter; `None` where it was not given.
     pub fn get(&self, name: &str) -> Option<&[String]> {
         self.0.get(name).map(Vec::as_slice).filter(|l| !l.is_empty())

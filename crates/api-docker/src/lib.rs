@@ -30,6 +30,7 @@ mod follow;
 mod lookup;
 mod names;
 mod routes;
+mod seen;
 mod serve;
 mod state;
 mod stream;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::seen::Known;
 use crate::state::DockerApi;
 use crate::translate::ids::{docker_id, network_name, short};
 
@@ -30,21 +31,18 @@ impl DockerApi {
         if !is_hex(word) {
             return by_name.ok_or_else(missing);
         }
-        let all = self.instances().list(Some(self.ns())).await?.items;
-        let mut full = None;
-        let mut prefixed = Vec::new();
-        for o in all {
-            let id = docker_id(o.uid());
-            if id == word {
-                full = Some(o);
-            } else if id.starts_with(word) {
-                prefixed.push(o);
-            }
+        let all = self.known().await?;
+        let whole = |k: &Known| (*k.object).clone();
+        if let Some(full) = all.iter().find(|k| k.id == word) {
+            return Ok(whole(full));
         }
-        match (full, by_name, prefixed.len()) {
-            (Some(o), _, _) | (None, Some(o), _) => Ok(o),
-            (None, None, 1) => prefixed.pop().ok_or_else(missing),
-            (None, None, 0) => Err(missing()),
+        if let Some(o) = by_name {
+            return Ok(o);
+        }
+        let mut prefixed = all.iter().filter(|k| k.id.starts_with(word));
+        match (prefixed.next(), prefixed.next()) {
+            (Some(one), None) => Ok(whole(one)),
+            (None, _) => Err(missing()),
             _ => Err(Error::bad(format!("Multiple IDs found with provided prefix: {word}"))),
         }
     }

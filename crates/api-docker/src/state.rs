@@ -7,9 +7,11 @@ use biga_store::{Objects, SpecWriter, Store};
 
 use crate::attaches::Attaches;
 use crate::backend::Backend;
+use crate::error::Result;
 use crate::events::Hub;
 use crate::execs::Execs;
 use crate::lookup::ConfigCache;
+use crate::seen::{Known, Seen, Surroundings};
 
 /// What `version` and `info` say of this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +57,7 @@ pub(crate) struct Inner {
     pub attaches: Attaches,
     pub events: Hub,
     pub configs: ConfigCache,
+    pub seen: Seen,
     pub new_instances: SpecWriter<Instance>,
     /// Builds that run, by the ids that clients gave them.
     pub builds: parking_lot::Mutex<std::collections::HashMap<String, tokio_util::sync::CancellationToken>>,
@@ -79,6 +82,7 @@ impl DockerApi {
             attaches: Attaches::default(),
             events,
             configs: ConfigCache::default(),
+            seen: Seen::default(),
             new_instances,
             builds: parking_lot::Mutex::default(),
         };
@@ -95,6 +99,16 @@ impl DockerApi {
 
     pub(crate) fn instances(&self) -> Objects<Instance> {
         self.objects()
+    }
+
+    /// All instances, as they were parsed last.
+    pub(crate) async fn known(&self) -> Result<Vec<Arc<Known>>> {
+        self.inner.seen.instances(&*self.inner.store, self.ns()).await
+    }
+
+    /// What documents of containers need beside them.
+    pub(crate) async fn around(&self) -> Result<Arc<Surroundings>> {
+        self.inner.seen.around(&self.inner.store, self.ns()).await
     }
 
     pub(crate) fn images(&self) -> Objects<Image> {

@@ -113,8 +113,14 @@ async fn with_message(response: Response) -> Response {
 
 /// An answer with a status and JSON.
 fn json(status: StatusCode, value: &serde_json::Value) -> Response {
-    let mut r = Response::new(Body::from(value.to_string() + "\n"));
+    let mut r = json_bytes((value.to_string() + "\n").into_bytes());
     *r.status_mut() = status;
+    r
+}
+
+/// An answer of JSON that is written already.
+fn json_bytes(text: Vec<u8>) -> Response {
+    let mut r = Response::new(Body::from(text));
     r.headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     r

@@ -180,19 +180,18 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
     }
     if wants("container") {
         let now = biga_model::Timestamp::now();
-        let beside = Default::default();
+        let around = api.around().await?;
         let all: Vec<_> = instances.iter().collect();
         let sizes = super::usage::containers(&api, &all).await?;
-        let entries: Vec<Value> = instances
-            .iter()
-            .zip(sizes)
-            .map(|(o, (rw, all))| {
-                let mut e = list::entry(o, &beside, now);
-                e["SizeRw"] = rw.into();
-                e["SizeRootFs"] = all.into();
-                e
-            })
-            .collect();
+        let mut entries = Vec::with_capacity(all.len());
+        for (o, (own, whole)) in instances.iter().zip(sizes) {
+            let image = api.image_config(&o.status_or_default().image_id).await;
+            let mut e = list::entry(o, &around.beside(&api, o, &image));
+            e["Status"] = list::status_text(o, now).into();
+            e["SizeRw"] = own.into();
+            e["SizeRootFs"] = whole.into();
+            entries.push(e);
+        }
         doc["Containers"] = entries.into();
     }
     if wants("volume") {

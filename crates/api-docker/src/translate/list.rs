@@ -8,8 +8,8 @@ use super::ids::docker_id;
 use super::inspect::{Beside, command, mounts, networks, port_summary, status_word};
 use super::{familiar, labels};
 
-/// One entry of `GET /containers/json`.
-pub fn entry(o: &Object<Instance>, beside: &Beside, now: Timestamp) -> Value {
+/// One entry of `GET /containers/json`, but for its [`status_text`], which changes with time.
+pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
     let s = o.status_or_default();
     let sent = sent(&o.metadata);
     let (entrypoint, cmd) = command(&o.spec, beside.image);
@@ -29,7 +29,6 @@ pub fn entry(o: &Object<Instance>, beside: &Beside, now: Timestamp) -> Value {
         "Ports": ports,
         "Labels": labels::read(&o.metadata),
         "State": status_word(o),
-        "Status": status_text(o, now),
         "HostConfig": {"NetworkMode": mode},
         "NetworkSettings": {"Networks": networks(o, &s, beside)},
         "Mounts": mounts(o, &sent, beside),

@@ -10,6 +10,7 @@ mod fuzz;
 mod golden;
 mod http_calls;
 mod images;
+mod listing;
 mod node;
 mod process;
 mod rename;

@@ -1,18 +1,19 @@
 //! `GET /containers/json` and `GET /containers/{id}/json`.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use biga_model::{Instance, Object, Timestamp};
-use serde_json::Value;
 
-use super::Surroundings;
 use crate::error::{Error, Result};
 use crate::extract::{Filters, Query};
+use crate::seen::Known;
 use crate::state::DockerApi;
-use crate::translate::ids::{docker_id, network_name};
+use crate::translate::ids::network_name;
 use crate::translate::inspect::{container, status_word};
 use crate::translate::list::entry;
-use crate::translate::{created, familiar, health, labels};
+use crate::translate::{familiar, health, labels};
 
 const FILTERS: &[&str] = &[
     "ancestor",
@@ -56,17 +57,19 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
         .filter(|n| *n > 0)
         .and_then(|n| usize::try_from(n).ok());
     let all = q.flag("all") || limit.is_some() || ["status", "exited"].iter().any(|f| filters.get(f).is_some());
-    let mut found = api.instances().list(Some(api.ns())).await?.items;
+    let mut found = api.known().await?;
     // Newest first. Of what Docker's clients did not make, the times have whole seconds; within one take the name.
     found.sort_by(|a, b| {
-        let key = |o: &Object<Instance>| created(o);
-        key(b).cmp(&key(a)).then_with(|| a.name().cmp(b.name()))
+        b.created
+            .cmp(&a.created)
+            .then_with(|| a.object.name().cmp(b.object.name()))
     });
     let found = between(&api, found, &filters).await?;
     let ancestors = ancestors(&api, &filters).await?;
-    let shown = |o: &&Object<Instance>| {
-        (all || o.status_or_default().phase.is_live())
-            && matches(&filters, o)
+    let shown = |k: &Arc<Known>| {
+        let o = &*k.object;
+        (all || k.live)
+            && matches(&filters, k)
             && of_image(&ancestors, o)
             && exposed.as_ref().is_none_or(|l| exposes(o, l))
             && published.as_ref().is_none_or(|l| {
@@ -76,25 +79,43 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
                     .any(|p| l.iter().any(|r| r.holds(p.port, p.protocol)))
             })
     };
-    let picked: Vec<&Object<Instance>> = found.iter().filter(shown).take(limit.unwrap_or(usize::MAX)).collect();
-    let around = Surroundings::read(&api).await?;
+    let picked: Vec<Arc<Known>> = found
+        .into_iter()
+        .filter(shown)
+        .take(limit.unwrap_or(usize::MAX))
+        .collect();
     let sizes = match q.flag("size") {
-        true => super::super::usage::containers(&api, &picked).await?,
+        true => {
+            let objects: Vec<&Object<Instance>> = picked.iter().map(|k| &*k.object).collect();
+            super::super::usage::containers(&api, &objects).await?
+        }
         false => Vec::new(),
     };
-    let mut sizes = sizes.into_iter();
+    lines(&api, &picked, &sizes).await
+}
+
+/// The answer: a line each, with its sizes where they were asked for.
+async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> Result<Response> {
+    let around = api.around().await?;
     let now = Timestamp::now();
-    let mut out = Vec::with_capacity(picked.len());
-    for o in picked {
-        let image = api.image_config(&o.status_or_default().image_id).await;
-        let mut e = entry(o, &around.beside(&api, o, &image), now);
-        if let Some((rw, all)) = sizes.next() {
-            e["SizeRw"] = rw.into();
-            e["SizeRootFs"] = all.into();
+    let mut out = Vec::with_capacity(picked.len() * 1024 + 2);
+    out.push(b'[');
+    for (at, k) in picked.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
         }
-        out.push(e);
+        let o = &*k.object;
+        let image_id = o.status.as_ref().map_or("", |s| &s.image_id);
+        let image = api.image_config(image_id).await;
+        let size = sizes.get(at);
+        k.write_line(&mut out, &around, now, size.copied(), || {
+            // A config that cannot be read now may be there the next time.
+            let keep = image_id.is_empty() || !image.is_null();
+            (entry(o, &around.beside(api, o, &image)), keep)
+        });
     }
-    Ok(super::super::ok(&Value::Array(out)))
+    out.extend_from_slice(b"]\n");
+    Ok(super::super::json_bytes(out))
 }
 
 /// Ports of one protocol.
@@ -148,11 +169,11 @@ fn exposes(o: &Object<Instance>, wanted: &[Range]) -> bool {
 }
 
 /// The filters `before` and `since`: containers made before, or after, another.
-async fn between(api: &DockerApi, mut all: Vec<Object<Instance>>, filters: &Filters) -> Result<Vec<Object<Instance>>> {
+async fn between(api: &DockerApi, mut all: Vec<Arc<Known>>, filters: &Filters) -> Result<Vec<Arc<Known>>> {
     for (name, newer) in [("before", false), ("since", true)] {
         for word in filters.get(name).unwrap_or(&[]) {
             let mark = api.container(word).await?;
-            if let Some(at) = all.iter().position(|o| o.uid() == mark.uid()) {
+            if let Some(at) = all.iter().position(|k| k.object.uid() == mark.uid()) {
                 // Newest first.
                 all = if newer {
                     all[..at].to_vec()
@@ -182,16 +203,16 @@ async fn ancestors(api: &DockerApi, filters: &Filters) -> Result<Option<Vec<Stri
 }
 
 fn of_image(ancestors: &Option<Vec<String>>, o: &Object<Instance>) -> bool {
-    let id = o.status_or_default().image_id;
+    let id = o.status.as_ref().map_or("", |s| &s.image_id);
     ancestors.as_ref().is_none_or(|l| {
         l.iter()
-            .any(|a| *a == id || *a == familiar(o.spec.main_image()) || *a == o.spec.main_image())
+            .any(|a| a == id || *a == familiar(o.spec.main_image()) || *a == o.spec.main_image())
     })
 }
 
-fn matches(f: &Filters, o: &Object<Instance>) -> bool {
-    let id = docker_id(o.uid());
-    let s = o.status_or_default();
+fn matches(f: &Filters, k: &Known) -> bool {
+    let o = &*k.object;
+    let exit_code = || o.status.as_ref().and_then(|s| s.exit_code).unwrap_or(0);
     let on_network = |v: &str| {
         let name = network_name(v);
         let mode = o.spec.network_mode;
@@ -211,18 +232,16 @@ fn matches(f: &Filters, o: &Object<Instance>) -> bool {
             .any(|x| x.volume.as_deref() == Some(v) || x.host_path.as_deref() == Some(v))
             || mounts.into_iter().any(|m| m.mount_path == v)
     };
-    f.any("id", |v| id.starts_with(v))
+    f.any("id", |v| k.id.starts_with(v))
         && f.any("name", |v| name_fits(v, o.name()))
         && f.any("status", |v| v == status_word(o))
-        && f.any("exited", |v| {
-            status_word(o) == "exited" && v.parse() == Ok(s.exit_code.unwrap_or(0))
-        })
+        && f.any("exited", |v| status_word(o) == "exited" && v.parse() == Ok(exit_code()))
         && f.any("network", on_network)
         && f.any("volume", has_volume)
         && f.any("isolation", |v| v == o.spec.isolation.as_str() || v == "default")
         && f.any("health", |v| v == health::word(o))
         && f.any("is-task", |v| matches!(v, "0" | "false"))
-        && f.labels(&labels::read(&o.metadata))
+        && (f.is_empty() || f.labels(&labels::read(&o.metadata)))
 }
 
 /// Docker takes a regular expression here; plain words with the anchors `^`, `/` and `$` are what is used.
@@ -249,7 +268,7 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 
 pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let o = api.container(&id).await?;
-    let around = Surroundings::read(&api).await?;
+    let around = api.around().await?;
     let image = api.image_config(&o.status_or_default().image_id).await;
     let mut doc = container(&o, &around.beside(&api, &o, &image));
     if q.flag("size") {

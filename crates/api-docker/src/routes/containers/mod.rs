@@ -19,13 +19,8 @@ pub(super) use attach::window;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
-use biga_model::{Instance, Object};
-use std::sync::Arc;
 
-use crate::error::Result;
 use crate::state::DockerApi;
-use crate::translate::ids::docker_id;
-use crate::translate::inspect::Beside;
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -62,38 +57,4 @@ pub(super) fn routes() -> Router<DockerApi> {
         )
         .route("/containers/{id}/checkpoints/{name}", delete(checkpoints::remove))
         .route("/commit", post(files::commit))
-}
-
-/// What documents of containers need beside the containers; read once for many of them.
-#[derive(Default)]
-struct Surroundings {
-    networks: Vec<(String, String)>,
-    volumes: Vec<(String, String)>,
-}
-
-impl Surroundings {
-    async fn read(api: &DockerApi) -> Result<Surroundings> {
-        let networks = api.networks().list(None).await?.items;
-        let volumes = api.volumes().list(Some(api.ns())).await?.items;
-        Ok(Surroundings {
-            networks: networks
-                .iter()
-                .map(|n| (n.name().to_string(), docker_id(n.uid())))
-                .collect(),
-            volumes: volumes
-                .iter()
-                .map(|v| (v.name().to_string(), v.status_or_default().path))
-                .collect(),
-        })
-    }
-
-    fn beside<'a>(&'a self, api: &'a DockerApi, o: &Object<Instance>, image: &'a Arc<serde_json::Value>) -> Beside<'a> {
-        Beside {
-            image: (!image.is_null()).then_some(&**image),
-            networks: &self.networks,
-            volumes: &self.volumes,
-            execs: api.inner.execs.running(o.uid()),
-            state_dir: &api.inner.node.state_dir,
-        }
-    }
 }
