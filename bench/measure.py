@@ -29,9 +29,12 @@ class Groups:
 
     def leave(self):
         (self.root / "cgroup.procs").write_text(str(os.getpid()))
+        self.remove(GROUP)
+
+    def remove(self, group):
+        """Removes a group and those below it, as soon as they are empty. Other runtimes make it in every hierarchy of v1."""
         base = pathlib.Path("/sys/fs/cgroup")
-        # Other runtimes make the group in every hierarchy of v1.
-        for top in [base / GROUP, *base.glob(f"*/{GROUP}")]:
+        for top in [base / group, *base.glob(f"*/{group}")]:
             for _ in range(100):
                 try:
                     for path in sorted(top.rglob("*"), reverse=True):
@@ -116,6 +119,12 @@ def load(program, socket, path, connections=1, seconds=2.0):
     return json.loads(answer.stdout)
 
 
+def waited_for():
+    """Milliseconds of processor time of the commands that this program ran and waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (children.ru_utime + children.ru_stime) * 1000
+
+
 class Meter:
     """Processor time and wall of what happens inside a `with`, over everything that takes part in it."""
 
@@ -126,13 +135,13 @@ class Meter:
         """Of our own group (clients, daemon), of others (containers), less what this program itself used. Of a `family`: of its
         processes, which are all waited for. Their groups come and go, and take what they counted with them."""
         if self.family:
-            children = resource.getrusage(resource.RUSAGE_CHILDREN)
-            return (children.ru_utime + children.ru_stime) * 1000
+            return waited_for()
         total = self.groups.milliseconds(GROUP) + sum(self.groups.milliseconds(g) for g in self.others)
         return total + processes(self.daemons) - time.process_time() * 1000
 
     def __enter__(self):
         self.before = self.read()
+        self.clients = waited_for()
         self.start = time.monotonic()
         self.wall = None
         return self
@@ -146,16 +155,18 @@ class Meter:
             self.answered()
         time.sleep(SETTLE_SECONDS)
         self.cpu = self.read() - self.before
+        # What is not the client's: the engine's share.
+        self.engine = self.cpu - (waited_for() - self.clients)
 
 
 class Row:
-    """One command, measured again and again. `before` runs outside the measure, ahead of each."""
+    """One command, measured again and again. `before` runs outside the measure, ahead of each; `env` is added to its environment."""
 
-    def __init__(self, work, by, command, groups=(), daemons=(), rounds=None, before=None, family=False):
-        self.family = family
+    def __init__(self, work, by, command, groups=(), daemons=(), rounds=None, before=None, family=False, env=None):
+        self.family, self.env = family, env
         self.work, self.by, self.command = work, by, [str(c) for c in command]
         self.groups, self.daemons, self.rounds, self.before = groups, daemons, rounds, before
-        self.cpu, self.wall, self.failed = [], [], None
+        self.cpu, self.engine, self.wall, self.failed = [], [], [], None
 
     def measure(self, groups, number):
         if (self.rounds is not None and number > self.rounds) or (self.failed and not self.cpu):
@@ -164,7 +175,8 @@ class Row:
             self.before()
         with Meter(groups, self.groups, self.daemons, self.family) as meter:
             result = subprocess.run(
-                self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+                self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
+                env=os.environ | self.env if self.env else None)
             meter.answered()
         if result.returncode != 0:
             words = (result.stderr or result.stdout).strip().splitlines()
@@ -172,6 +184,7 @@ class Row:
         elif number > 0:
             # The first round only warms caches.
             self.cpu.append(meter.cpu)
+            self.engine.append(meter.engine)
             self.wall.append(meter.wall)
 
     def report(self):
@@ -180,6 +193,7 @@ class Row:
             found["failed"] = self.failed
         if self.cpu:
             found["cpu_ms"] = round(statistics.median(self.cpu), 2)
+            found["engine_ms"] = round(statistics.median(self.engine), 2)
             found["wall_ms"] = round(statistics.median(self.wall), 2)
             found["wall_min_ms"] = round(min(self.wall), 2)
         return found

@@ -102,7 +102,7 @@ def rows(bench):
     bench.registry = Registry(bench.work)
     bench.registry.start()
     bench.registry.put_image(layer)
-    reference = f"127.0.0.1:{bench.registry.port}/{NAME}:1"
+    bench.registry.reference = reference = f"127.0.0.1:{bench.registry.port}/{NAME}:1"
     rounds = bench.options.slow_rounds
 
     def remover(*command):
@@ -122,6 +122,6 @@ def rows(bench):
     ]
     for peer in bench.peers:
         plain = ["--tls-verify=false"] if peer.name == "podman" else []
-        found.append(Row(WORK, peer.name, [peer.name, "pull", "-q", *plain, reference], groups=peer.groups,
-                         daemons=peer.daemons, rounds=rounds, before=remover(peer.name, "rmi", "-f")))
+        found.append(Row(WORK, peer.name, [*peer.client, "pull", "-q", *plain, reference], groups=peer.groups,
+                         daemons=peer.daemons, rounds=rounds, before=remover(*peer.client, "rmi", "-f")))
     return found

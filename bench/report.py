@@ -1,5 +1,7 @@
 """From figures to tables: what was measured, and how it stands to the goals."""
 
+CLIENTS = "docker CLI: "
+
 
 def table(head, rows):
     """Markdown that is also read easily as text."""
@@ -17,6 +19,8 @@ def table(head, rows):
 def rows_table(rows):
     order, lines = {}, []
     for row in rows:
+        if row["work"].startswith(CLIENTS) and "failed" not in row:
+            continue
         if "cpu_ms" in row or "failed" in row:
             order.setdefault(row["work"], []).append(row)
     for work, group in order.items():
@@ -60,6 +64,7 @@ def goals(found):
     goal("50 starts at once to docker, wall", 1 / 10, ratio(figure(once, "biga", "wall_ms"), figure(once, "docker", "wall_ms")))
     goal("pull to `gzip -dc`, CPU", 1.5, ratio(figure(pull, "biga"), figure(pull, "gzip -dc")))
     goal("pull to docker, CPU", 1 / 3, ratio(figure(pull, "biga"), figure(pull, "docker")))
+    goals_of_clients(figure, found, goal, ratio)
     many = found.get("many") or {}
     lists = [v for k, v in many.items() if k.startswith("list of ") and v["instances"] != 50]
     goal("list of all that runs", 20, max((l["all"]["one_ms"] for l in lists), default=None), "ms")
@@ -71,6 +76,28 @@ def goals(found):
         rate = many.get("list of 50", {}).get(name, {}).get("per_second")
         goal(f"list of 50, {name}", 5000, rate, "/s", at_least=True)
     return table(["goal", "limit", "reached", "met"], lines)
+
+
+def goals_of_clients(figure, found, goal, ratio):
+    """Docker's command line with both engines: the engines' shares."""
+    names = [r["work"] for r in found["rows"] if r["work"].startswith(CLIENTS) and r["by"] == "biga"]
+    for work in names:
+        by, limit = ("BuildKit", 1 / 2) if "build" in work else ("docker", 1 / 8)
+        goal(f"{work}: engine's CPU to {by}'s", limit, ratio(figure(work, "biga", "engine_ms"), figure(work, by, "engine_ms")))
+    for what, rates in (found.get("rates") or {}).items():
+        goal(f"{CLIENTS}{what}s a second with 50, to docker", 20, ratio(rates["biga"], rates["docker"]), at_least=True)
+
+
+def clients_table(found):
+    lines = []
+    for row in found["rows"]:
+        if row["work"].startswith(CLIENTS) and "engine_ms" in row:
+            client = row["cpu_ms"] - row["engine_ms"]
+            lines.append([row["work"], row["by"], f"{row['engine_ms']:.1f}", f"{client:.1f}", f"{row['wall_ms']:.1f}"])
+    rates = [[f"{what} with 50 running, requests a second", by, rate] for what, both in (found.get("rates") or {}).items()
+             for by, rate in both.items()]
+    lines.sort(key=lambda line: line[0])
+    return table(["work", "engine", "engine CPU ms", "client CPU ms", "wall ms"], lines) + "\n" + table(["API", "engine", "figure"], rates)
 
 
 def suffix(unit):
@@ -98,6 +125,8 @@ def many_table(many):
 
 def markdown(found):
     parts = ["## Rows\n", rows_table(found["rows"]), "\n## Goals\n", goals(found)]
+    if found.get("rates"):
+        parts += ["\n## Docker's command line with both engines\n", clients_table(found)]
     if found.get("many"):
         parts += ["\n## Many\n", many_table(found["many"])]
     if found["skipped"]:

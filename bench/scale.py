@@ -29,7 +29,7 @@ def at_once(bench, by, peer, image):
         else:
             cpu.append(meter.cpu)
             wall.append(meter.wall)
-        quiet(peer.name, "rm", "-f", *names)
+        quiet(*peer.client, "rm", "-f", *names)
     found = {"work": f"{count} starts at once", "by": by, "rounds": len(cpu)}
     if cpu:
         found |= {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1),
