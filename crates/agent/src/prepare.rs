@@ -559,7 +559,13 @@ impl Run<'_> {
             return std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         }
         let (servers, search) = self.dns();
-        merge::resolv_conf(&servers, &search, &self.object.spec.dns.options)
+        let mut options = self.object.spec.dns.options.clone();
+        // A name without a dot is one of the network first, and not of a search domain.
+        let own = servers.iter().any(|s| *s == biga_net::RESOLVER.to_string());
+        if own && !options.iter().any(|o| o.starts_with("ndots:")) {
+            options.push("ndots:0".into());
+        }
+        merge::resolv_conf(&servers, &search, &options)
     }
 
     /// What is mounted, the image's own wishes for volumes first.

@@ -175,7 +175,7 @@ impl Filters {
             Some([v]) => match v.as_str() {
                 "1" | "true" | "True" => Ok(Some(true)),
                 "0" | "false" | "False" => Ok(Some(false)),
-                _ => Err(Error::bad(format!("invalid filter '{name}={v}'"))),
+                _ => Err(Error::bad(format!("invalid filter '{name}=[{v}]'"))),
             },
             Some(l) => Err(Error::bad(format!("invalid filter '{name}={l:?}': give one value"))),
         }
@@ -217,6 +217,13 @@ impl Query {
             return Ok(None);
         };
         if !text.starts_with('{') {
+            let parts: Vec<&str> = text.split('/').collect();
+            let word = |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+            if parts.len() > 3 || !parts.iter().all(word) {
+                return Err(Error::bad(format!(
+                    "{text:?}: cannot parse platform specifier: it is os/architecture or os/architecture/variant"
+                )));
+            }
             return Ok(Some(text.to_ascii_lowercase()));
         }
         let doc: serde_json::Value =

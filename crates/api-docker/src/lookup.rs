@@ -56,7 +56,7 @@ impl DockerApi {
 
     /// All names of the image that `word` means, and whether `word` was a name (and not an id).
     pub(crate) async fn image(&self, word: &str) -> Result<FoundImage> {
-        let missing = || Error::not_found(format!("No such image: {word}"));
+        let missing = || Error::not_found(format!("No such image: {}", crate::translate::familiar(word)));
         let all = self.ready_images().await?;
         if let Some(found) = by_reference(word, &all) {
             return Ok(FoundImage::new(found, Some(word.to_string()), all));
@@ -77,6 +77,24 @@ impl DockerApi {
             [] => Err(missing()),
             _ => Err(Error::bad(format!("Multiple IDs found with provided prefix: {word}"))),
         }
+    }
+
+    /// The id of a container's image; of one that never ran, the image that its name means now. `known` are the images, once
+    /// somebody had to look.
+    pub(crate) async fn image_id_of(
+        &self,
+        o: &Object<Instance>,
+        known: &mut Option<Vec<Object<Image>>>,
+    ) -> Result<String> {
+        let id = o.status_or_default().image_id;
+        let word = o.spec.main_image();
+        if !id.is_empty() || word.starts_with("sha256:") {
+            return Ok(if id.is_empty() { word.to_string() } else { id });
+        }
+        if known.is_none() {
+            *known = Some(self.ready_images().await?);
+        }
+        Ok(by_reference(word, known.as_deref().unwrap_or_default()).unwrap_or_default())
     }
 
     /// The OCI config of an image; an empty object where the node does not have it any more.

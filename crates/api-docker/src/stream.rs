@@ -194,7 +194,7 @@ pub(crate) enum End {
 pub(crate) async fn pump(
     shim: ShimStream,
     plan: &Plan,
-    client_read: ClientRead,
+    mut client_read: ClientRead,
     mut client_write: ClientWrite,
     frames: mpsc::Receiver<Frame>,
 ) -> End {
@@ -202,17 +202,29 @@ pub(crate) async fn pump(
     let mut decoder = shim.decoder;
     let end = {
         let output = output(&mut from_shim, &mut decoder, plan, &mut client_write);
-        let input = input(client_read, to_shim, plan, frames);
+        let input = input(&mut client_read, to_shim, plan, frames);
         tokio::select! {
             end = output => end,
             () = input => End::Detached,
         }
     };
     let _ = client_write.shutdown().await;
+    tokio::spawn(read_away(client_read));
     if plan.drain && matches!(end, End::Detached) {
         return drain(&mut from_shim, &mut decoder).await;
     }
     end
+}
+
+/// How long a client may take to see the end.
+const SEES_THE_END_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Reads what a client typed ahead. A connection that is closed with something unread is reset, and the client would complain of
+/// that rather than take the end for one.
+async fn read_away(mut client: ClientRead) {
+    let mut nowhere = tokio::io::sink();
+    let reading = tokio::io::copy(&mut client, &mut nowhere);
+    let _ = tokio::time::timeout(SEES_THE_END_WITHIN, reading).await;
 }
 
 async fn output(
@@ -285,7 +297,7 @@ pub(crate) async fn run_detached(shim: ShimStream, mut frames: mpsc::Receiver<Fr
 
 /// Returns only when the client typed the keys to leave.
 async fn input(
-    mut client: ClientRead,
+    client: &mut ClientRead,
     mut shim: impl AsyncWrite + Unpin,
     plan: &Plan,
     mut frames: mpsc::Receiver<Frame>,

@@ -156,7 +156,10 @@ impl Building<'_> {
             .zip(&needed)
             .filter(|(_, n)| **n)
             .map(|(s, _)| s.steps.len() + 1);
-        self.total = steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
+        self.total = file.globals.len() + steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
+        for arg in &file.globals {
+            self.begin_step(&arg.text).await?;
+        }
         for (i, stage) in file.stages.iter().enumerate().filter(|(i, _)| needed[*i]) {
             self.begin_step(&stage.from.text).await?;
             let (name, platform) = &names[i];

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use biga_sys::mount as attr;
-use biga_wire::config::Container;
+use biga_wire::config::{Container, MASKED_PATHS, READ_ONLY_PATHS};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -16,26 +16,6 @@ use rustix::mount::{
 use crate::Error;
 use crate::beneath::{self, Kind};
 use crate::error::Context;
-
-/// Files of the kernel that say or do too much, hidden behind an empty one.
-const MASKED_FILES: [&str; 6] = [
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/timer_list",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/interrupts",
-];
-/// Directories likewise.
-const MASKED_DIRS: [&str; 5] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-/// Seen but not changed.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Makes a file system, not yet mounted anywhere. An option without a value is a flag.
 pub fn make(kind: &str, options: &[(&str, Option<&str>)], attributes: u64) -> Result<OwnedFd, Error> {
@@ -295,7 +275,7 @@ fn usual(container: &Container, paths: &[&str]) -> Vec<String> {
 
 /// Paths that a container does not see: those that it names, or the usual ones.
 pub(crate) fn masked_paths(container: &Container) -> Vec<String> {
-    let usual = || usual(container, &[&MASKED_FILES[..], &MASKED_DIRS[..]].concat());
+    let usual = || usual(container, &MASKED_PATHS);
     container.masked_paths.clone().unwrap_or_else(usual)
 }
 
@@ -304,7 +284,7 @@ pub(crate) fn read_only_paths(container: &Container) -> Vec<String> {
     container
         .read_only_paths
         .clone()
-        .unwrap_or_else(|| usual(container, &READ_ONLY))
+        .unwrap_or_else(|| usual(container, &READ_ONLY_PATHS))
 }
 
 /// Hides and protects what the kernel shows to root.

@@ -87,6 +87,8 @@ pub fn resolve(user: &str, additional: &[String], passwd_text: &str, group_text:
     for g in additional {
         identity.groups.push(gid_of(g)?);
     }
+    // A process may leave its own group, which must not give it what that group is forbidden.
+    identity.groups.push(identity.gid);
     identity.groups.sort_unstable();
     identity.groups.dedup();
     Ok(identity)
@@ -107,17 +109,17 @@ mod tests {
 
     #[test]
     fn by_name_and_number() {
-        assert_eq!(ids(""), (0, 0, vec![4]));
-        assert_eq!(ids("web"), (33, 33, vec![4, 9]));
-        assert_eq!(ids("33"), (33, 33, vec![4, 9]));
-        assert_eq!(ids("web:root"), (33, 0, vec![]));
-        assert_eq!(ids("500:600"), (500, 600, vec![]));
-        assert_eq!(ids("1000"), (7, 7, vec![]), "a name before a number");
+        assert_eq!(ids(""), (0, 0, vec![0, 4]));
+        assert_eq!(ids("web"), (33, 33, vec![4, 9, 33]));
+        assert_eq!(ids("33"), (33, 33, vec![4, 9, 33]));
+        assert_eq!(ids("web:root"), (33, 0, vec![0]));
+        assert_eq!(ids("500:600"), (500, 600, vec![600]));
+        assert_eq!(ids("1000"), (7, 7, vec![7]), "a name before a number");
         assert_eq!(
             resolve("web", &["late".into(), "77".into()], PASSWD, GROUP)
                 .unwrap()
                 .groups,
-            [4, 9, 77]
+            [4, 9, 33, 77]
         );
         assert_eq!(resolve("web", &[], PASSWD, GROUP).unwrap().home, "/var/www");
     }

@@ -241,6 +241,9 @@ pub struct ImageConfig {
     /// Docker's shell of build steps and shell-form commands.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
+    /// Instructions for builds that begin with this image.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
 }
 
 /// One step of how an image was made.

@@ -13,6 +13,23 @@ pub use crate::namespaces::{
     DeviceRule, IdMap, IoLimit, MountHow, Namespace, NamespaceFile, Namespaces, Propagation, TimeOffsets,
 };
 
+/// Files and directories of the kernel that say or do too much: a container does not see them unless it says so.
+pub const MASKED_PATHS: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// What it sees but cannot change.
+pub const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

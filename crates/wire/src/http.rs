@@ -67,6 +67,13 @@ pub struct ImageLine {
     pub image_id: String,
     /// `sha256:…` of the manifest, where there is one.
     pub digest: String,
+    /// Bytes of the manifest, where it was sent to a registry.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub manifest_size: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// All that a node knows of an image.

@@ -413,6 +413,8 @@ impl Task {
             Ok(c) => c,
             Err(f) => return self.failed(&f, object).await,
         };
+        // Nobody attaches to a run that a policy begins: whoever waited for the first one has it.
+        config.wait_attach_ms *= u64::from(reason != LaunchReason::Policy);
         if let Some(Err(f)) = from.map(|name| self.host.restore(name, &mut config)) {
             self.host.after_run(&self.uid).await;
             return self.failed(&f, object).await;

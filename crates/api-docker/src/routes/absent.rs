@@ -18,7 +18,8 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/plugins/create", post(no_plugins_here))
         .route("/plugins/{*rest}", any(no_plugin))
         .route("/swarm", get(no_swarm))
-        .route("/swarm/leave", post(no_swarm))
+        .route("/swarm/leave", post(in_no_swarm))
+        .route("/swarm/unlockkey", get(no_swarm))
         .route("/swarm/{*rest}", any(no_swarm_here))
         .route("/session", any(no_session))
         .route("/grpc", any(no_session));
@@ -33,6 +34,10 @@ pub(super) fn routes() -> Router<DockerApi> {
 async fn no_swarm() -> Error {
     let message = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
     Error::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+async fn in_no_swarm() -> Error {
+    Error::new(StatusCode::SERVICE_UNAVAILABLE, "This node is not part of a swarm")
 }
 
 async fn no_swarm_here() -> Error {

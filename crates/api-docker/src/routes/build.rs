@@ -26,6 +26,9 @@ const QUEUE: usize = 64;
 /// What a quiet build keeps for the case that it fails, in bytes.
 const QUIET_LOG: usize = 1 << 20;
 
+/// Bytes of a context that are read though nobody wants them.
+const MOST_READ_AWAY: usize = 64 << 20;
+
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
         .route("/build", post(build))
@@ -34,8 +37,14 @@ pub(super) fn routes() -> Router<DockerApi> {
 }
 
 async fn build(State(api): State<DockerApi>, q: Query, headers: HeaderMap, request: Request) -> Result<Response> {
-    let wanted = wanted(&q)?;
-    let auths = registry_auths(&headers)?;
+    let asked = wanted(&q).and_then(|w| Ok((w, registry_auths(&headers)?)));
+    let (wanted, auths) = match asked {
+        Ok(asked) => asked,
+        Err(e) => {
+            read_away(request).await;
+            return Err(e);
+        }
+    };
     let quiet = q.flag("q");
     let context = request
         .into_body()
@@ -63,6 +72,18 @@ async fn build(State(api): State<DockerApi>, q: Query, headers: HeaderMap, reque
     }))
 }
 
+/// Reads what a client sends before it looks at the answer: a connection that closes meanwhile hides what was answered.
+async fn read_away(request: Request) {
+    let mut body = request.into_body().into_data_stream();
+    let mut left = MOST_READ_AWAY;
+    while let Some(Ok(part)) = body.next().await {
+        left = left.saturating_sub(part.len());
+        if left == 0 {
+            return;
+        }
+    }
+}
+
 async fn cancel(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let id = q.get("id").ok_or_else(|| Error::bad("build ID not provided"))?;
     let token = api.inner.builds.lock().get(id).cloned();
@@ -82,6 +103,8 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         "inuse",
         "shared",
         "private",
+        "label",
+        "label!",
     ])?;
     let done = api.backend().build_prune(q.flag("all")).await?;
     Ok(super::ok(
@@ -213,8 +236,11 @@ fn wanted(q: &Query) -> Result<Build> {
     if q.get("outputs").is_some_and(|o| !matches!(o, "[]" | "null")) {
         return Err(Error::missing("writing the outcome of a build elsewhere (--output)"));
     }
-    let security: Vec<String> = document(q, "securityopt")?;
-    if !security.is_empty() {
+    // A word for each, or a list.
+    if q.all("securityopt")
+        .iter()
+        .any(|s| !matches!(s.as_str(), "" | "[]" | "null"))
+    {
         return Err(Error::missing("security options of a build (--security-opt)"));
     }
     #[derive(serde::Deserialize)]

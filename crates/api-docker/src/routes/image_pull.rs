@@ -82,10 +82,12 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
         while let Some(news) = next {
             match news {
                 Ok(s) if s.phase == ImagePhase::Ready => {
-                    lines
-                        .send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)}))
-                        .await;
                     let same = !before.image_id.is_empty() && before.image_id == s.image_id;
+                    if !same {
+                        lines
+                            .send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)}))
+                            .await;
+                    }
                     finish(&lines, &reference.familiar(), &s.digest, same).await;
                     return;
                 }
@@ -115,19 +117,8 @@ fn id_of(r: &Reference) -> String {
 
 async fn begin(lines: &Lines, r: &Reference) {
     let id = r.tag.clone().or_else(|| r.digest.clone()).unwrap_or_default();
-    let bare = Reference {
-        tag: Some("x".into()),
-        digest: None,
-        ..r.clone()
-    }
-    .familiar();
-    let from = bare.strip_suffix(":x").unwrap_or(&bare);
-    let from = match (r.registry.as_str(), r.repository.as_str()) {
-        (biga_model::reference::DEFAULT_REGISTRY, full) => full,
-        _ => from,
-    };
     lines
-        .send(json!({"status": format!("Pulling from {from}"), "id": id}))
+        .send(json!({"status": format!("Pulling from {}", r.repository), "id": id}))
         .await;
 }
 
@@ -178,9 +169,8 @@ async fn ask(api: &DockerApi, reference: &Reference, platform: Option<String>) -
         .specs::<Image>()
         .modify("", &name, |o| {
             o.spec.pull_request += 1;
-            if platform.is_some() {
-                o.spec.platform.clone_from(&platform);
-            }
+            // What an earlier pull asked for is of no matter to this one.
+            o.spec.platform.clone_from(&platform);
         })
         .await?;
     Ok(raised)

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use biga_model::Reference;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
@@ -68,37 +69,63 @@ pub(super) async fn save_many(State(api): State<DockerApi>, q: Query) -> Result<
 pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &HeaderMap) -> Result<Response> {
     let auth = registry_auth(headers)?;
     let platform = q.platform()?;
-    let full = match q.get("tag") {
-        Some(t) => format!("{name}:{t}"),
-        None => name.to_string(),
+    let images = match (q.get("tag"), name.parse::<Reference>()) {
+        // Without a tag all that there are in the repository.
+        (None, Ok(r)) if r.digest.is_none() && !with_tag(name) => in_repository(&api, &r).await?,
+        (tag, _) => vec![tag.map_or_else(|| name.to_string(), |t| format!("{name}:{t}"))],
     };
-    let image = api.image(&full).await.map_err(|e| match e.status {
-        http::StatusCode::NOT_FOUND => {
-            Error::not_found(format!("An image does not exist locally with the tag: {name}"))
-        }
-        _ => e,
-    })?;
-    image.serves(platform.as_deref())?;
-    let reference = image.named().map(|o| o.spec.reference.clone());
-    let reference = reference.ok_or_else(|| Error::bad("an image is pushed by its name, not by its id"))?;
-    let size = crate::translate::image::size(&image.objects.iter().collect::<Vec<_>>());
-    let parsed: biga_model::Reference = reference.parse().map_err(|e: String| Error::bad(e))?;
+    let missing = || Error::not_found(format!("An image does not exist locally with the tag: {name}"));
+    if images.is_empty() {
+        return Err(missing());
+    }
+    let mut references = Vec::new();
+    for full in images {
+        let image = api.image(&full).await.map_err(|e| match e.status {
+            http::StatusCode::NOT_FOUND => missing(),
+            _ => e,
+        })?;
+        image.serves(platform.as_deref())?;
+        let reference = image.named().map(|o| o.spec.reference.clone());
+        let reference = reference.ok_or_else(|| Error::bad("an image is pushed by its name, not by its id"))?;
+        let parsed: Reference = reference.parse().map_err(|e: String| Error::bad(e))?;
+        references.push((reference, parsed));
+    }
     Ok(stream(move |lines| async move {
-        let tag = parsed.tag.clone().unwrap_or_default();
-        let to = format!("{}/{}", parsed.registry, parsed.repository);
+        let to = &references[0].1;
+        let to = format!("{}/{}", to.registry, to.repository);
         lines.status(format!("The push refers to repository [{to}]")).await;
-        let call = async |r| api.backend().image_push(&reference, auth, r).await;
-        match with_progress(&lines, call).await {
-            Ok(done) => {
-                let digest = done.images.first().map(|i| i.digest.clone()).unwrap_or_default();
-                lines.status(format!("{tag}: digest: {digest} size: {size}")).await;
-                lines
-                    .send(json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}}))
-                    .await;
-            }
-            Err(e) => {
-                lines.error(&e).await;
+        for (reference, parsed) in references {
+            let tag = parsed.tag.clone().unwrap_or_default();
+            let call = async |r| api.backend().image_push(&reference, auth.clone(), r).await;
+            match with_progress(&lines, call).await {
+                Ok(done) => {
+                    let line = done.images.first().cloned().unwrap_or_default();
+                    let (digest, size) = (line.digest, line.manifest_size);
+                    lines.status(format!("{tag}: digest: {digest} size: {size}")).await;
+                    lines
+                        .send(json!({"progressDetail": {}, "aux": {"Tag": tag, "Digest": digest, "Size": size}}))
+                        .await;
+                }
+                Err(e) => {
+                    lines.error(&e).await;
+                    return;
+                }
             }
         }
     }))
+}
+
+/// Whether a name says its tag; a port is none.
+fn with_tag(name: &str) -> bool {
+    name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// Every name with a tag in the repository of `r`.
+async fn in_repository(api: &DockerApi, r: &Reference) -> Result<Vec<String>> {
+    let all = api.ready_images().await?;
+    let names = all.iter().filter_map(|o| o.spec.reference.parse::<Reference>().ok());
+    let same = names.filter(|n| n.registry == r.registry && n.repository == r.repository && n.tag.is_some());
+    let mut names: Vec<String> = same.map(|n| n.to_string()).collect();
+    names.sort();
+    Ok(names)
 }

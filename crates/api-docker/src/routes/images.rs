@@ -70,11 +70,16 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         }
     };
     let (before, since) = (mark("before").await?, mark("since").await?);
-    let instances = api.instances().list(Some(api.ns())).await?.items;
     let mut groups = image::group(&all);
     groups.sort_by_key(|g| std::cmp::Reverse(image::created(&g.objects)));
     let mut out = Vec::new();
-    for g in &groups {
+    for g in &mut groups {
+        // Of an image with several names those that fit are shown.
+        g.objects
+            .retain(|o| filters.any("reference", |p| image::tags(&[o]).iter().any(|t| reference_fits(p, t))));
+        if g.objects.is_empty() {
+            continue;
+        }
         let config = api.image_config(g.id).await;
         let labels = config
             .get("config")
@@ -87,16 +92,10 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
             && filters.labels(&own)
             && until.is_none_or(|t| made.is_some_and(|c| c < t))
             && before.is_none_or(|t| made.is_some_and(|c| c < t))
-            && since.is_none_or(|t| made.is_some_and(|c| c > t))
-            && filters.any("reference", |p| {
-                image::tags(&g.objects).iter().any(|t| reference_fits(p, t))
-            });
+            && since.is_none_or(|t| made.is_some_and(|c| c > t));
         if fits {
-            let used = instances
-                .iter()
-                .filter(|o| o.status_or_default().image_id == g.id)
-                .count();
-            let mut entry = image::entry(g, &labels, i64::try_from(used).unwrap_or(-1));
+            // Containers are counted for `system df` only.
+            let mut entry = image::entry(g, &labels, -1);
             if q.flag("manifests") {
                 entry["Manifests"] = image::manifests(&g.objects, containers_of(&api, g.id).await?);
             }

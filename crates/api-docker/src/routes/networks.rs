@@ -51,6 +51,11 @@ pub(super) fn on(c: &Object<Instance>, name: &str) -> bool {
 
 async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(FILTERS)?;
+    if let Some(bad) =
+        (filters.get("type").into_iter().flatten()).find(|t| !["builtin", "custom"].contains(&t.as_str()))
+    {
+        return Err(Error::bad(format!("invalid filter 'type={bad}'")));
+    }
     let dangling = filters.flag("dangling")?;
     let containers = instances(&api).await?;
     let objects = api.networks().list(None).await?.items;

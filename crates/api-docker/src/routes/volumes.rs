@@ -71,7 +71,6 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
     let value: Option<Value> = extract::json_or_none(&headers, body).await?;
     let value = value.unwrap_or_else(|| json!({}));
     let body: VolumeCreate = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
-    let mount = driver(&body.driver, &body.driver_opts)?;
     if !body.cluster_volume_spec.values().all(crate::types::is_zero) {
         return Err(Error::missing("cluster volumes"));
     }
@@ -88,6 +87,8 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
             "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         )));
     }
+    let about = |e: Error| Error::new(e.status, format!("create {name}: {}", e.message));
+    let mount = driver(&body.driver, &body.driver_opts).map_err(about)?;
     let spec = VolumeSpec {
         mount: mount.clone(),
         ..VolumeSpec::default()

@@ -79,6 +79,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     let h = &body.host_config;
     let mut warnings = Vec::new();
     refuse(body, &mut warnings)?;
+    asked_for(body)?;
     let isolation = isolation(h)?;
     let runtime = runtime(h, around)?;
     let mut container = container(body, &mut warnings)?;
@@ -150,6 +151,47 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         volumes: made.made,
         warnings,
     })
+}
+
+/// Linux's.
+#[rustfmt::skip]
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
+    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
+    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
+    "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+];
+
+/// Refuses, in Docker's words, what the model's validation would refuse in words of its own.
+fn asked_for(body: &CreateBody) -> Result<(), Error> {
+    let h = &body.host_config;
+    if !body.working_dir.is_empty() && !body.working_dir.starts_with('/') {
+        return Err(Error::bad(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            body.working_dir
+        )));
+    }
+    for (field, list) in [("CapAdd", &h.cap_add), ("CapDrop", &h.cap_drop)] {
+        for c in list.iter().map(|c| c.to_ascii_uppercase()) {
+            let name = c.strip_prefix("CAP_").unwrap_or(&c);
+            if name != "ALL" && !CAPABILITIES.contains(&name) {
+                return Err(Error::bad(format!(
+                    "invalid {field}: unknown capability: \"CAP_{name}\""
+                )));
+            }
+        }
+    }
+    if !body.stop_signal.is_empty() && biga_model::parse_signal(&body.stop_signal).is_err() {
+        return Err(Error::bad(format!("Invalid signal: {}", body.stop_signal)));
+    }
+    if !(-1000..=1000).contains(&h.oom_score_adj) {
+        return Err(Error::bad(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            h.oom_score_adj
+        )));
+    }
+    Ok(())
 }
 
 /// Docker's seconds: negative means to wait for ever.
@@ -438,9 +480,12 @@ fn shares(body: &CreateBody) -> Result<(), Error> {
         ("port exposing", !body.exposed_ports.is_empty()),
     ] {
         if given {
-            return Err(Error::bad(format!(
-                "conflicting options: {what} and the container type network mode"
-            )));
+            let mode = if what == "hostname" {
+                "network mode"
+            } else {
+                "container type network mode"
+            };
+            return Err(Error::bad(format!("conflicting options: {what} and the {mode}")));
         }
     }
     Ok(())
@@ -509,7 +554,8 @@ fn resolve(word: &str, around: &Around) -> Result<String, Error> {
         Some(n) => Ok(n.name.clone()),
         // The node makes it when it is first used.
         None if name == biga_model::kinds::network::DEFAULT_NETWORK => Ok(name.to_string()),
-        None => Err(Error::not_found(format!("network {word} not found"))),
+        // Where it is still missing at the start, that is said then, as Docker does.
+        None => Ok(name.to_string()),
     }
 }
 
@@ -542,6 +588,10 @@ fn drop_zeros(value: &mut Value) {
             let keep = matches!(k.as_str(), "ExposedPorts" | "Volumes" | "PortBindings");
             if !keep {
                 drop_zeros(v);
+            }
+            if k == "StopTimeout" {
+                // None and nought are not the same.
+                return !v.is_null();
             }
             if keep {
                 v.as_object().is_some_and(|o| !o.is_empty())

@@ -27,7 +27,14 @@ impl Message {
     /// About a container, now.
     pub fn container(o: &Object<Instance>, action: impl Into<String>, more: &[(&str, String)]) -> Message {
         let mut attributes = labels::read(&o.metadata);
-        attributes.insert("image".into(), super::familiar(o.spec.main_image()));
+        // As it was typed, where it was.
+        let typed = super::create::sent(&o.metadata).image;
+        let image = if typed.is_empty() {
+            super::familiar(o.spec.main_image())
+        } else {
+            typed
+        };
+        attributes.insert("image".into(), image);
         attributes.insert("name".into(), o.name().into());
         attributes.extend(more.iter().map(|(k, v)| ((*k).to_string(), v.clone())));
         Message {

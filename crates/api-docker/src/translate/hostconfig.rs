@@ -32,6 +32,12 @@ pub fn resources(h: &HostConfig, warnings: &mut Vec<String>) -> Result<Resources
 pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>) -> Result<(), Error> {
     processors(d, r)?;
     finer(d, r)?;
+    if d.oom_kill_disable == Some(true) && d.memory == 0 {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."
+                .into(),
+        );
+    }
     match d.cpu_shares {
         0 => {}
         n if n < 0 => return Err(Error::bad(format!("shares cannot be negative: {n}"))),
@@ -82,10 +88,12 @@ pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>
 
 fn processors(d: &DockerResources, r: &mut Resources) -> Result<(), Error> {
     let range = || Error::bad("range of CPUs is from 0.01 to the number of processors");
-    if d.nano_cpus != 0 && (d.cpu_period != 0 || d.cpu_quota != 0) {
-        return Err(Error::bad(
-            "Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set",
-        ));
+    for (what, given) in [("CPU Period", d.cpu_period != 0), ("CPU Quota", d.cpu_quota != 0)] {
+        if d.nano_cpus != 0 && given {
+            return Err(Error::bad(format!(
+                "Conflicting options: Nano CPUs and {what} cannot both be set"
+            )));
+        }
     }
     if d.nano_cpus != 0 {
         match u32::try_from(d.nano_cpus / 1_000_000) {

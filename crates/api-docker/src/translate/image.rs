@@ -122,7 +122,7 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
         "Created": text("created", &super::time(created(objects))),
         "DockerVersion": "",
         "Author": text("author", ""),
-        "Config": config.get("config").cloned().unwrap_or_else(|| json!({})),
+        "Config": own_config(config),
         "Architecture": text("architecture", arch),
         "Os": text("os", os),
         "Size": size(objects),
@@ -134,6 +134,23 @@ pub fn inspect(id: &str, objects: &[&Object<Image>], config: &Value) -> Value {
         doc["Variant"] = v.into();
     }
     doc
+}
+
+/// An image's own config; what is empty in it is shown as Docker shows what is not there.
+fn own_config(config: &Value) -> Value {
+    let mut own = config.get("config").cloned().unwrap_or_else(|| json!({}));
+    let empty = |v: &Value| match v {
+        Value::Array(l) => l.is_empty(),
+        Value::Object(o) => o.is_empty(),
+        v => v.is_null(),
+    };
+    if let Some(fields) = own.as_object_mut() {
+        fields.retain(|_, v| !empty(v));
+        for name in ["Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes"] {
+            fields.entry(name).or_insert(Value::Null);
+        }
+    }
+    own
 }
 
 /// What there is under an image's name: here always one manifest.

@@ -3,6 +3,7 @@
 use biga_model::{
     Instance, InstanceSpec, InstanceStatus, NetworkMode, Object, Phase, PortMapping, Power, Protocol, RestartWhen,
 };
+use biga_wire::config::{MASKED_PATHS, READ_ONLY_PATHS};
 use serde_json::{Map, Value, json};
 
 use super::create::sent;
@@ -264,7 +265,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "ContainerIDFile": "",
         "LogConfig": {
             "Type": log::driver(&spec.log, &h.log_config.driver),
-            "Config": log::config(&spec.log),
+            // As it was written (`1m`), where it says the same.
+            "Config": Some(log::config(&spec.log)).filter(|c| !c.keys().eq(h.log_config.config.keys())).unwrap_or_else(|| h.log_config.config.clone()),
         },
         "NetworkMode": network_mode(spec, h.network_mode.as_str()),
         "PortBindings": port_bindings(&spec.ports),
@@ -273,8 +275,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "VolumeDriver": "",
         "VolumesFrom": list(&h.volumes_from),
         "ConsoleSize": [0, 0],
-        "CapAdd": list(&c.security.cap_add),
-        "CapDrop": list(&c.security.cap_drop),
+        "CapAdd": list(&capabilities(&c.security.cap_add)),
+        "CapDrop": list(&capabilities(&c.security.cap_drop)),
         "CgroupnsMode": sharing::mode(&n.cgroup, "", "private"),
         "Dns": spec.dns.servers,
         "DnsOptions": spec.dns.options,
@@ -329,8 +331,13 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     doc["CpuPercent"] = 0.into();
     doc["IOMaximumIOps"] = 0.into();
     doc["IOMaximumBandwidth"] = 0.into();
-    doc["MaskedPaths"] = json!(c.security.masked_paths.unwrap_or_default());
-    doc["ReadonlyPaths"] = json!(c.security.read_only_paths.unwrap_or_default());
+    let usual = |own: Option<Vec<String>>, paths: &[&str]| match own {
+        Some(own) => json!(own),
+        None if c.security.privileged => Value::Null,
+        None => json!(paths),
+    };
+    doc["MaskedPaths"] = usual(c.security.masked_paths.clone(), &MASKED_PATHS);
+    doc["ReadonlyPaths"] = usual(c.security.read_only_paths.clone(), &READ_ONLY_PATHS);
     let more = [
         ("Mounts", json!(h.mounts), h.mounts.is_empty()),
         ("Tmpfs", json!(h.tmpfs), h.tmpfs.is_empty()),
@@ -613,4 +620,12 @@ pub fn port_summary(p: &PortMapping) -> Value {
         doc["PublicPort"] = n.into();
     }
     doc
+}
+/// As Linux has them.
+fn capabilities(names: &[String]) -> Vec<String> {
+    let full = |n: &String| match n.as_str() {
+        "ALL" => n.clone(),
+        n => format!("CAP_{n}"),
+    };
+    names.iter().map(full).collect()
 }

@@ -66,7 +66,11 @@ fn option(
         }
         (_, true) => drop(log.options.insert(name.into(), value.into())),
         _ => {
-            let driver = &sent.driver;
+            let driver = if sent.driver.is_empty() {
+                "json-file"
+            } else {
+                &sent.driver
+            };
             return Err(Error::bad(format!("unknown log opt '{name}' for {driver} log driver")));
         }
     }

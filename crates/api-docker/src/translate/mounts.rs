@@ -82,6 +82,9 @@ pub fn volumes(body: &CreateBody, around: &Around) -> Result<Made, Error> {
         }
         let (source, target, options) = split_bind(text)?;
         let how = bind_options(options)?;
+        let kind = if source.starts_with('/') { "bind" } else { "volume" };
+        let at = format!("invalid volume specification: '{text}': invalid mount config for type \"{kind}\": ");
+        target_of(target).map_err(|e| Error::bad(at + &e.message))?;
         m.add(bind_source(source)?, target, how)?;
     }
     for mount in &h.mounts {
@@ -127,11 +130,7 @@ impl Maker<'_> {
     }
 
     fn add(&mut self, source: Source, target: &str, how: How) -> Result<(), Error> {
-        if !target.starts_with('/') || target.trim_end_matches('/').is_empty() {
-            return Err(Error::bad(format!(
-                "invalid mount config: invalid mount path: '{target}' mount path must be absolute"
-            )));
-        }
+        target_of(target)?;
         if self.made.mounts.iter().any(|m| same_path(&m.mount_path, target)) {
             return Err(Error::bad(format!("Duplicate mount point: {target}")));
         }
@@ -170,6 +169,10 @@ impl Maker<'_> {
     }
 
     fn mount(&mut self, m: &Mount) -> Result<(), Error> {
+        if KINDS.contains(&m.kind.as_str()) {
+            let at = format!("invalid mount config for type \"{}\": ", m.kind);
+            target_of(&m.target).map_err(|e| Error::bad(at + &e.message))?;
+        }
         if let Some((k, _)) = m.rest.iter().find(|(_, v)| !is_zero(v)) {
             return Err(Error::missing(format!("mount option {k}")));
         }
@@ -220,8 +223,26 @@ impl Maker<'_> {
                 self.add(Source::Tmpfs(t), &m.target, How::new(m.read_only || read_only, None))
             }
             "image" | "cluster" | "npipe" => Err(Error::missing(format!("mounts of type {:?}", m.kind))),
-            other => Err(Error::bad(format!("mount type unknown: {other:?}"))),
+            other => Err(Error::bad(format!(
+                "invalid mount config for type {other:?}: mount type unknown"
+            ))),
         }
+    }
+}
+
+/// Types of mounts that are made here.
+const KINDS: [&str; 3] = ["bind", "volume", "tmpfs"];
+
+/// A path that something can be mounted on.
+fn target_of(target: &str) -> Result<(), Error> {
+    if !target.starts_with('/') {
+        return Err(Error::bad(format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
+    }
+    match target.trim_end_matches('/') {
+        "" => Err(Error::bad("invalid specification: destination can't be '/'")),
+        _ => Ok(()),
     }
 }
 
@@ -325,7 +346,7 @@ fn bind_source(source: &str) -> Result<Source, Error> {
     }
     if !biga_model::kind::is_resource_name(source) {
         return Err(Error::bad(format!(
-            "\"{source}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            "create {source}: \"{source}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
         )));
     }
     Ok(Source::Volume(source.into()))

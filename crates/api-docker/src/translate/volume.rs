@@ -25,7 +25,7 @@ pub fn inspect(o: &Object<Volume>) -> Value {
     json!({
         "CreatedAt": time(o.metadata.creation_timestamp).replace(".000000000", ""),
         "Driver": "local",
-        "Labels": labels::read(&o.metadata),
+        "Labels": Some(labels::read(&o.metadata)).filter(|l| !l.is_empty()),
         "Mountpoint": s.path,
         "Name": o.name(),
         "Options": options,

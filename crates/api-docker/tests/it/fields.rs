@@ -87,7 +87,7 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("MemoryReservation", json!(32 << 20), Kept, ""),
         ("MemorySwappiness", json!(10), Kept, ""),
         ("NanoCpus", json!(500_000_000), Kept, ""),
-        ("OomKillDisable", json!(true), Kept, ""),
+        ("OomKillDisable", json!(true), Warned, "OOM killer"),
         ("Init", json!(true), Kept, ""),
         ("PidsLimit", json!(50), Kept, ""),
         ("Ulimits", json!([{"Name": "nofile", "Soft": 10, "Hard": 20}]), Kept, ""),
@@ -119,7 +119,8 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ),
         ("LogConfig", json!({"Type": "fluentd"}), Refused, "fluentd"),
         ("NetworkMode", json!("host"), Kept, ""),
-        ("NetworkMode", json!("absent"), Refused, "absent"),
+        // Looked for when it starts.
+        ("NetworkMode", json!("absent"), Kept, ""),
         ("PortBindings", json!({"80/tcp": [{"HostPort": "8080"}]}), Kept, ""),
         ("PortBindings", json!({"80/sctp": [{}]}), Refused, "SCTP"),
         ("PortBindings", json!({"80/tcp": [{"HostPort": "8000-8010"}]}), Kept, ""),

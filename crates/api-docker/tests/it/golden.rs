@@ -132,7 +132,6 @@ fn what_cannot_be_done_is_refused_by_name() {
         json!({"Image": "b", "Healthcheck": {"Test": ["CMD", "true"], "Interval": 1000}}),
         json!({"Image": "b", "Hostname": "h", "HostConfig": {"NetworkMode": "container:x"}}),
         h(json!({"NetworkMode": "container:x"})),
-        h(json!({"NetworkMode": "absent"})),
         h(json!({"DeviceRequests": [{"Count": -1}]})),
         h(json!({"StorageOpt": {"size": "1g"}})),
         h(json!({"LogConfig": {"Type": "fluentd"}})),

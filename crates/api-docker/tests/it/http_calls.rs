@@ -576,7 +576,7 @@ async fn events_are_told_and_kept() {
         ),
         (Some("die"), Some("5"))
     );
-    assert_eq!(line["from"], "busybox:latest");
+    assert_eq!(line["from"], "busybox");
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ impl Node {
             reference: r.familiar(),
             image_id: sha(content),
             digest: sha(&format!("m{content}")),
+            ..ImageLine::default()
         }
     }
 
@@ -579,6 +580,7 @@ impl Backend for Node {
             reference: reference.into(),
             image_id: sha(reference),
             digest: sha("pushed"),
+            manifest_size: 527,
         };
         Ok(ImageResult { images: vec![line] })
     }

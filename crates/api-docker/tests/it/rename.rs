@@ -56,7 +56,9 @@ async fn what_cannot_be_a_name_is_refused() {
     s.create("two", &["sleep"]).await;
     let rename = async |path: &str| s.call("POST", path, None).await;
     let a = rename("/containers/two/rename?name=one").await.must(409);
-    let want = format!("Conflict. The container name \"/one\" is already in use by container \"{id}\"");
+    let want = format!(
+        "Error when allocating new name: Conflict. The container name \"/one\" is already in use by container \"{id}\""
+    );
     assert!(a.message().starts_with(&want), "{a:?}");
     for (name, status) in [
         ("", 400),

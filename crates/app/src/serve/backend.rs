@@ -190,6 +190,7 @@ impl Backend for Native {
             reference,
             image_id: record.image_id.to_string(),
             digest: record.manifest_digest.clone(),
+            ..ImageLine::default()
         };
         let images = match tags.is_empty() {
             true => vec![line(String::new())],

@@ -134,6 +134,7 @@ impl Node {
                 reference: reference.familiar(),
                 image_id: record.image_id.to_string(),
                 digest: record.manifest_digest,
+                ..ImageLine::default()
             }],
         })
     }

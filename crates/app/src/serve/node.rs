@@ -436,6 +436,7 @@ impl Node {
             .map_err(registry)?;
         Ok(one(ImageLine {
             digest: pushed.manifest_digest,
+            manifest_size: pushed.manifest_size,
             ..named(&target, &record)
         }))
     }
@@ -584,6 +585,7 @@ fn named(reference: &Reference, record: &ImageRecord) -> ImageLine {
         reference: reference.familiar(),
         image_id: record.image_id.to_string(),
         digest: record.manifest_digest.clone(),
+        ..ImageLine::default()
     }
 }
 

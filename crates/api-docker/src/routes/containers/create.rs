@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use biga_model::{
     Instance, InstanceVolume, LogDriver, NetworkLink, NetworkMode, Object, Timestamp, Volume, VolumeMount, VolumeSpec,
-    kind::is_resource_name,
+    kind::is_resource_name, kinds::network::DEFAULT_NETWORK,
 };
 use biga_store::typed::{Error as StoreError, prepare_new};
 use http::{HeaderMap, StatusCode};
@@ -22,6 +22,32 @@ use crate::translate::{CREATED_AT, labels, volume};
 use crate::types;
 use crate::types::container::CreateBody;
 
+impl DockerApi {
+    /// Refuses limits for a container that this host cannot give. A microvm brings processors of its own.
+    pub(super) fn has_processors(&self, spec: &biga_model::InstanceSpec) -> Result<()> {
+        let have = self.inner.node.cpus;
+        let r = &spec.resources;
+        // How many there are may not be known.
+        if have == 0 || spec.isolation != biga_model::Isolation::Container {
+            return Ok(());
+        }
+        if r.cpus.is_some_and(|c| c.0 > have.saturating_mul(1000)) {
+            return Err(Error::bad(format!(
+                "Range of CPUs is from 0.01 to {have}.00, as there are only {have} CPUs available"
+            )));
+        }
+        let Some(set) = &r.cpuset_cpus else { return Ok(()) };
+        let last = |part: &str| part.rsplit('-').next().and_then(|n| n.trim().parse::<usize>().ok());
+        match set.split(',').filter_map(last).any(|n| n >= have as usize) {
+            true => Err(Error::bad(format!(
+                "Requested CPUs are not available - requested {set}, available: 0-{}",
+                have.saturating_sub(1)
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
 pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: HeaderMap, body: Body) -> Result<Response> {
     let value: Value = extract::json(&headers, body).await?;
     let body: CreateBody = types::read(value).map_err(|e| Error::bad(format!("invalid JSON: {e}")))?;
@@ -29,6 +55,7 @@ pub(super) async fn create(State(api): State<DockerApi>, q: Query, headers: Head
     name.map(checked_name).transpose()?;
     let around = around(&api, &body, q.platform()?.as_deref()).await?;
     let created = instance(&body, &around)?;
+    api.has_processors(&created.object.spec)?;
     make_volumes(&api, &created).await?;
     let stored = store(&api, created.object, name).await?;
     if stored.spec.auto_remove {
@@ -56,6 +83,14 @@ pub(super) async fn taken(api: &DockerApi, name: &str) -> Error {
     Error::conflict(format!(
         "Conflict. The container name \"/{name}\" is already in use by container \"{by}\". You have to remove (or rename) that container to be able to reuse that name."
     ))
+}
+
+/// Another container that is missing: clients take any 404 for an image that is missing, and would pull.
+fn not_an_image(e: Error) -> Error {
+    match e.status {
+        StatusCode::NOT_FOUND => Error::bad(e.message),
+        _ => e,
+    }
 }
 
 async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> Result<Around> {
@@ -86,7 +121,8 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
     let config = api.image_config(&image.id).await;
     let mut others = std::collections::BTreeMap::new();
     for word in crate::translate::sharing::others(body) {
-        others.insert(word.to_string(), api.container(word).await?.name().to_string());
+        let found = api.container(word).await.map_err(not_an_image)?;
+        others.insert(word.to_string(), found.name().to_string());
     }
     let networks = api.networks().list(None).await?.items;
     let known = |n: &Object<biga_model::Network>| KnownNetwork {
@@ -122,7 +158,7 @@ async fn volumes_from(api: &DockerApi, body: &CreateBody) -> Result<Vec<(Instanc
             "ro" => true,
             _ => return Err(Error::bad(format!("invalid mode for volumes-from: {mode}"))),
         };
-        let o = api.container(word).await?;
+        let o = api.container(word).await.map_err(not_an_image)?;
         for m in o.spec.containers.iter().flat_map(|c| &c.volume_mounts) {
             let Some(v) = o.spec.volumes.iter().find(|v| v.name == m.name) else {
                 continue;
@@ -144,7 +180,17 @@ async fn links(api: &DockerApi, body: &CreateBody) -> Result<Vec<NetworkLink>> {
     for text in &body.host_config.links {
         let (word, alias) = link(text)?;
         let found = api.container(&word).await;
-        let found = found.map_err(|_| Error::bad(format!("could not get container for {word}")))?;
+        let found = found.map_err(|e| Error::bad(format!("could not get container for {word}: {}", e.message)))?;
+        let on_default = match found.spec.networks.is_empty() {
+            true => found.spec.network_mode == NetworkMode::Bridge,
+            false => (found.spec.networks.iter()).any(|n| n.network == DEFAULT_NETWORK),
+        };
+        if matches!(body.host_config.network_mode.as_str(), "" | "default" | "bridge") && !on_default {
+            return Err(Error::bad(format!(
+                "Cannot link to /{}, as it does not belong to the default network",
+                found.name()
+            )));
+        }
         let instance = found.name().to_string();
         all.push(NetworkLink {
             instance,

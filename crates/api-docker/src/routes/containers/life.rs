@@ -88,10 +88,37 @@ pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>, 
         _ if o.is_deleting() => return Err(being_removed(&o)),
         _ => {}
     }
+    networks_are_there(&api, &o).await?;
     let awaited = api.inner.attaches.is_awaited(o.uid());
     let o = switch_on(&api, &o, awaited, from).await?;
     running(&api, &o).await?;
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A container may be made before its networks are. As Docker has it, one that shall go by itself goes where it cannot start.
+async fn networks_are_there(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+    for a in &o.spec.networks {
+        let is_default = a.network == biga_model::kinds::network::DEFAULT_NETWORK;
+        if is_default || api.networks().find("", &a.network).await?.is_some() {
+            continue;
+        }
+        if o.spec.auto_remove {
+            remove_by_itself(api, o).await?;
+        }
+        return Err(Error::not_found(format!("network {} not found", a.network)));
+    }
+    Ok(())
+}
+
+async fn remove_by_itself(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+    let options = DeleteOptions {
+        uid: Some(o.uid().to_string()),
+        ..DeleteOptions::default()
+    };
+    match api.specs::<Instance>().delete(api.ns(), o.name(), &options).await {
+        Err(e) if !e.is_not_found() && !e.is_conflict() => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
 fn being_removed(o: &Object<Instance>) -> Error {
@@ -194,23 +221,21 @@ pub(super) async fn stop(State(api): State<DockerApi>, Path(id): Path<String>, q
         .await?;
     if o.spec.auto_remove && !gone {
         // The agent keeps what the user switched off; Docker does not.
-        let options = DeleteOptions {
-            uid: Some(o.uid().to_string()),
-            ..DeleteOptions::default()
-        };
-        match api.specs::<Instance>().delete(api.ns(), o.name(), &options).await {
-            Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e.into()),
-            _ => {}
-        }
+        remove_by_itself(&api, &o).await?;
     }
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// A signal by its name or number.
+pub(super) fn signal_named(word: &str) -> Result<i32> {
+    parse_signal(word).map_err(|_| Error::bad(format!("Invalid signal: {word}")))
 }
 
 fn stop_options(q: &Query) -> Result<(Option<u32>, Option<String>)> {
     let time = q.number::<i64>("t")?.map(grace);
     let signal = q.get("signal").map(str::to_string);
     if let Some(s) = &signal {
-        parse_signal(s).map_err(Error::bad)?;
+        signal_named(s)?;
     }
     Ok((time, signal))
 }
@@ -244,13 +269,14 @@ pub(super) async fn restart(State(api): State<DockerApi>, Path(id): Path<String>
 }
 
 pub(super) async fn kill(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
-    let signal = parse_signal(q.get("signal").unwrap_or("KILL")).map_err(Error::bad)?;
-    let o = api.container(&id).await?;
+    let about = |e: Error| Error::new(e.status, format!("cannot kill container: {id}: {}", e.message));
+    let signal = signal_named(q.get("signal").unwrap_or("KILL"))?;
+    let o = api.container(&id).await.map_err(about)?;
     if !o.status_or_default().phase.is_live() {
-        return Err(Error::conflict(format!(
+        return Err(about(Error::conflict(format!(
             "container {} is not running",
             docker_id(o.uid())
-        )));
+        ))));
     }
     api.backend().signal(api.ns(), o.name(), signal).await?;
     api.tell(&o, "kill", &[("signal", signal.to_string())]);

@@ -43,6 +43,8 @@ const STATES: &[&str] = &[
     "dead",
 ];
 
+const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+
 pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(FILTERS)?;
     if let Some(bad) = filters
@@ -50,6 +52,14 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
         .and_then(|l| l.iter().find(|s| !STATES.contains(&s.as_str())))
     {
         return Err(Error::bad(format!("invalid filter 'status={bad}'")));
+    }
+    if let Some(bad) = (filters.get("exited").into_iter().flatten()).find(|v| v.parse::<i32>().is_err()) {
+        return Err(Error::bad(format!(
+            "invalid filter 'exited={bad}': an exit code is a number"
+        )));
+    }
+    if let Some(bad) = (filters.get("health").into_iter().flatten()).find(|v| !HEALTH.contains(&v.as_str())) {
+        return Err(Error::bad(format!("Unrecognised filter value for health: {bad}")));
     }
     let (exposed, published) = (ports(&filters, "expose")?, ports(&filters, "publish")?);
     let limit = q
@@ -73,10 +83,11 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
             && of_image(&ancestors, o)
             && exposed.as_ref().is_none_or(|l| exposes(o, l))
             && published.as_ref().is_none_or(|l| {
-                o.spec
-                    .ports
+                // Ports of the host, as they are in force.
+                let ports = o.status_or_default().ports;
+                ports
                     .iter()
-                    .any(|p| l.iter().any(|r| r.holds(p.port, p.protocol)))
+                    .any(|p| p.host_port.is_some_and(|h| l.iter().any(|r| r.holds(h, p.protocol))))
             })
     };
     let picked: Vec<Arc<Known>> = found
@@ -98,6 +109,7 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
 async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> Result<Response> {
     let around = api.around().await?;
     let now = Timestamp::now();
+    let mut images = None;
     let mut out = Vec::with_capacity(picked.len() * 1024 + 2);
     out.push(b'[');
     for (at, k) in picked.iter().enumerate() {
@@ -105,13 +117,19 @@ async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> 
             out.push(b',');
         }
         let o = &*k.object;
-        let image_id = o.status.as_ref().map_or("", |s| &s.image_id);
-        let image = api.image_config(image_id).await;
+        let own = o.status.as_ref().map_or("", |s| &s.image_id);
+        let image_id = match own {
+            "" => api.image_id_of(o, &mut images).await?,
+            own => own.to_string(),
+        };
+        let image = api.image_config(&image_id).await;
         let size = sizes.get(at);
         k.write_line(&mut out, &around, now, size.copied(), || {
-            // A config that cannot be read now may be there the next time.
-            let keep = image_id.is_empty() || !image.is_null();
-            (entry(o, &around.beside(api, o, &image)), keep)
+            // Another image may have the name the next time, and a config that cannot be read now may be there.
+            let keep = !own.is_empty() && !image.is_null();
+            let mut line = entry(o, &around.beside(api, o, &image));
+            line["ImageID"] = image_id.into();
+            (line, keep)
         });
     }
     out.extend_from_slice(b"]\n");
@@ -269,8 +287,10 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let o = api.container(&id).await?;
     let around = api.around().await?;
-    let image = api.image_config(&o.status_or_default().image_id).await;
+    let id = api.image_id_of(&o, &mut None).await?;
+    let image = api.image_config(&id).await;
     let mut doc = container(&o, &around.beside(&api, &o, &image));
+    doc["Image"] = id.into();
     if q.flag("size") {
         for (rw, all) in super::super::usage::containers(&api, &[&o]).await? {
             doc["SizeRw"] = rw.into();

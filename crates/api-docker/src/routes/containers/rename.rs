@@ -12,6 +12,12 @@ use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::state::DockerApi;
 
+/// Why it cannot be called so.
+fn about(e: Error) -> Error {
+    let why = e.message.replacen("container name (", "container name (/", 1);
+    Error::new(e.status, format!("Error when allocating new name: {why}"))
+}
+
 pub(super) async fn rename(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let o = api.container(&id).await?;
     let to = q
@@ -21,14 +27,14 @@ pub(super) async fn rename(State(api): State<DockerApi>, Path(id): Path<String>,
     if to.is_empty() {
         return Err(Error::bad("Neither old nor new names may be empty"));
     }
-    let to = checked_name(to)?;
+    let to = checked_name(to).map_err(about)?;
     if to == o.name() {
         return Err(Error::bad(
             "Renaming a container with the same name as its current name",
         ));
     }
     let renamed = match api.specs::<Instance>().rename(&o, to).await {
-        Err(StoreError::AlreadyExists { name, .. }) => return Err(taken(&api, &name).await),
+        Err(StoreError::AlreadyExists { name, .. }) => return Err(about(taken(&api, &name).await)),
         Err(e) if e.is_not_found() => return Err(Error::not_found(format!("No such container: {id}"))),
         other => other?,
     };

@@ -32,6 +32,19 @@ pub(super) async fn update(
     }
     let o = api.container(&id).await?;
     let mut warnings = Vec::new();
+    if o.spec.resources.cpus.is_some() {
+        for (what, given) in [
+            ("CPU Period", body.resources.cpu_period != 0),
+            ("CPU Quota", body.resources.cpu_quota != 0),
+        ] {
+            if given {
+                return Err(Error::bad(format!(
+                    "Cannot update container {}: Conflicting options: {what} cannot be updated as NanoCPUs has already been set",
+                    crate::translate::ids::docker_id(o.uid())
+                )));
+            }
+        }
+    }
     let mut wanted = o.clone();
     limits(&body.resources, &mut wanted.spec.resources, &mut warnings)?;
     if !body.restart_policy.name.is_empty() {
@@ -46,6 +59,7 @@ pub(super) async fn update(
     if !wrong.is_empty() {
         return Err(Error::invalid(&wrong));
     }
+    api.has_processors(&wanted.spec)?;
     let spec = wanted.spec;
     let o = api
         .change(&o, |now| {

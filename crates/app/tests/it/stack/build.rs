@@ -123,7 +123,7 @@ fn a_dockerfile_with_everything() {
         "l=$x 'y'",
     ];
     let out = build(&d, &dir, &options).ok();
-    assert!(out.contains("Step 1/28 : FROM ${BASE} AS build"), "{out}");
+    assert!(out.contains("Step 2/29 : FROM ${BASE} AS build"), "{out}");
     assert!(
         out.contains(" ---> Running in ") && out.contains(" ---> Removed intermediate container "),
         "{out}"
