@@ -3,12 +3,15 @@
 //! - [`Daemon`]: starts `biga serve`, runs the command line against it, kills and restarts it, cleans up
 //! - [`images`]: root file systems made of what the machine has
 //! - [`apparmor`]: profiles that are loaded for a test
+//! - [`Peer`]: Debian's dockerd, the real engine, beside it
 
 pub mod apparmor;
 pub mod daemon;
 pub mod images;
+pub mod peer;
 
 pub use daemon::{Daemon, Ran};
+pub use peer::Peer;
 
 use std::time::{Duration, Instant};
 

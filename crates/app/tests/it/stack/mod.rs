@@ -20,6 +20,7 @@ mod life;
 mod machines;
 mod microvms;
 mod networks;
+mod peer;
 mod pods;
 mod registries;
 mod runtimes;
