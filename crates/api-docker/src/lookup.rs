@@ -22,26 +22,30 @@ const CONFIGS: usize = 512;
 impl DockerApi {
     /// The container that `word` names: a name, a full id, or the unique beginning of one.
     pub(crate) async fn container(&self, word: &str) -> Result<Object<Instance>> {
+        Ok((*self.known_container(word).await?.object).clone())
+    }
+
+    /// As [`DockerApi::container`], to look at only.
+    pub(crate) async fn known_container(&self, word: &str) -> Result<Arc<Known>> {
         let missing = || Error::not_found(format!("No such container: {word}"));
         let word = word.strip_prefix('/').unwrap_or(word);
         if word.is_empty() || word.contains('/') {
             return Err(missing());
         }
-        let by_name = self.instances().find(self.ns(), word).await?;
+        let by_name = self.known_by_name(word).await?;
         if !is_hex(word) {
             return by_name.ok_or_else(missing);
         }
         let all = self.known().await?;
-        let whole = |k: &Known| (*k.object).clone();
         if let Some(full) = all.iter().find(|k| k.id == word) {
-            return Ok(whole(full));
+            return Ok(full.clone());
         }
         if let Some(o) = by_name {
             return Ok(o);
         }
         let mut prefixed = all.iter().filter(|k| k.id.starts_with(word));
         match (prefixed.next(), prefixed.next()) {
-            (Some(one), None) => Ok(whole(one)),
+            (Some(one), None) => Ok(one.clone()),
             (None, _) => Err(missing()),
             _ => Err(Error::bad(format!("Multiple IDs found with provided prefix: {word}"))),
         }

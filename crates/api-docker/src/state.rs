@@ -106,6 +106,11 @@ impl DockerApi {
         self.inner.seen.instances(&*self.inner.store, self.ns()).await
     }
 
+    /// The instance of this name, as it was parsed last.
+    pub(crate) async fn known_by_name(&self, name: &str) -> Result<Option<Arc<Known>>> {
+        self.inner.seen.instance(&*self.inner.store, self.ns(), name).await
+    }
+
     /// What documents of containers need beside them.
     pub(crate) async fn around(&self) -> Result<Arc<Surroundings>> {
         self.inner.seen.around(&self.inner.store, self.ns()).await

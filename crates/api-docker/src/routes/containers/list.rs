@@ -11,8 +11,7 @@ use crate::extract::{Filters, Query};
 use crate::seen::Known;
 use crate::state::DockerApi;
 use crate::translate::ids::network_name;
-use crate::translate::inspect::{container, status_word};
-use crate::translate::list::entry;
+use crate::translate::inspect::status_word;
 use crate::translate::{familiar, health, labels};
 
 const FILTERS: &[&str] = &[
@@ -104,15 +103,7 @@ async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> 
         if at > 0 {
             out.push(b',');
         }
-        let o = &*k.object;
-        let image_id = o.status.as_ref().map_or("", |s| &s.image_id);
-        let image = api.image_config(image_id).await;
-        let size = sizes.get(at);
-        k.write_line(&mut out, &around, now, size.copied(), || {
-            // A config that cannot be read now may be there the next time.
-            let keep = image_id.is_empty() || !image.is_null();
-            (entry(o, &around.beside(api, o, &image)), keep)
-        });
+        k.write_line(&mut out, api, &around, now, sizes.get(at).copied()).await;
     }
     out.extend_from_slice(b"]\n");
     Ok(super::super::json_bytes(out))
@@ -267,17 +258,13 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 }
 
 pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
-    let o = api.container(&id).await?;
-    let around = api.around().await?;
-    let image = api.image_config(&o.status_or_default().image_id).await;
-    let mut doc = container(&o, &around.beside(&api, &o, &image));
-    if q.flag("size") {
-        for (rw, all) in super::super::usage::containers(&api, &[&o]).await? {
-            doc["SizeRw"] = rw.into();
-            doc["SizeRootFs"] = all.into();
-        }
-    }
-    Ok(super::super::ok(&doc))
+    let k = api.known_container(&id).await?;
+    let sizes = match q.flag("size") {
+        true => super::super::usage::containers(&api, &[&k.object]).await?,
+        false => Vec::new(),
+    };
+    let document = k.document(&api, &api.around().await?, sizes.first().copied()).await;
+    Ok(super::super::json_bytes(document))
 }
 
 #[cfg(test)]
