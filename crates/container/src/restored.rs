@@ -37,7 +37,13 @@ const NETWORK: &str = "network";
 /// Refuses what CRIU, or this program's use of it, cannot save.
 pub(crate) fn supported(container: &Container) -> Result<(), Error> {
     let n = &container.namespaces;
+    let rules = |p: &serde_json::Value| p["syscalls"].as_array().cloned().unwrap_or_default();
+    let answered = container
+        .seccomp_profile
+        .as_ref()
+        .is_some_and(|p| rules(p).iter().any(|r| r["action"] == "SCMP_ACT_NOTIFY"));
     let refused = [
+        (answered, "system calls that another program answers"),
         (container.process.tty, "a terminal"),
         (container.system, "an init system"),
         (n.user.is_some(), "user ids of its own"),

@@ -222,7 +222,7 @@ impl Plan {
         if !self.process.tty {
             confine::own_streams(&self.confinement.identity);
         }
-        Ok(self.confinement.apply()?)
+        Ok(self.confinement.apply(None)?)
     }
 }
 
