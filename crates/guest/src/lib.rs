@@ -19,6 +19,7 @@
 
 pub mod agent;
 pub mod devices;
+pub mod files;
 pub mod modules;
 pub mod network;
 pub mod process;

@@ -14,9 +14,11 @@
 //! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
 //! arrives, so a pull costs little more than its decompression.
 
+pub use biga_files as files;
+pub use biga_files::tarstream;
+
 pub mod disk;
 pub mod erofs;
-pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod layer;
@@ -25,7 +27,6 @@ pub mod mounts;
 pub mod policy;
 pub mod registry;
 pub mod store;
-pub mod tarstream;
 
 mod digest;
 mod error;

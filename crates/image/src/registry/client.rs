@@ -318,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn pauses_grow_and_have_an_end() {
+        let options = Options {
+            backoff: Duration::from_millis(100),
+            ..Options::default()
+        };
+        let client = Client::new(&options).unwrap();
+        let all: Vec<u64> = (1..=5).map(|n| client.pause(n).as_millis() as u64).collect();
+        assert_eq!(all, [100, 200, 400, 800, 1600]);
+        assert_eq!((client.pause(9), client.pause(u32::MAX)), (MAX_BACKOFF, MAX_BACKOFF));
+    }
+
+    #[test]
     fn messages_hide_signatures() {
         let url: Url = "https://cdn.example/blob?X-Signature=secret".parse().unwrap();
         assert_eq!(show(&url), "https://cdn.example/blob");

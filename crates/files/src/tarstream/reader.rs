@@ -7,7 +7,7 @@ use super::pax::Pax;
 use super::sparse::{self, LineMap, Segment};
 use super::split::SplitWriter;
 use super::{Error, Input};
-use crate::erofs::{Attributes, show};
+use crate::{Attributes, show};
 
 /// Largest PAX header.
 const MAX_PAX: u64 = 1 << 20;
@@ -75,7 +75,7 @@ struct Ahead {
 
 impl<R: Read> Reader<R> {
     /// Where a split is given it is fed.
-    pub(crate) fn new(input: Input<R>, split: Option<SplitWriter>) -> Reader<R> {
+    pub fn new(input: Input<R>, split: Option<SplitWriter>) -> Reader<R> {
         Reader {
             input,
             split,
@@ -141,7 +141,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// After the last entry: the input and the split.
-    pub(crate) fn finish(self) -> (Input<R>, Option<SplitWriter>) {
+    pub fn finish(self) -> (Input<R>, Option<SplitWriter>) {
         (self.input, self.split)
     }
 

@@ -13,9 +13,9 @@ mod pax;
 mod reader;
 mod sparse;
 pub mod split;
-pub(crate) mod write;
+pub mod write;
 
-pub(crate) use input::Input;
+pub use input::Input;
 pub use reader::{Entry, EntryKind, Reader};
 
 /// Why a stream is refused.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::tree::{Content, Node, NodeKind, Tree};
 use super::unpack::{MAX_BYTES, MAX_ENTRIES, RATIO, components};
 use super::{Error, MAX_NAMES, pack};
-use crate::layer::decompress;
+use crate::compression::decompress;
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
 
 /// An archive.
@@ -81,9 +81,8 @@ impl Tarball {
             EntryKind::Link => {
                 let target = components(&entry.link)?;
                 let other = self.nodes.get(&target).filter(|n| !n.is_dir()).cloned();
-                node = other.ok_or_else(|| {
-                    Error::NotFound(format!("{} (a hard link's target)", crate::erofs::show(&target)))
-                })?;
+                node =
+                    other.ok_or_else(|| Error::NotFound(format!("{} (a hard link's target)", crate::show(&target))))?;
                 node.kind
             }
             EntryKind::Char(a, b) => NodeKind::Char(a, b),
