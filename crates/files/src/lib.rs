@@ -6,7 +6,7 @@
 //! - [`stat`]: what stands at a path
 //! - [`tree`]: trees to copy from; [`tarball`]: archives as trees
 //! - [`compose`]: the layer made of files that are copied, without a container
-//! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
+//! - [`tarstream`]: reads tar streams of any dialect
 //! - [`compression`]: blobs that may be compressed (with the feature of that name, which the init has not)
 //! - [`changes`]: what a container's writable layer changed, as a list and as the tar of a layer
 //!

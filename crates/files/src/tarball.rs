@@ -26,7 +26,7 @@ impl Tarball {
         let failed = |e| Error::at("write a file in", dir.as_os_str().as_encoded_bytes(), e);
         let file = Arc::new(tempfile::tempfile_in(dir).map_err(failed)?);
         let plain = decompress(source, RATIO).map_err(Error::Stream)?;
-        let mut reader = Reader::new(Input::new(plain, MAX_BYTES), None);
+        let mut reader = Reader::new(Input::new(plain, MAX_BYTES));
         let mut out = BufWriter::with_capacity(256 << 10, &*file);
         let mut made = Tarball { nodes: BTreeMap::new() };
         let mut at = 0;

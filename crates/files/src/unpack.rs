@@ -72,7 +72,7 @@ pub fn plain(root: BorrowedFd<'_>, dest: &str, source: impl Read, options: Unpac
     let at = resolve(root, &dest, OFlags::PATH | OFlags::DIRECTORY).map_err(|e| Error::at("find", &dest, e))?;
     refuse_kernel(at.as_fd(), &dest)?;
     drop(at);
-    let mut reader = Reader::new(Input::new(source, MAX_BYTES), None);
+    let mut reader = Reader::new(Input::new(source, MAX_BYTES));
     let mut unpacker = Unpacker {
         root,
         dest,

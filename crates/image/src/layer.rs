@@ -15,7 +15,7 @@ use std::io::{self, BufRead, Read};
 pub(crate) use biga_files::compression::decompress;
 
 use crate::erofs::{self, OnlyFile, Special, StoredFile, Writer, split_last};
-use crate::tarstream::split::{Extent, SplitWriter};
+use crate::split::{Extent, SplitWriter};
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
 
 /// Bounds on what one layer may hold.
@@ -88,7 +88,7 @@ struct Stretch {
 pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) -> Result<Converted, Error> {
     let source = decompress(blob, limits.ratio).map_err(tarstream::Error::Io)?;
     let split = SplitWriter::new(split).map_err(Error::Split)?;
-    let mut reader = Reader::new(Input::new(source, limits.tar_bytes), Some(split));
+    let mut reader = Reader::with(Input::new(source, limits.tar_bytes), split);
     let mut writer = Writer::new(image, limits);
     let mut stretches = Vec::new();
     while let Some(entry) = reader.next_entry()? {
@@ -100,9 +100,7 @@ pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) ->
     uuid.copy_from_slice(&diff_id[..16]);
     let (_, stored, summary) = writer.finish(uuid)?;
     let extents: Vec<Extent<'_>> = stretches.iter().flat_map(|s| extents(s, &stored)).collect();
-    if let Some(split) = split {
-        split.finish(extents.into_iter(), tar_size).map_err(Error::Split)?;
-    }
+    split.finish(extents.into_iter(), tar_size).map_err(Error::Split)?;
     Ok(Converted {
         diff_id,
         tar_size,
@@ -114,7 +112,7 @@ pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) ->
 
 fn add<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     entry: &Entry,
     stretches: &mut Vec<Stretch>,
 ) -> Result<(), Error> {
@@ -151,7 +149,7 @@ fn add<R: Read>(
 /// Copies a file's content; returns its number.
 fn content<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     entry: &Entry,
     stretches: &mut Vec<Stretch>,
 ) -> Result<u32, Error> {
@@ -182,7 +180,7 @@ fn content<R: Read>(
 
 fn sparse_content<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     size: u64,
     segments: &[(u64, u64)],
 ) -> Result<(), Error> {

@@ -126,6 +126,12 @@ pub fn compile(document: &Value, caps: Caps) -> Result<Filter, Error> {
     })
 }
 
+/// Whether a profile has calls answered by another program.
+pub fn asks(document: &Value) -> bool {
+    let rules = document.get("syscalls").and_then(Value::as_array);
+    rules.is_some_and(|all| all.iter().any(|r| r["action"] == "SCMP_ACT_NOTIFY"))
+}
+
 /// Who answers calls; `None` where no rule asks for it, whatever is said of a listener.
 fn listener(profile: &Profile, default: u32, rules: &[&Rule]) -> Result<Option<Listener>, Error> {
     let asks = |r: &&&Rule| r.action == "SCMP_ACT_NOTIFY";

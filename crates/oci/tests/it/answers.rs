@@ -109,3 +109,14 @@ fn who_asks_can_be_killed_only() {
     assert!(outcome.clone().ok().ends_with("1\n"), "{outcome:?}");
     assert_eq!(agent.calls(), 1);
 }
+
+/// After a restore nobody would answer.
+#[test]
+fn it_cannot_be_checkpointed() {
+    let b = asking(Runtime::Ours, "sleep 1000", false);
+    let _agent = Answers::at(&b.dir.join("agent.sock"), ERROR);
+    b.up();
+    b.call(&["--criu", "/bin/false", "checkpoint", &b.id])
+        .refused("system calls that another program answers");
+    assert_eq!(b.status(), "running");
+}
