@@ -57,7 +57,11 @@ impl Files {
 impl Guest {
     /// The image that it runs.
     pub(super) fn image(&self) -> Result<ImageRecord, Error> {
-        Ok(self.engine.image_of(&self.object.status_or_default())?)
+        let status = self.object.status_or_default();
+        if status.image_id.is_empty() {
+            return Err(must_run(&format!("instance {} is not running", self.object.name())));
+        }
+        Ok(self.engine.image_of(&status)?)
     }
 
     pub(super) async fn stat(self, path: &str) -> Result<Stat, Error> {
@@ -138,9 +142,7 @@ impl Guest {
             .open(namespace.unwrap_or_default(), name, &Request::Files { work })
             .await;
         let io = opened.map_err(|e| match e {
-            StreamError::State(why) => Error::State(format!(
-                "{why}. The files of a microvm are on a disk that only its own kernel reads: it must run"
-            )),
+            StreamError::State(why) => must_run(&why),
             e => e.into(),
         })?;
         let mut talk = Talk::new(io, permit);
@@ -153,6 +155,12 @@ impl Guest {
             _ => Err(nonsense()),
         }
     }
+}
+
+fn must_run(why: &str) -> Error {
+    Error::State(format!(
+        "{why}. The files of a microvm are on a disk that only its own kernel reads: it must run"
+    ))
 }
 
 fn nonsense() -> Error {
