@@ -16,6 +16,7 @@ use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use serde_json::{Value, json};
 
 use self::checkpoint::Saving;
 use crate::caps::{self, Caps};
@@ -25,7 +26,7 @@ use crate::error::{Context, Error};
 use crate::labels::Labels;
 use crate::oom::{Notice, OOM};
 use crate::pod::Joined;
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter, Listener};
 use crate::setup::{self, First, Further, Program, Streams};
 use crate::stream::{self, Ends, Stream};
 use crate::userns::{self, Owner};
@@ -36,6 +37,8 @@ const SAVING: u32 = u32::MAX - 1;
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
+/// The runtime specification whose words are used towards programs that answer system calls.
+const SPEC_VERSION: &str = "1.2.0";
 
 /// A container.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ struct Pending {
     pipes: Option<Ends>,
     /// It was said which process goes on inside.
     born: bool,
+    /// Who gets the listener of its system call filter, and what is said of its container then.
+    listening: Option<(Listener, Value)>,
     /// Longer is not listened to it. What runs inside can stop a process that enters, and this process must not wait for ever.
     until: Option<Instant>,
 }
@@ -86,6 +91,11 @@ impl ContainerWorkload {
             }
         }
         let filter = filter(&container, caps)?;
+        if container.process.init && filter.as_ref().is_some_and(|f| f.listener.is_some()) {
+            // The init is under the filter, too, and there is one listener.
+            let why = "SCMP_ACT_NOTIFY cannot be together with an init of Biga's (--init)";
+            return Err(Error::Field("the seccomp profile", why.into()));
+        }
         Ok(ContainerWorkload {
             config,
             container,
@@ -214,6 +224,7 @@ impl ContainerWorkload {
                 terminal: None,
                 pipes,
                 born: false,
+                listening: self.listening("creating"),
                 // Nobody is inside yet; filling volumes may take its time.
                 until: None,
             }),
@@ -271,12 +282,27 @@ impl ContainerWorkload {
             terminal: None,
             pipes,
             born: false,
+            listening: match spec.privileged {
+                true => None,
+                false => self.listening("running"),
+            },
             until: Some(Instant::now() + PATIENCE),
         };
         let stream = pending.finish(id, false, host)?;
         let pid = stream.child.pid;
         self.streams.insert(id, stream);
         Ok(pid)
+    }
+
+    /// Who answers system calls, with the state of the container as the specification has it.
+    fn listening(&self, status: &str) -> Option<(Listener, Value)> {
+        let listener = self.filter.as_ref()?.listener.clone()?;
+        let pid = self.streams.get(&MAIN).map_or(0, |s| s.child.pid);
+        let state = json!({
+            "ociVersion": SPEC_VERSION, "id": self.config.uid, "status": status, "pid": pid, "bundle": self.config.run_dir,
+            "annotations": {"dev.biga.name": self.config.name},
+        });
+        Some((listener, state))
     }
 
     fn entrances(&self, group: &Group, forked_into: bool) -> Vec<PathBuf> {
@@ -424,12 +450,27 @@ impl Pending {
                     // It ended after it said so.
                     end_of(&before).step(what)?;
                 }
+                Some((Message::Listener(number), _)) => self.hand_over(number)?,
                 // The process may speak before the one that made it says which it is, and it must be reaped.
                 Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
                 Some((message, _)) => return Ok(Some(message)),
                 None => return failed.map_or(Ok(None), Err),
             }
         }
+    }
+
+    /// Hands the listener of its filter over, and lets it go on.
+    fn hand_over(&self, number: i32) -> Result<(), Error> {
+        let Some((listener, state)) = &self.listening else {
+            return Err(Error::State("it speaks of a listener that nobody asked for"));
+        };
+        let mut state = state.clone();
+        if state["pid"] == 0 {
+            // It is the first one.
+            state["pid"] = self.child.pid.into();
+        }
+        listener.hand_over(&self.child, number, SPEC_VERSION, &state)?;
+        control::send(&self.socket, &Message::Listener(number), None).step(|| "speak to the container's process".into())
     }
 
     fn wait_for_word(&self) -> io::Result<()> {
@@ -704,6 +745,7 @@ mod tests {
             terminal: None,
             pipes: None,
             born: false,
+            listening: None,
             until: Some(Instant::now() + Duration::from_millis(200)),
         }
     }

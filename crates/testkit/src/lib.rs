@@ -3,7 +3,9 @@
 //! - [`Daemon`]: starts `biga serve`, runs the command line against it, kills and restarts it, cleans up
 //! - [`images`]: root file systems made of what the machine has
 //! - [`apparmor`]: profiles that are loaded for a test
+//! - [`answers`]: a program that answers system calls
 
+pub mod answers;
 pub mod apparmor;
 pub mod daemon;
 pub mod images;

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::pipe::Patience;
 use super::runs::Hold;
 use super::{Error, Files};
-use crate::prepare;
+use crate::prepare::{self, FilesOf};
 
 /// How long an instance may be on its way between running and not running.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -156,8 +156,13 @@ impl Files {
         let deadline = Instant::now() + SETTLING;
         loop {
             let object = self.kept(namespace, name).await?;
-            if let Some(why) = prepare::no_files(object.spec.isolation) {
-                return Err(Error::Unsupported(format!("instance {name} {why}")));
+            match prepare::files_of(object.spec.isolation) {
+                FilesOf::Outside => {}
+                FilesOf::Inside => {
+                    let message = format!("instance {name} became another isolation at this moment: try again");
+                    return Err(Error::State(message));
+                }
+                FilesOf::Nobody(why) => return Err(Error::Unsupported(format!("instance {name} {why}"))),
             }
             if let Some(source) = self.try_source(object).await? {
                 return Ok(Source {
@@ -174,7 +179,7 @@ impl Files {
     }
 
     /// An instance that is not about to go.
-    async fn kept(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+    pub(super) async fn kept(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
         let object = self.object(namespace, name).await?;
         match object.is_deleting() {
             true => Err(Error::State(format!("instance {name} is being removed"))),

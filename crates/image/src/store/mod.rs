@@ -4,7 +4,7 @@
 //! <root>/images/<hex>.json        one ImageRecord each: these are the roots
 //! <root>/blobs/sha256/<hex>       manifests and configs as they came
 //! <root>/layers/<hex>.erofs       a layer by its diff id, ready to mount
-//! <root>/layers/<hex>.split       what the tar had beside file contents (see tarstream::split)
+//! <root>/layers/<hex>.split       what the tar had beside file contents (see split)
 //! <root>/layers/<hex>.json        sizes, for checking; written last, so it marks a layer as whole
 //! <root>/disks/<hex>.raw|qcow2    disk images
 //! <root>/used/<hex>               empty; its time tells when the image was last used

@@ -612,6 +612,15 @@ fn biga_build_and_images_without_names() {
         let all = docker(&d, &["images", "--no-trunc", "--format", format]).ok();
         assert!(all.contains(&format!("<none>:<none> {nameless}")), "{all}");
         docker(&d, &["run", "--rm", &nameless[7..19], "ls", "/nameless"]).ok();
+        // The name that was made up for it becomes one when somebody gives it.
+        let made_up = format!("built:{}", &nameless[7..19]);
+        docker(&d, &["tag", &nameless, &made_up]).ok();
+        assert_eq!(list("dangling=true"), "");
+        let all = docker(&d, &["images", "--no-trunc", "--format", format]).ok();
+        assert!(all.contains(&format!("{made_up} {nameless}")), "{all}");
+        docker(&d, &["rmi", &made_up]).ok();
+        let nameless = d.biga_with_input(&["build", "-q", "-"], b"FROM busybox\nRUN echo > /nameless\n");
+        assert_eq!(list("dangling=true"), nameless.ok());
         docker(&d, &["image", "prune", "-f"]).ok();
         assert_eq!(list("dangling=true"), "");
         assert!(list("dangling=false").contains(&id));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::tree::{Content, Node, NodeKind, Tree};
 use super::unpack::{MAX_BYTES, MAX_ENTRIES, RATIO, components};
 use super::{Error, MAX_NAMES, pack};
-use crate::layer::decompress;
+use crate::compression::decompress;
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
 
 /// An archive.
@@ -26,7 +26,7 @@ impl Tarball {
         let failed = |e| Error::at("write a file in", dir.as_os_str().as_encoded_bytes(), e);
         let file = Arc::new(tempfile::tempfile_in(dir).map_err(failed)?);
         let plain = decompress(source, RATIO).map_err(Error::Stream)?;
-        let mut reader = Reader::new(Input::new(plain, MAX_BYTES), None);
+        let mut reader = Reader::new(Input::new(plain, MAX_BYTES));
         let mut out = BufWriter::with_capacity(256 << 10, &*file);
         let mut made = Tarball { nodes: BTreeMap::new() };
         let mut at = 0;
@@ -81,9 +81,8 @@ impl Tarball {
             EntryKind::Link => {
                 let target = components(&entry.link)?;
                 let other = self.nodes.get(&target).filter(|n| !n.is_dir()).cloned();
-                node = other.ok_or_else(|| {
-                    Error::NotFound(format!("{} (a hard link's target)", crate::erofs::show(&target)))
-                })?;
+                node =
+                    other.ok_or_else(|| Error::NotFound(format!("{} (a hard link's target)", crate::show(&target))))?;
                 node.kind
             }
             EntryKind::Char(a, b) => NodeKind::Char(a, b),

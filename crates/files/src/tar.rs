@@ -189,7 +189,7 @@ mod tests {
         head(&mut bytes, h).unwrap();
         end(&mut bytes).unwrap();
         assert_eq!(bytes.len() % BLOCK, 0);
-        let mut reader = Reader::new(Input::new(&bytes[..], 1 << 20), None);
+        let mut reader = Reader::new(Input::new(&bytes[..], 1 << 20));
         reader.next_entry().unwrap().unwrap()
     }
 

@@ -1,7 +1,7 @@
-//! Tar streams: every dialect read strictly, and the very same bytes built again.
+//! Tar streams: every dialect read strictly.
 //!
 //! - [`Reader`]: entries of a stream (V7, ustar, GNU, PAX; sparse files of all four kinds)
-//! - [`split`]: what a tar has beside the contents of files, so that it can be put together again
+//! - [`Beside`]: who is told what a tar has beside the contents of files, so that it can be put together again
 //!
 //! The `tar` crate is not used here because it gives no access to the raw bytes between entries, which the
 //! split needs, and because limits must hold before anything is allocated.
@@ -12,11 +12,29 @@ mod input;
 mod pax;
 mod reader;
 mod sparse;
-pub mod split;
-pub(crate) mod write;
+pub mod write;
 
-pub(crate) use input::Input;
+pub use input::Input;
 pub use reader::{Entry, EntryKind, Reader};
+
+/// Is told of all of a tar, in order: bytes that are no file's content, and how much of that comes between.
+pub trait Beside {
+    /// Bytes of the tar.
+    fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()>;
+    /// So many bytes of a file's content.
+    fn data(&mut self, len: u64) -> std::io::Result<()>;
+}
+
+/// Nobody.
+impl Beside for () {
+    fn raw(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn data(&mut self, _len: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// Why a stream is refused.
 #[derive(Debug, thiserror::Error)]

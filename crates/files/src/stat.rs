@@ -55,7 +55,7 @@ pub fn stat(root: BorrowedFd<'_>, place: &Place) -> Result<Stat, Error> {
     let mode = u32::from(s.stx_mode);
     let is_link = FileType::from_raw_mode(mode) == FileType::Symlink;
     Ok(Stat {
-        name: crate::erofs::show(&place.base),
+        name: crate::show(&place.base),
         size: s.stx_size,
         mode,
         mtime: (s.stx_mtime.tv_sec, s.stx_mtime.tv_nsec),

@@ -128,7 +128,7 @@ impl<W: Write> Packer<W> {
 
     fn children(&mut self, dir: BorrowedFd<'_>, prefix: &[u8], mount: u64, depth: usize) -> Result<(), Error> {
         if depth == 0 {
-            let name = crate::erofs::show(prefix);
+            let name = crate::show(prefix);
             return Err(Error::TooMuch(format!("{name} is nested too deep")));
         }
         let list = names(dir, prefix, &mut self.budget)?;
@@ -268,7 +268,7 @@ pub(super) fn xattrs(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, Error> {
         }
         total += key.len() + value.len();
         if total > MAX_XATTRS {
-            let name = crate::erofs::show(name);
+            let name = crate::show(name);
             return Err(Error::TooMuch(format!(
                 "the extended attributes of {name} are too large"
             )));
@@ -287,7 +287,7 @@ pub(super) fn is_kept(key: &[u8]) -> bool {
 /// Refuses what is made by the kernel: its files have no size, block, and say more to us than to the container.
 pub(super) fn refuse_kernel(fd: BorrowedFd<'_>, path: &[u8]) -> Result<(), Error> {
     match is_kernel(fd) {
-        true => Err(Error::Kernel(crate::erofs::show(path))),
+        true => Err(Error::Kernel(crate::show(path))),
         false => Ok(()),
     }
 }

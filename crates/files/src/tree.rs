@@ -252,7 +252,7 @@ pub fn real_path(tree: &(impl Tree + ?Sized), path: &[u8], follow_last: bool) ->
                 if links > MAX_LINKS {
                     return Err(Error::TooMuch(format!(
                         "{}: too many levels of symbolic links",
-                        crate::erofs::show(path)
+                        crate::show(path)
                     )));
                 }
                 if node.link.starts_with(b"/") {
@@ -260,7 +260,7 @@ pub fn real_path(tree: &(impl Tree + ?Sized), path: &[u8], follow_last: bool) ->
                 }
                 push(&mut todo, &node.link);
             }
-            Some(node) if !last && !node.is_dir() => return Err(Error::NotADirectory(crate::erofs::show(path))),
+            Some(node) if !last && !node.is_dir() => return Err(Error::NotADirectory(crate::show(path))),
             _ => real = next,
         }
     }

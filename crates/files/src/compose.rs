@@ -71,7 +71,7 @@ impl<'a> Compose<'a> {
             }
             match self.look(at)? {
                 Some(node) if node.is_dir() => self.insert(at.to_vec(), node)?,
-                Some(_) => return Err(Error::NotADirectory(crate::erofs::show(at))),
+                Some(_) => return Err(Error::NotADirectory(crate::show(at))),
                 None => self.insert(at.to_vec(), new.clone())?,
             }
         }
@@ -81,14 +81,14 @@ impl<'a> Compose<'a> {
     /// Puts something at a path whose directory is real. What stands there is replaced, but for two directories, which become
     /// one. A directory that comes where a link to one stands goes where that leads: gives where it stands in the end.
     pub fn put(&mut self, path: &[u8], node: Node, new: &Node) -> Result<Vec<u8>, Error> {
-        let (dir, name) = crate::erofs::split_last(path);
+        let (dir, name) = crate::split_last(path);
         let Some(name) = name else {
             return Ok(Vec::new());
         };
         if name.starts_with(b".wh.") {
             return Err(Error::InTheWay(format!(
                 "{}: names that begin with .wh. mean removed files in layers",
-                crate::erofs::show(path)
+                crate::show(path)
             )));
         }
         self.directory(dir, new)?;

@@ -5,9 +5,8 @@ use std::io::Read;
 use super::header::{BLOCK, Header};
 use super::pax::Pax;
 use super::sparse::{self, LineMap, Segment};
-use super::split::SplitWriter;
-use super::{Error, Input};
-use crate::erofs::{Attributes, show};
+use super::{Beside, Error, Input};
+use crate::{Attributes, show};
 
 /// Largest PAX header.
 const MAX_PAX: u64 = 1 << 20;
@@ -56,9 +55,9 @@ pub struct Entry {
 }
 
 /// Reads a stream to its end.
-pub struct Reader<R> {
+pub struct Reader<R, B = ()> {
     input: Input<R>,
-    split: Option<SplitWriter>,
+    split: B,
     /// Bytes of the entry's data, and of the padding behind it, not yet read.
     left: u64,
     padding: u64,
@@ -74,8 +73,15 @@ struct Ahead {
 }
 
 impl<R: Read> Reader<R> {
-    /// Where a split is given it is fed.
-    pub(crate) fn new(input: Input<R>, split: Option<SplitWriter>) -> Reader<R> {
+    /// Only its entries.
+    pub fn new(input: Input<R>) -> Reader<R> {
+        Reader::with(input, ())
+    }
+}
+
+impl<R: Read, B: Beside> Reader<R, B> {
+    /// And somebody who is told what stands beside them.
+    pub fn with(input: Input<R>, split: B) -> Reader<R, B> {
         Reader {
             input,
             split,
@@ -100,7 +106,7 @@ impl<R: Read> Reader<R> {
                 self.ended = true;
                 break;
             }
-            raw(&mut self.split, &block)?;
+            self.split.raw(&block)?;
             let header = Header(&block);
             if header.is_zero() {
                 self.drain()?;
@@ -134,14 +140,12 @@ impl<R: Read> Reader<R> {
             return Err(Error::Truncated);
         }
         self.left -= piece.len() as u64;
-        if let Some(split) = &mut self.split {
-            split.data(piece.len() as u64)?;
-        }
+        self.split.data(piece.len() as u64)?;
         Ok(piece)
     }
 
-    /// After the last entry: the input and the split.
-    pub(crate) fn finish(self) -> (Input<R>, Option<SplitWriter>) {
+    /// After the last entry: the input and who was told.
+    pub fn finish(self) -> (Input<R>, B) {
         (self.input, self.split)
     }
 
@@ -267,7 +271,7 @@ impl<R: Read> Reader<R> {
         if !out.is_empty() && !self.input.exact(out)? {
             return Err(Error::Truncated);
         }
-        raw(&mut self.split, out)
+        Ok(self.split.raw(out)?)
     }
 
     /// What is left of the entry, kept in the split as it is.
@@ -280,7 +284,7 @@ impl<R: Read> Reader<R> {
                 return Err(Error::Truncated);
             }
             left -= piece.len() as u64;
-            raw(&mut self.split, piece)?;
+            self.split.raw(piece)?;
         }
         Ok(())
     }
@@ -293,15 +297,8 @@ impl<R: Read> Reader<R> {
             if piece.is_empty() {
                 return Ok(());
             }
-            raw(&mut self.split, piece)?;
+            self.split.raw(piece)?;
         }
-    }
-}
-
-fn raw(split: &mut Option<SplitWriter>, bytes: &[u8]) -> Result<(), Error> {
-    match split {
-        Some(split) => Ok(split.raw(bytes)?),
-        None => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! A tar into a directory of a tree.
 
 use std::ffi::CString;
-use std::io::{BufRead, Write};
+#[cfg(feature = "compression")]
+use std::io::BufRead;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -10,16 +12,17 @@ use rustix::io::Errno;
 use super::beneath::{DIR, PATH, c_string, join, look, own_name, remove_all, resolve};
 use super::pack::{is_kept, kind_of, refuse_kernel};
 use super::{Error, Ids, MAX_DEPTH};
-use crate::erofs::{Attributes, show, split_last};
-use crate::layer::decompress;
+#[cfg(feature = "compression")]
+use crate::compression::decompress;
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
+use crate::{Attributes, show, split_last};
 
 /// Most entries of one tar.
 pub(super) const MAX_ENTRIES: usize = 2 << 20;
 /// Most bytes of one tar, uncompressed.
 pub(super) const MAX_BYTES: u64 = 1 << 40;
 /// Uncompressed bytes for each compressed one; deflate itself cannot go beyond 1032.
-pub(super) const RATIO: u64 = 1100;
+pub const RATIO: u64 = 1100;
 
 /// Who owns what is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +61,18 @@ struct Unpacker<'a> {
 
 /// Reads a tar (plain, gzip or zstd) to its end and unpacks it into the directory `dest` of the tree. Links in `dest`, and
 /// links that stand in the way of entries, are followed within the tree.
+#[cfg(feature = "compression")]
 pub fn unpack(root: BorrowedFd<'_>, dest: &str, source: impl BufRead, options: Unpack) -> Result<(), Error> {
+    plain(root, dest, decompress(source, RATIO).map_err(Error::Stream)?, options)
+}
+
+/// The same of a tar that is not compressed.
+pub fn plain(root: BorrowedFd<'_>, dest: &str, source: impl Read, options: Unpack) -> Result<(), Error> {
     let dest = super::stat::absolute(dest);
     let at = resolve(root, &dest, OFlags::PATH | OFlags::DIRECTORY).map_err(|e| Error::at("find", &dest, e))?;
     refuse_kernel(at.as_fd(), &dest)?;
     drop(at);
-    let plain = decompress(source, RATIO).map_err(Error::Stream)?;
-    let mut reader = Reader::new(Input::new(plain, MAX_BYTES), None);
+    let mut reader = Reader::new(Input::new(source, MAX_BYTES));
     let mut unpacker = Unpacker {
         root,
         dest,

@@ -78,7 +78,7 @@ pub(super) fn names(dir: BorrowedFd<'_>, path: &[u8], budget: &mut usize) -> Res
         *budget = budget.checked_sub(cost(name.to_bytes())).ok_or_else(|| {
             Error::TooMuch(format!(
                 "the directories of {} hold more names than can be kept in memory",
-                crate::erofs::show(path)
+                crate::show(path)
             ))
         })?;
         all.push(name.to_owned());
@@ -114,10 +114,7 @@ pub(super) fn remove_all(dir: BorrowedFd<'_>, name: &CString, path: &[u8], depth
         Err(e) => return Err(failed(e)),
     }
     if depth == 0 {
-        return Err(Error::TooMuch(format!(
-            "{} is nested too deep",
-            crate::erofs::show(path)
-        )));
+        return Err(Error::TooMuch(format!("{} is nested too deep", crate::show(path))));
     }
     let inner = rustix::fs::openat(dir, name, DIR, Mode::empty()).map_err(failed)?;
     let mut budget = super::MAX_NAMES;

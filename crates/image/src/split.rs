@@ -18,6 +18,8 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
+use crate::tarstream::Beside;
+
 const MAGIC: &[u8; 8] = b"BIGASPL1";
 const RAW: u8 = 0;
 const DATA: u8 = 1;
@@ -57,26 +59,6 @@ impl SplitWriter {
             gathered: Vec::with_capacity(GATHER),
             data: 0,
         })
-    }
-
-    /// Bytes of the tar that are no file's content.
-    pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.flush_data()?;
-        if self.gathered.len() + bytes.len() > GATHER {
-            self.flush_raw()?;
-        }
-        if bytes.len() >= GATHER {
-            return record(&mut self.encoder, RAW, bytes);
-        }
-        self.gathered.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// So many bytes of a file's content.
-    pub fn data(&mut self, len: u64) -> io::Result<()> {
-        self.flush_raw()?;
-        self.data += len;
-        Ok(())
     }
 
     fn flush_raw(&mut self) -> io::Result<()> {
@@ -120,6 +102,28 @@ impl SplitWriter {
         file.write_all(&tar_size.to_le_bytes())?;
         file.write_all(MAGIC)?;
         file.into_inner().map_err(|e| e.into_error())
+    }
+}
+
+impl Beside for SplitWriter {
+    /// Bytes of the tar that are no file's content.
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.flush_data()?;
+        if self.gathered.len() + bytes.len() > GATHER {
+            self.flush_raw()?;
+        }
+        if bytes.len() >= GATHER {
+            return record(&mut self.encoder, RAW, bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// So many bytes of a file's content.
+    fn data(&mut self, len: u64) -> io::Result<()> {
+        self.flush_raw()?;
+        self.data += len;
+        Ok(())
     }
 }
 

@@ -51,6 +51,18 @@ pub struct Change {
     hidden: bool,
 }
 
+impl Change {
+    /// One that was told by somebody else: to show, not to write a layer of.
+    pub fn told(path: Vec<u8>, kind: ChangeKind) -> Change {
+        Change {
+            path,
+            kind,
+            opaque: false,
+            hidden: false,
+        }
+    }
+}
+
 /// The changes, ordered by path: a directory before what is in it. `upper` is the writable layer, `lower` the image's
 /// layers as one; without them everything is new.
 pub fn list(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
@@ -66,7 +78,7 @@ pub fn list(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<
 pub fn write_layer<W: Write>(upper: BorrowedFd<'_>, changes: &[Change], out: W) -> Result<W, Error> {
     let mut packer = Packer::new(out, Crossing::Stay);
     for change in changes {
-        let (dir, name) = crate::erofs::split_last(&change.path);
+        let (dir, name) = crate::split_last(&change.path);
         match change.kind {
             ChangeKind::Deleted if change.hidden => {}
             ChangeKind::Deleted => {
@@ -129,7 +141,7 @@ impl Walk {
         depth: usize,
     ) -> Result<Seen, Error> {
         if depth == 0 {
-            let name = crate::erofs::show(path);
+            let name = crate::show(path);
             return Err(Error::TooMuch(format!("{name} is nested too deep")));
         }
         let mut all = names(upper, path, &mut self.budget)?;
@@ -304,7 +316,7 @@ fn refuse_redirects(fd: BorrowedFd<'_>, path: &[u8]) -> Result<(), Error> {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(e) if e != Errno::RANGE => return Err(Error::at("read the attributes of", path, e)),
             _ => {
-                let path = crate::erofs::show(path);
+                let path = crate::show(path);
                 return Err(Error::TooMuch(format!(
                     "{path} was written by an overlay with {option}=on, which this cannot read: write N to \
                      /sys/module/overlay/parameters/{option} and make the instance anew"

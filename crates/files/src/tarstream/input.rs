@@ -10,7 +10,7 @@ use super::Error;
 const PIECE: usize = 128 << 10;
 
 /// A buffered, hashed stream.
-pub(crate) struct Input<R> {
+pub struct Input<R> {
     source: R,
     buffer: Vec<u8>,
     start: usize,
@@ -22,7 +22,8 @@ pub(crate) struct Input<R> {
 }
 
 impl<R: Read> Input<R> {
-    pub(crate) fn new(source: R, limit: u64) -> Input<R> {
+    /// Of at most so many bytes.
+    pub fn new(source: R, limit: u64) -> Input<R> {
         Input {
             source,
             buffer: vec![0; PIECE],
@@ -35,12 +36,12 @@ impl<R: Read> Input<R> {
     }
 
     /// Bytes handed out.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.read - (self.end - self.start) as u64
     }
 
     /// The next bytes, at most so many; empty at the end. They count as handed out.
-    pub(crate) fn take(&mut self, max: u64) -> Result<&[u8], Error> {
+    pub fn take(&mut self, max: u64) -> Result<&[u8], Error> {
         if self.start == self.end {
             self.fill()?;
         }
@@ -70,7 +71,7 @@ impl<R: Read> Input<R> {
     }
 
     /// Fills `out`; `Ok(false)` where the stream ended before its first byte.
-    pub(crate) fn exact(&mut self, out: &mut [u8]) -> Result<bool, Error> {
+    pub fn exact(&mut self, out: &mut [u8]) -> Result<bool, Error> {
         let mut filled = 0;
         while filled < out.len() {
             let piece = self.take((out.len() - filled) as u64)?;
@@ -84,7 +85,7 @@ impl<R: Read> Input<R> {
     }
 
     /// The source, the SHA-256 of all that was read, and how much that was.
-    pub(crate) fn finish(self) -> (R, [u8; 32], u64) {
+    pub fn finish(self) -> (R, [u8; 32], u64) {
         (self.source, self.hasher.finalize().into(), self.read)
     }
 }

@@ -7,18 +7,22 @@ const BLOCK: u64 = 512;
 const MAX_OCTAL: u64 = 0o777_7777_7777;
 
 /// One entry's header.
-pub(crate) struct Header<'n> {
+pub struct Header<'n> {
     /// At most 99 bytes.
     pub name: &'n str,
+    /// Not a file.
     pub directory: bool,
+    /// Permissions.
     pub mode: u32,
     /// Owner and group.
     pub id: u32,
+    /// Bytes.
     pub size: u64,
 }
 
 impl Header<'_> {
-    pub(crate) fn encode(&self) -> [u8; 512] {
+    /// As it stands in a tar.
+    pub fn encode(&self) -> [u8; 512] {
         let mut b = [0; 512];
         let name = &self.name.as_bytes()[..self.name.len().min(99)];
         b[..name.len()].copy_from_slice(name);
@@ -50,12 +54,12 @@ fn octal(field: &mut [u8], value: u64) {
 }
 
 /// Zeros that fill the last block of so many bytes.
-pub(crate) fn padding(size: u64) -> usize {
+pub fn padding(size: u64) -> usize {
     (size.next_multiple_of(BLOCK) - size) as usize
 }
 
 /// Writes a file that must have exactly `size` bytes.
-pub(crate) fn file(out: &mut impl Write, name: &str, size: u64, mut content: impl Read) -> io::Result<()> {
+pub fn file(out: &mut impl Write, name: &str, size: u64, mut content: impl Read) -> io::Result<()> {
     out.write_all(
         &Header {
             name,
@@ -77,7 +81,7 @@ pub(crate) fn file(out: &mut impl Write, name: &str, size: u64, mut content: imp
 }
 
 /// Writes a directory.
-pub(crate) fn directory(out: &mut impl Write, name: &str) -> io::Result<()> {
+pub fn directory(out: &mut impl Write, name: &str) -> io::Result<()> {
     out.write_all(
         &Header {
             name,
@@ -91,6 +95,6 @@ pub(crate) fn directory(out: &mut impl Write, name: &str) -> io::Result<()> {
 }
 
 /// The two empty blocks at the end.
-pub(crate) fn end(out: &mut impl Write) -> io::Result<()> {
+pub fn end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 1024])
 }

@@ -1,10 +1,13 @@
-//! Trees of files as tars, and back: what copying, exporting and committing stand on.
+//! Trees of files as tars, and back: what copying, exporting and committing stand on. No I/O but on trees: the engine works with
+//! it on containers, and the init of a microvm on its own root.
 //!
 //! - [`pack`]: a path of a tree as a tar
 //! - [`unpack`]: a tar into a directory of a tree
 //! - [`stat`]: what stands at a path
 //! - [`tree`]: trees to copy from; [`tarball`]: archives as trees
 //! - [`compose`]: the layer made of files that are copied, without a container
+//! - [`tarstream`]: reads tar streams of any dialect
+//! - [`compression`]: blobs that may be compressed (with the feature of that name, which the init has not)
 //! - [`changes`]: what a container's writable layer changed, as a list and as the tar of a layer
 //!
 //! A tree is a descriptor of its root. It may belong to a container that runs and is hostile: it may swap any name for a
@@ -16,19 +19,26 @@ use std::io;
 
 pub mod changes;
 pub mod compose;
+#[cfg(feature = "compression")]
+pub mod compression;
 pub mod pack;
 pub mod stat;
+#[cfg(feature = "compression")]
 pub mod tarball;
+pub mod tarstream;
 pub mod tree;
 pub mod unpack;
 
 mod beneath;
+mod names;
 mod tar;
 
 pub use changes::{Change, ChangeKind};
 pub use compose::Compose;
+pub use names::{Attributes, show, split_last};
 pub use pack::{Crossing, Packer};
 pub use stat::{Place, Stat};
+#[cfg(feature = "compression")]
 pub use tarball::Tarball;
 pub use tree::{Disk, Node, NodeKind, Tree};
 pub use unpack::{Owner, Unpack};
@@ -114,7 +124,7 @@ impl Error {
     /// A failed call at a path, by the reasons that mean something of their own.
     fn at(what: &'static str, path: &[u8], e: impl Into<io::Error>) -> Error {
         let source = e.into();
-        let path = crate::erofs::show(path);
+        let path = crate::show(path);
         match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::NOENT) => Error::NotFound(path),
             Some(rustix::io::Errno::NOTDIR) => Error::NotADirectory(path),
