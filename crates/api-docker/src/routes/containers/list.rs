@@ -105,13 +105,15 @@ async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> 
             out.push(b',');
         }
         let o = &*k.object;
-        let image_id = o.status.as_ref().map_or("", |s| &s.image_id);
-        let image = api.image_config(image_id).await;
+        let image_id = api.image_of(o).await;
+        let image = api.image_config(&image_id).await;
         let size = sizes.get(at);
         k.write_line(&mut out, &around, now, size.copied(), || {
             // A config that cannot be read now may be there the next time.
             let keep = image_id.is_empty() || !image.is_null();
-            (entry(o, &around.beside(api, o, &image)), keep)
+            let mut line = entry(o, &around.beside(api, o, &image));
+            line["ImageID"] = image_id.into();
+            (line, keep)
         });
     }
     out.extend_from_slice(b"]\n");
@@ -269,8 +271,10 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let o = api.container(&id).await?;
     let around = api.around().await?;
-    let image = api.image_config(&o.status_or_default().image_id).await;
+    let id = api.image_of(&o).await;
+    let image = api.image_config(&id).await;
     let mut doc = container(&o, &around.beside(&api, &o, &image));
+    doc["Image"] = id.into();
     if q.flag("size") {
         for (rw, all) in super::super::usage::containers(&api, &[&o]).await? {
             doc["SizeRw"] = rw.into();
