@@ -22,7 +22,7 @@ COPY <<-"EOT" /serve
 	#!/bin/sh
 	[ -S /var/run/docker.sock ] || exit 1
 	(sleep 1; echo "the reaper has Started!") &
-	exec nc -lk -p 8080 -e /handle
+	exec nc -ll -p 8080 -e /handle
 EOT
 RUN chmod 755 /handle /serve
 CMD ["/serve"]
@@ -71,7 +71,7 @@ with tempfile.TemporaryDirectory() as mounted, Network() as network:
 
     # An image that is built for a test, and that tells its health.
     pathlib.Path(mounted, "Dockerfile").write_text(
-        "FROM busybox\nHEALTHCHECK --interval=200ms CMD test -f /ok\nCMD sleep 1; touch /ok; exec sleep 1000\nSTOPSIGNAL SIGKILL\n"
+        "FROM busybox\nHEALTHCHECK --interval=200ms --retries=300 CMD test -f /ok\nCMD sleep 1; touch /ok; exec sleep 1000\nSTOPSIGNAL SIGKILL\n"
     )
     with DockerImage(path=mounted, tag="fortest:1") as image:
         with DockerContainer(str(image)).waiting_for(HealthcheckWaitStrategy()) as healthy:
