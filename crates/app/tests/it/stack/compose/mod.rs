@@ -70,7 +70,7 @@ impl Project {
 
     /// Compose, ready to be started; `before` is what starts it.
     fn command(&self, before: &[&str], args: &[&str]) -> std::process::Command {
-        let words = [before, self.words, &["-p", self.name], args].concat();
+        let words = [before, self.words, &["-p", self.name, "-f", "compose.yml"], args].concat();
         let mut c = self.d.host_command(&words);
         c.current_dir(&self.dir)
             .env("DOCKER_HOST", format!("unix://{}", socket(&self.d)))

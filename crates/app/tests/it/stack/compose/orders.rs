@@ -243,7 +243,8 @@ fn data_survives_down(p: &Project, all: &[String]) {
     assert_eq!(images(p), before);
     p.run(&["up", "-d"]).ok();
     p.lists("the orders of before", all);
-    p.run(&["down", "-v", "--rmi", "local", "--remove-orphans"]).ok();
+    let down = ["down", "-v", "--rmi", "local", "--remove-orphans"];
+    p.run(&[&["--profile", "tools"], &down[..]].concat()).ok();
     let left = p.get("/images/json").to_string();
     assert!(!left.contains("orders"), "{left}");
     p.is_gone();
