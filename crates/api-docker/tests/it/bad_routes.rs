@@ -197,12 +197,10 @@ async fn beginnings_of_ids_that_fit_several_are_refused() {
         assert_eq!(doc["Id"], json!(ids[3]));
     }
     // A name comes before the beginning of an id.
-    let named = s.create(shared, &["true"]).await;
-    let doc = s.get(&format!("/containers/{shared}/json")).await;
-    match doc.status.as_u16() {
-        200 => assert_eq!(doc.json()["Id"], json!(named)),
-        other => panic!("{other}"),
-    }
+    let beginning = &ids[0][..2];
+    let named = s.create(beginning, &["true"]).await;
+    let doc = s.get(&format!("/containers/{beginning}/json")).await.must(200).json();
+    assert_eq!(doc["Id"], json!(named));
 }
 
 const BODIES: &[&str] = &[
@@ -300,7 +298,7 @@ async fn queries_that_make_no_sense_are_400() {
         ("GET", "/containers/real/archive"),
         ("PUT", "/containers/real/archive"),
         ("POST", "/images/create"),
-        ("POST", "/images/create?fromImage=UPPER/case"),
+        ("POST", "/images/create?fromImage=busyBOX"),
         ("POST", "/images/busybox/tag"),
         ("POST", "/images/busybox/tag?repo=UPPER"),
         ("POST", "/images/busybox/tag?repo=x&tag=no%20tag"),
@@ -328,7 +326,6 @@ async fn pages_and_methods_that_are_not_there_are_404() {
         ("GET", "/vx.y/info"),
         ("GET", "/containers"),
         ("GET", "/containers/"),
-        ("GET", "/containers//json"),
         ("GET", "/containers/a/nonesuch"),
         ("GET", "/containers/a/json/more"),
         ("POST", "/containers/json"),

@@ -14,7 +14,7 @@ use bollard::models::{
 };
 use bollard::query_parameters as query;
 use bollard::{Docker, body_full};
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, TryStreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::daemon;
@@ -242,7 +242,11 @@ impl Tried {
         };
         let (out, _, code) = self.exec("host", config).await;
         assert!(code == 127 && out.contains("not found"), "{code} {out}");
-        refused(404, self.docker.create_exec("nonesuch", ExecConfig::default()).await);
+        let config = ExecConfig {
+            cmd: words(&["true"]),
+            ..ExecConfig::default()
+        };
+        refused(404, self.docker.create_exec("nonesuch", config).await);
         self.remove("host").await;
     }
 

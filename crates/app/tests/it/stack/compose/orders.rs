@@ -8,6 +8,7 @@ use biga_testkit::{Daemon, eventually};
 use serde_json::Value;
 
 use super::super::daemon;
+use super::super::docker::socket;
 use super::{Compose, Project, repository};
 
 const PACKAGES: [&str; 3] = ["lighttpd", "postgresql", "redis-server"];
@@ -284,6 +285,53 @@ fn whole_life(kind: Compose) {
     }
     a_change_is_brought_up(&p, &all);
     data_survives_down(&p, &all);
+}
+
+/// The guide's section, block by block, in a directory that looks like the repository.
+#[test]
+fn what_the_guide_says_of_compose_2_runs_as_written() {
+    let (Some(_), Some(tar)) = (Compose::V2.words(), base()) else {
+        return;
+    };
+    let guide = std::fs::read_to_string(repository().join("docs/guides/docker.md")).unwrap();
+    let section = guide.split("\n## ").find(|s| s.starts_with("Compose\n")).unwrap();
+    let blocks = section.split("```sh\n").skip(1);
+    let script: String = blocks.map(|b| b.split("```").next().unwrap()).collect();
+    assert!(script.contains("docker compose up"), "{script}");
+    let d = daemon();
+    let dir = d.path().join("repository");
+    for part in ["scripts", "docs/examples", "target"] {
+        std::fs::create_dir_all(dir.join(part)).unwrap();
+    }
+    let copy = |from: &std::path::Path, to: &str| {
+        let copied = Command::new("cp").arg("-a").args([from, &dir.join(to)]).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(&repository().join("scripts/make-debian"), "scripts");
+    copy(&repository().join("docs/examples/orders"), "docs/examples");
+    std::os::unix::fs::symlink(&tar, dir.join("target/debian.tar")).unwrap();
+    copy(&tar.with_extension("tar.packages"), "target");
+    let mut c = d.host_command(&["timeout", "220", "bash", "-euxc", &script]);
+    let ran: biga_testkit::Ran = c
+        .current_dir(&dir)
+        .env("DOCKER_HOST", format!("unix://{}", socket(&d)))
+        .env("DOCKER_CONFIG", d.path().join("docker"))
+        .output()
+        .unwrap()
+        .into();
+    let said = ran.out.clone() + &ran.err;
+    ran.ok();
+    for text in [
+        "Ordered: a teapot",
+        "The shop, visit 1\n",
+        "(1 row)",
+        "1 a teapot",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    let left = d.biga(&["ps", "-aq"]).ok() + &d.biga(&["volume", "ls", "-q"]).ok();
+    assert_eq!(left, "");
+    d.until_clean();
 }
 
 #[test]
