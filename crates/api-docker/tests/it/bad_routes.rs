@@ -242,7 +242,7 @@ async fn bodies_that_are_none_are_400_everywhere() {
             assert_eq!(a.status, 400, "{path} {body}: {}", a.text());
             assert!(!a.message().is_empty());
         }
-        let a = raw(path, json, b"{\"Name\": \"\xff\xfe\"}".to_vec()).await;
+        let a = raw(path, json, b"{\"Name\": \"\xff\xfe\", \"username\": \"\xff\"}".to_vec()).await;
         assert_eq!(a.status, 400, "{path}: {}", a.text());
         for kind in ["text/plain", "application/x-www-form-urlencoded", "application/xml", "nonsense"] {
             let a = raw(path, kind, b"{}".to_vec()).await;
@@ -307,7 +307,6 @@ async fn queries_that_make_no_sense_are_400() {
         ("POST", "/build?buildargs=nonsense"),
         ("POST", "/build?labels=nonsense"),
         ("POST", "/build?ulimits=nonsense"),
-        ("POST", "/build?t=UPPER"),
     ] {
         let a = s.call(method, path, None).await;
         assert_eq!(a.status, 400, "{method} {path}: {}", a.text());

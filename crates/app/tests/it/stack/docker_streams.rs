@@ -236,7 +236,9 @@ const ECHO: &str = "cat > /tmp/in; cat /tmp/in & cat /tmp/in >&2; wait; echo the
 fn who_reads_slowly_holds_up_nobody_and_misses_nothing() {
     let d = daemon();
     let data = lines(SIZE);
-    let open = json!({"OpenStdin": true, "StdinOnce": true, "AttachStdin": true});
+    // A log keeps 48 MiB where nothing else is said.
+    let log = json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "300m"}}});
+    let open = json!({"OpenStdin": true, "StdinOnce": true, "AttachStdin": true, "HostConfig": log});
     create(&d, "talker", ECHO, open);
     let attach = "/containers/talker/attach?stream=1&stdout=1&stderr=1";
     let mut slow = hijack(&d, attach, None);
