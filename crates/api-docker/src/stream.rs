@@ -68,7 +68,9 @@ fn reads_ahead(headers: &http::HeaderMap) -> bool {
         .get(header::USER_AGENT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("");
-    ["docker-sdk-python/", "docker-py/", "tc-python/"].iter().any(|a| agent.contains(a))
+    ["docker-sdk-python/", "docker-py/", "tc-python/"]
+        .iter()
+        .any(|a| agent.contains(a))
 }
 
 /// Answers a request by a stream in both directions: the connection itself where the client asks for an upgrade, else

@@ -84,7 +84,12 @@ impl Core {
                 exit: None,
             }),
             run_dir: config.run_dir.clone(),
-            spill_dir: config.log.path.as_deref().and_then(std::path::Path::parent).map(Into::into),
+            spill_dir: config
+                .log
+                .path
+                .as_deref()
+                .and_then(std::path::Path::parent)
+                .map(Into::into),
             group: None,
             group_path: config.cgroup.clone(),
             limits: config.limits.clone(),

@@ -28,11 +28,7 @@ impl Spill {
             .mode(0o600)
             .custom_flags(flags.bits().cast_signed())
             .open(dir)?;
-        Ok(Spill {
-            file,
-            begin: 0,
-            end: 0,
-        })
+        Ok(Spill { file, begin: 0, end: 0 })
     }
 
     /// Bytes that wait.
@@ -81,7 +77,12 @@ mod tests {
             }
         }
         assert_eq!(out.len(), 100_005);
-        assert!(out.iter().take(100_000).enumerate().all(|(at, b)| usize::from(*b) == at / 1000));
+        assert!(
+            out.iter()
+                .take(100_000)
+                .enumerate()
+                .all(|(at, b)| usize::from(*b) == at / 1000)
+        );
         assert!(out.ends_with(b"later"));
     }
 }

@@ -123,7 +123,9 @@ async fn tell(lines: &Lines, p: &Progress) {
     if p.part.is_empty() {
         lines.status(word(&p.action)).await;
     } else {
-        lines.send(bar(&word(&p.action), &short(&p.part), p.done, p.total)).await;
+        lines
+            .send(bar(&word(&p.action), &short(&p.part), p.done, p.total))
+            .await;
     }
 }
 

@@ -43,7 +43,10 @@ fn ports(published: &[PortMapping], sent: &CreateBody, beside: &Beside) -> Vec<V
     for text in super::hostconfig::exposed(sent, config) {
         let (port, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
         let Ok(port) = port.parse::<u16>() else { continue };
-        if !published.iter().any(|p| p.port == port && p.protocol.as_str() == protocol) {
+        if !published
+            .iter()
+            .any(|p| p.port == port && p.protocol.as_str() == protocol)
+        {
             out.push(json!({"PrivatePort": port, "Type": protocol}));
         }
     }

@@ -150,11 +150,7 @@ async fn hostile_names_find_nothing_and_break_nothing() {
             let a = about(&s, method, &path).await;
             let status = a.status.as_u16();
             let what = format!("{method} {}", &path[..path.len().min(100)]);
-            assert!(
-                matches!(status, 400 | 404 | 405 | 409),
-                "{what}: {status} {}",
-                a.text()
-            );
+            assert!(matches!(status, 400 | 404 | 405 | 409), "{what}: {status} {}", a.text());
             if method != "HEAD" {
                 assert!(!a.message().is_empty(), "{what}");
             }
@@ -244,7 +240,12 @@ async fn bodies_that_are_none_are_400_everywhere() {
         }
         let a = raw(path, json, b"{\"Name\": \"\xff\xfe\", \"username\": \"\xff\"}".to_vec()).await;
         assert_eq!(a.status, 400, "{path}: {}", a.text());
-        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/xml", "nonsense"] {
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/xml",
+            "nonsense",
+        ] {
             let a = raw(path, kind, b"{}".to_vec()).await;
             assert_eq!(a.status, 400, "{path} {kind}: {}", a.text());
         }
@@ -253,7 +254,12 @@ async fn bodies_that_are_none_are_400_everywhere() {
         assert_eq!(raw(path, json, deep).await.status, 400, "{path}");
     }
     // With a charset it is still JSON.
-    let made = raw("/volumes/create", "application/json; charset=utf-8", b"{\"Name\": \"v\"}".to_vec()).await;
+    let made = raw(
+        "/volumes/create",
+        "application/json; charset=utf-8",
+        b"{\"Name\": \"v\"}".to_vec(),
+    )
+    .await;
     made.must(201);
     s.get("/containers/real/json").await.must(200);
 }
@@ -262,24 +268,51 @@ async fn bodies_that_are_none_are_400_everywhere() {
 async fn queries_that_make_no_sense_are_400() {
     let s = served().await;
     s.run("real", &["sleep"]).await;
-    let filters = |json: &str| format!("filters={}", json.replace('"', "%22").replace('{', "%7B").replace('}', "%7D"));
+    let filters = |json: &str| {
+        format!(
+            "filters={}",
+            json.replace('"', "%22").replace('{', "%7B").replace('}', "%7D")
+        )
+    };
     for path in ["/containers/json", "/images/json", "/networks", "/volumes", "/events"] {
-        for bad in ["nonsense", "{\"label\":7}", "[\"label\"]", "{\"label\":[7]}", "{\"nonesuch\":[\"x\"]}"] {
+        for bad in [
+            "nonsense",
+            "{\"label\":7}",
+            "[\"label\"]",
+            "{\"label\":[7]}",
+            "{\"nonesuch\":[\"x\"]}",
+        ] {
             let a = s.get(&format!("{path}?{}&until=1", filters(bad))).await;
             // Docker takes any key for events.
             let lenient = path == "/events" && bad.contains("nonesuch");
             let wanted: &[u16] = if lenient { &[200, 400] } else { &[400] };
-            assert!(wanted.contains(&a.status.as_u16()), "{path} {bad}: {} {}", a.status, a.text());
+            assert!(
+                wanted.contains(&a.status.as_u16()),
+                "{path} {bad}: {} {}",
+                a.status,
+                a.text()
+            );
         }
     }
-    for path in ["/containers/prune", "/images/prune", "/networks/prune", "/volumes/prune"] {
+    for path in [
+        "/containers/prune",
+        "/images/prune",
+        "/networks/prune",
+        "/volumes/prune",
+    ] {
         for bad in ["nonsense", "{\"nonesuch\":[\"x\"]}"] {
-            s.call("POST", &format!("{path}?{}", filters(bad)), None).await.must(400);
+            s.call("POST", &format!("{path}?{}", filters(bad)), None)
+                .await
+                .must(400);
         }
     }
-    s.call("POST", &format!("/containers/prune?{}", filters("{\"until\":[\"never\"]}")), None)
-        .await
-        .must(400);
+    s.call(
+        "POST",
+        &format!("/containers/prune?{}", filters("{\"until\":[\"never\"]}")),
+        None,
+    )
+    .await
+    .must(400);
     for (method, path) in [
         ("GET", "/containers/json?limit=many"),
         ("GET", "/containers/real/logs"),

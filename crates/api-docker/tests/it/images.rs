@@ -97,7 +97,10 @@ async fn older_versions_have_the_fields_of_their_time() {
         s.get(&path).await.must(200).json()
     };
     let (old, new) = (at("43").await, at("45").await);
-    assert!(old["ContainerConfig"].is_object() && old["VirtualSize"] == old["Size"], "{old}");
+    assert!(
+        old["ContainerConfig"].is_object() && old["VirtualSize"] == old["Size"],
+        "{old}"
+    );
     assert!(at("44").await["ContainerConfig"].is_object());
     for field in ["Container", "ContainerConfig", "VirtualSize"] {
         assert!(new.get(field).is_none(), "{field}");

@@ -389,7 +389,9 @@ impl Node {
                         created,
                     } = *rootfs;
                     let comment = comment.as_deref().unwrap_or("imported");
-                    files.import_rootfs_as(content, config, platform, comment, created).await
+                    files
+                        .import_rootfs_as(content, config, platform, comment, created)
+                        .await
                 }
                 Import::Disk(format) => files.import_disk(content, format).await,
             };

@@ -220,7 +220,8 @@ impl Tried {
     }
 
     async fn execs(&self) {
-        self.run("host", &["sleep", "1000"], ContainerCreateBody::default()).await;
+        self.run("host", &["sleep", "1000"], ContainerCreateBody::default())
+            .await;
         let config = ExecConfig {
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -280,9 +281,11 @@ impl Tried {
             .remove_image("other:2", None::<query::RemoveImageOptions>, None)
             .await
             .unwrap();
-        let loaded = self
-            .docker
-            .import_image(query::ImportImageOptions::default(), body_full(saved.concat().into()), None);
+        let loaded = self.docker.import_image(
+            query::ImportImageOptions::default(),
+            body_full(saved.concat().into()),
+            None,
+        );
         let loaded = all("a load", loaded).await.unwrap();
         assert!(format!("{loaded:?}").contains("other:2"), "{loaded:?}");
         let listed = query::ListImagesOptionsBuilder::new()

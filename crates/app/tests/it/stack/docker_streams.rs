@@ -202,7 +202,11 @@ fn exec(d: &Daemon, name: &str, script: &str, more: Value) -> (String, Answer) {
     let tty = body["Tty"].as_bool() == Some(true);
     let made = post(d, &format!("/containers/{name}/exec"), body, 201);
     let id = made["Id"].as_str().unwrap().to_string();
-    let io = hijack(d, &format!("/exec/{id}/start"), Some(json!({"Detach": false, "Tty": tty})));
+    let io = hijack(
+        d,
+        &format!("/exec/{id}/start"),
+        Some(json!({"Detach": false, "Tty": tty})),
+    );
     (id, io)
 }
 
@@ -244,9 +248,23 @@ fn who_reads_slowly_holds_up_nobody_and_misses_nothing() {
     let mut slow = hijack(&d, attach, None);
     let io = hijack(&d, &format!("{attach}&stdin=1"), None);
     start(&d, "talker");
-    let followed = call(&d, "GET", "/containers/talker/logs?stdout=1&stderr=1&follow=1", None, false).must(200);
+    let followed = call(
+        &d,
+        "GET",
+        "/containers/talker/logs?stdout=1&stderr=1&follow=1",
+        None,
+        false,
+    )
+    .must(200);
     // Another that follows and reads nothing.
-    let mut still = call(&d, "GET", "/containers/talker/logs?stdout=1&stderr=1&follow=1", None, false).must(200);
+    let mut still = call(
+        &d,
+        "GET",
+        "/containers/talker/logs?stdout=1&stderr=1&follow=1",
+        None,
+        false,
+    )
+    .must(200);
     let sending = send(io.writer(), data.clone());
     let (followed, attached) = (reading(followed), reading(io));
     let mut wanted = data.clone();
@@ -337,7 +355,12 @@ fn cut_connections_end_only_themselves() {
 #[test]
 fn terminals_are_left_by_keys() {
     let d = daemon();
-    create(&d, "term", "stty raw -echo; exec cat", json!({"OpenStdin": true, "Tty": true}));
+    create(
+        &d,
+        "term",
+        "stty raw -echo; exec cat",
+        json!({"OpenStdin": true, "Tty": true}),
+    );
     start(&d, "term");
     let path = "/containers/term/attach?stream=1&stdin=1&stdout=1";
     let passes = |io: &mut Answer, typed: &[u8]| {
@@ -361,7 +384,12 @@ fn terminals_are_left_by_keys() {
             io.io.read_exact(&mut got).unwrap();
         }
     };
-    let (_, mut ready) = exec(&d, "term", "until stty -F /dev/pts/0 | grep -q -- -icanon; do sleep 0.05; done", json!({}));
+    let (_, mut ready) = exec(
+        &d,
+        "term",
+        "until stty -F /dev/pts/0 | grep -q -- -icanon; do sleep 0.05; done",
+        json!({}),
+    );
     demultiplex(&mut ready.io);
     let mut io = hijack(&d, path, None);
     raw(&mut io);
@@ -370,7 +398,12 @@ fn terminals_are_left_by_keys() {
     let mut io = hijack(&d, &format!("{path}&detachKeys=ctrl-x,y,z"), None);
     passes(&mut io, b"\x10\x11 \x18yy \x18\x18 ");
     leaves(io, b"\x18yz");
-    let (id, io) = exec(&d, "term", "stty raw -echo; exec cat", json!({"Tty": true, "DetachKeys": "ctrl-e,e"}));
+    let (id, io) = exec(
+        &d,
+        "term",
+        "stty raw -echo; exec cat",
+        json!({"Tty": true, "DetachKeys": "ctrl-e,e"}),
+    );
     io.writer().write_all(b"\x05e").unwrap();
     let mut rest = Vec::new();
     (&mut { io }.io).read_to_end(&mut rest).unwrap();

@@ -50,7 +50,15 @@ fn project(kind: Compose) -> Option<Project> {
 
 impl Project {
     fn curl(&self, args: &[&str]) -> (u32, String) {
-        let common = ["curl", "-s", "-m", "20", "-w", "\n%{http_code}", "http://127.0.0.1:8081/"];
+        let common = [
+            "curl",
+            "-s",
+            "-m",
+            "20",
+            "-w",
+            "\n%{http_code}",
+            "http://127.0.0.1:8081/",
+        ];
         let said = self.d.host(&[&common[..], args].concat()).out;
         let (body, code) = said.rsplit_once('\n').unwrap();
         (code.parse().unwrap(), body.trim_end().to_string())
@@ -230,7 +238,10 @@ fn a_change_is_brought_up(p: &Project, all: &[String]) {
     assert_ne!(p.id("web"), web);
     // And what is built again: a page of another kind.
     let script = std::fs::read_to_string(p.dir.join("web/orders")).unwrap();
-    p.write("web/orders", &script.replace("$SHOP, visit", "$SHOP, built again, visit"));
+    p.write(
+        "web/orders",
+        &script.replace("$SHOP, visit", "$SHOP, built again, visit"),
+    );
     p.run(&["up", "-d", "--build", "web"]).ok();
     p.page("the new page", |t| t.starts_with("Another name, built again, visit "));
 }
@@ -262,7 +273,9 @@ fn more_of_version_2(p: &Project) {
         .run(&["stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}"])
         .ok();
     assert!(
-        stats.lines().any(|l| l.starts_with("orders-db-1 ") && l.contains("MiB")),
+        stats
+            .lines()
+            .any(|l| l.starts_with("orders-db-1 ") && l.contains("MiB")),
         "{stats}"
     );
     p.run(&["scale", "worker=2"]).ok();
@@ -321,12 +334,7 @@ fn what_the_guide_says_of_compose_2_runs_as_written() {
         .into();
     let said = ran.out.clone() + &ran.err;
     ran.ok();
-    for text in [
-        "Ordered: a teapot",
-        "The shop, visit 1\n",
-        "(1 row)",
-        "1 a teapot",
-    ] {
+    for text in ["Ordered: a teapot", "The shop, visit 1\n", "(1 row)", "1 a teapot"] {
         assert!(said.contains(text), "{text}: {said}");
     }
     let left = d.biga(&["ps", "-aq"]).ok() + &d.biga(&["volume", "ls", "-q"]).ok();
