@@ -250,7 +250,8 @@ async fn bodies_that_are_none_are_400_everywhere() {
             assert_eq!(a.status, 400, "{path} {kind}: {}", a.text());
         }
         assert_eq!(raw(path, json, vec![b' '; 5 << 20]).await.status, 413, "{path}");
-        let deep = [b"{\"a\":".repeat(5000), b"1".to_vec(), b"}".repeat(5000)].concat();
+        let nested = [b"{\"a\":".repeat(5000), b"1".to_vec(), b"}".repeat(5000)].concat();
+        let deep = [b"{\"username\":".to_vec(), nested, b"}".to_vec()].concat();
         assert_eq!(raw(path, json, deep).await.status, 400, "{path}");
     }
     // With a charset it is still JSON.

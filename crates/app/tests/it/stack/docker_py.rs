@@ -77,7 +77,6 @@ fn run(d: &Daemon, python: &Path, script: &str) {
         String::from_utf8_lossy(&ran.stdout),
         String::from_utf8_lossy(&ran.stderr)
     );
-    d.until_clean();
 }
 
 #[test]
@@ -85,7 +84,9 @@ fn docker_py_does_its_work() {
     let Some(python) = python().or_else(debian_python) else {
         return;
     };
-    run(&daemon(), &python, include_str!("clients/docker_py.py"));
+    let d = daemon();
+    run(&d, &python, include_str!("clients/docker_py.py"));
+    d.until_clean();
 }
 
 /// Each public method.
@@ -96,8 +97,10 @@ fn whole_surface(python: &Path) {
     let file = d.path().join("htpasswd");
     std::fs::write(&file, hash).unwrap();
     let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", file.display());
-    let _registry = Registry::start(&d, &auth);
+    let registry = Registry::start(&d, &auth);
     run(&d, python, include_str!("clients/docker_py_surface.py"));
+    drop(registry);
+    d.until_clean();
 }
 
 #[test]
@@ -120,4 +123,5 @@ fn testcontainers_for_python_run_and_clean_up() {
     let d = daemon();
     run(&d, &python, include_str!("clients/testcontainers_py.py"));
     assert_eq!(d.biga(&["ps", "-aq"]).ok(), "", "the reaper leaves nothing");
+    d.until_clean();
 }

@@ -406,7 +406,7 @@ fn terminals_are_left_by_keys() {
     );
     io.writer().write_all(b"\x05e").unwrap();
     let mut rest = Vec::new();
-    (&mut { io }.io).read_to_end(&mut rest).unwrap();
+    { io }.io.read_to_end(&mut rest).unwrap();
     assert_eq!(get(&d, &format!("/exec/{id}/json"))["Running"], true);
     remove(&d, "term");
     d.until_clean();
