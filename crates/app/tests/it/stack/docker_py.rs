@@ -60,6 +60,8 @@ fn debian_python() -> Option<PathBuf> {
 fn run(d: &Daemon, python: &Path, script: &str) {
     let file = d.path().join("script.py");
     std::fs::write(&file, script).unwrap();
+    let base = include_str!("clients/docker_py_base.py");
+    std::fs::write(d.path().join("docker_py_base.py"), base).unwrap();
     let python = python.display().to_string();
     let mut c = d.host_command(&["timeout", "220", &python, &file.display().to_string()]);
     let ran = c
