@@ -83,6 +83,16 @@ impl DockerApi {
         }
     }
 
+    /// The id of an instance's image: also when it was made just now and the agent has not said yet.
+    pub(crate) async fn image_of(&self, o: &Object<Instance>) -> String {
+        let said = o.status.as_ref().map_or_else(String::new, |s| s.image_id.clone());
+        let (true, Ok(reference)) = (said.is_empty(), o.spec.main_image().parse::<Reference>()) else {
+            return said;
+        };
+        let found = self.images().find("", &reference.object_name()).await;
+        found.ok().flatten().map_or(said, |i| i.status_or_default().image_id)
+    }
+
     /// The OCI config of an image; an empty object where the node does not have it any more.
     pub(crate) async fn image_config(&self, image_id: &str) -> Arc<Value> {
         if image_id.is_empty() {

@@ -114,11 +114,6 @@ impl Known {
         }
     }
 
-    /// Id of its image; empty where it has none yet.
-    pub fn image_id(&self) -> &str {
-        self.object.status.as_ref().map_or("", |s| &s.image_id)
-    }
-
     /// Appends the line of `docker ps` as of `now`.
     pub async fn write_line(
         &self,
@@ -128,9 +123,11 @@ impl Known {
         now: Timestamp,
         sizes: Option<(u64, u64)>,
     ) {
-        let image = api.image_config(self.image_id()).await;
+        let id = api.image_of(&self.object).await;
+        let image = api.image_config(&id).await;
         let open = rendered(&self.line, around, || {
-            let value = list::entry(&self.object, &around.beside(api, &self.object, &image));
+            let mut value = list::entry(&self.object, &around.beside(api, &self.object, &image));
+            value["ImageID"] = id.into();
             (value, self.may_be_kept(&image))
         });
         out.extend_from_slice(&open);
@@ -143,11 +140,16 @@ impl Known {
 
     /// The document of `docker inspect`.
     pub async fn document(&self, api: &DockerApi, around: &Arc<Surroundings>, sizes: Option<(u64, u64)>) -> Vec<u8> {
-        let image = api.image_config(self.image_id()).await;
+        let id = api.image_of(&self.object).await;
+        let image = api.image_config(&id).await;
         let beside = around.beside(api, &self.object, &image);
         // Execs come and go without the instance.
         let quiet = beside.execs.is_empty();
-        let render = || (inspect::container(&self.object, &beside), self.may_be_kept(&image));
+        let render = || {
+            let mut value = inspect::container(&self.object, &beside);
+            value["Image"] = id.into();
+            (value, self.may_be_kept(&image))
+        };
         let open = match quiet {
             true => rendered(&self.document, around, render),
             false => rendered(&Mutex::default(), around, render),
@@ -159,9 +161,10 @@ impl Known {
         out
     }
 
-    /// A config that cannot be read now may be there the next time.
+    /// Before its first run an image's name may come to mean another image; and a config that cannot be read now may be there
+    /// the next time.
     fn may_be_kept(&self, image: &serde_json::Value) -> bool {
-        self.image_id().is_empty() || !image.is_null()
+        self.object.status.as_ref().is_some_and(|s| !s.image_id.is_empty()) && !image.is_null()
     }
 }
 

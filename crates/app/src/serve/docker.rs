@@ -116,6 +116,7 @@ fn rootfs(wanted: &Import) -> Result<Rootfs, String> {
         config: serde_json::from_value(config.into()).map_err(|e| e.to_string())?,
         platform: wanted.platform.as_deref().map(str::parse).transpose()?,
         comment: wanted.message.clone(),
+        created: Some(biga_model::Timestamp::now().to_string()),
     })
 }
 

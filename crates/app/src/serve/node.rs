@@ -171,6 +171,8 @@ pub struct Rootfs {
     pub platform: Option<Platform>,
     /// A remark in its history.
     pub comment: Option<String>,
+    /// When it was made.
+    pub created: Option<String>,
 }
 
 /// Who asks a registry.
@@ -384,9 +386,12 @@ impl Node {
                         config,
                         platform,
                         comment,
+                        created,
                     } = *rootfs;
                     let comment = comment.as_deref().unwrap_or("imported");
-                    files.import_rootfs_as(content, config, platform, comment).await
+                    files
+                        .import_rootfs_as(content, config, platform, comment, created)
+                        .await
                 }
                 Import::Disk(format) => files.import_disk(content, format).await,
             };

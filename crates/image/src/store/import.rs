@@ -20,6 +20,7 @@ pub(super) async fn import_rootfs(
     config: ImageConfig,
     platform: Platform,
     comment: String,
+    created: Option<String>,
 ) -> Result<ImageRecord, Error> {
     store.options.policy.allows_archives()?;
     let store = store.clone();
@@ -31,7 +32,7 @@ pub(super) async fn import_rootfs(
             architecture: platform.architecture,
             os: platform.os,
             variant: platform.variant,
-            created: None,
+            created: created.clone(),
             config: Some(config),
             rootfs: RootFs {
                 kind: "layers".into(),
@@ -39,6 +40,7 @@ pub(super) async fn import_rootfs(
             },
             history: Some(vec![History {
                 comment: Some(comment),
+                created,
                 ..History::default()
             }]),
         };

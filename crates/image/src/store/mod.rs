@@ -326,19 +326,20 @@ impl ImageStore {
         config: ImageConfig,
         platform: Option<Platform>,
     ) -> Result<ImageRecord, Error> {
-        self.import_rootfs_as(tar, config, platform, "imported").await
+        self.import_rootfs_as(tar, config, platform, "imported", None).await
     }
 
-    /// The same, with a remark for its history.
+    /// The same, with a remark for its history and when it was made: without that, the same archive gives the same image.
     pub async fn import_rootfs_as(
         self: &Arc<Self>,
         tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
         config: ImageConfig,
         platform: Option<Platform>,
         comment: &str,
+        created: Option<String>,
     ) -> Result<ImageRecord, Error> {
         let platform = platform.unwrap_or_else(Platform::host);
-        import::import_rootfs(self, tar, config, platform, comment.to_owned()).await
+        import::import_rootfs(self, tar, config, platform, comment.to_owned(), created).await
     }
 
     /// The bytes at an address (http or https) that somebody gave by hand.

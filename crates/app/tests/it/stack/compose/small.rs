@@ -1,12 +1,9 @@
-//! docker-compose on a small application of several services.
+//! Services of busybox: order, health, aliases, profiles, scaling.
 
-use std::path::PathBuf;
+use biga_testkit::eventually;
 
-use biga_testkit::{Daemon, Ran, eventually};
-use serde_json::Value;
-
-use super::daemon;
-use super::docker::socket;
+use super::super::daemon;
+use super::{Compose, Project};
 
 const FILE: &str = r#"
 services:
@@ -59,91 +56,17 @@ services:
     stop_signal: SIGKILL
 "#;
 
-/// The `docker-compose` of this host: Debian's 1.29, or any other that is found first.
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|d| d.join("docker-compose"))
-        .find(|p| p.is_file())
-}
-
-struct Project {
-    d: Daemon,
-    program: String,
-    dir: PathBuf,
-}
-
-impl Project {
-    fn new(program: &std::path::Path) -> Project {
-        let d = daemon();
-        let dir = d.path().join("shop");
-        std::fs::create_dir_all(dir.join("www")).unwrap();
-        for (name, text) in [
-            ("compose.yml", FILE),
-            ("common.yml", COMMON),
-            ("store.env", "WHO=the store\n"),
-        ] {
-            std::fs::write(dir.join(name), text).unwrap();
-        }
-        let program = program.display().to_string();
-        Project { d, program, dir }
+fn project(kind: Compose) -> Option<Project> {
+    let p = Project::new(kind, daemon(), "shop")?;
+    std::fs::create_dir(p.dir.join("www")).unwrap();
+    for (name, text) in [
+        ("compose.yml", FILE),
+        ("common.yml", COMMON),
+        ("store.env", "WHO=the store\n"),
+    ] {
+        p.write(name, text);
     }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        let dir = self.dir.display().to_string();
-        let host = format!("DOCKER_HOST=unix://{}", socket(&self.d));
-        let config = format!("DOCKER_CONFIG={}", self.d.path().join("docker").display());
-        // 1.29 would else leave `exec` and `run` to Docker's command line.
-        let alone = "COMPOSE_INTERACTIVE_NO_CLI=1";
-        let builder = "COMPOSE_DOCKER_CLI_BUILD=0";
-        let before = [
-            "env",
-            "-C",
-            &dir,
-            &host,
-            &config,
-            alone,
-            builder,
-            "KIND=tested",
-            "timeout",
-            "120",
-        ];
-        let project = [&self.program, "-p", "shop", "-f", "compose.yml"];
-        self.d.host(&[&before[..], &project, args].concat())
-    }
-
-    /// What the Docker API answers.
-    fn get(&self, path: &str) -> Value {
-        self.list(path, None)
-    }
-
-    /// What the Docker API lists of what has a label.
-    fn list(&self, path: &str, label: Option<&str>) -> Value {
-        let url = format!("http://localhost/v1.44{path}");
-        let socket = socket(&self.d);
-        let mut words = vec!["curl", "-sSf", "--unix-socket", &socket];
-        let filters = label.map(|l| format!("filters={}", serde_json::json!({"label": [l]})));
-        if let Some(f) = &filters {
-            words.extend(["-G", "--data-urlencode", f]);
-        }
-        words.push(&url);
-        serde_json::from_str(&self.d.host(&words).ok()).unwrap()
-    }
-
-    /// The names of a service's running containers.
-    fn names(&self, service: &str) -> Vec<String> {
-        let label = format!("com.docker.compose.service={service}");
-        let name = |c: &Value| c["Names"][0].as_str().unwrap().trim_start_matches('/').to_string();
-        let found = self.list("/containers/json", Some(&label));
-        found.as_array().unwrap().iter().map(name).collect()
-    }
-
-    /// What a script says in the only container of a service.
-    fn inside(&self, service: &str, script: &str) -> String {
-        let names = self.names(service);
-        assert_eq!(names.len(), 1, "{service}: {names:?}");
-        self.d.biga(&["exec", &names[0], "sh", "-c", script]).out
-    }
+    Some(p)
 }
 
 fn comes_up_in_order(p: &Project) {
@@ -214,43 +137,36 @@ fn stops_and_goes(p: &Project) {
     p.run(&["rm", "-f", "worker"]).ok();
     assert_eq!(p.names("web").len(), 1);
     p.run(&["--profile", "debug", "down", "-v", "-t", "1"]).ok();
-    assert_eq!(p.get("/containers/json?all=1"), serde_json::json!([]));
-    let volumes = p.get("/volumes");
-    assert!(volumes["Volumes"].as_array().is_none_or(Vec::is_empty), "{volumes}");
-    let networks = p.get("/networks").to_string();
-    assert!(!networks.contains("shop"), "{networks}");
-    p.d.until_clean();
+    p.is_gone();
 }
 
-#[test]
-fn compose_brings_up_and_down_what_it_is_told() {
-    let Some(program) = program() else {
-        println!("no docker-compose on this host: it is not tried");
-        return;
-    };
-    let p = Project::new(&program);
+fn brings_up_and_down(kind: Compose) {
+    let Some(p) = project(kind) else { return };
     comes_up_in_order(&p);
     grows(&p);
     stops_and_goes(&p);
 }
 
-/// A service whose image is built.
 #[test]
-fn services_are_built() {
-    let Some(program) = program() else {
-        println!("no docker-compose on this host: it is not tried");
-        return;
-    };
-    let p = Project::new(&program);
+fn compose_1_brings_up_and_down_what_it_is_told() {
+    brings_up_and_down(Compose::V1);
+}
+
+#[test]
+fn compose_2_brings_up_and_down_what_it_is_told() {
+    brings_up_and_down(Compose::V2);
+}
+
+/// A service whose image is built.
+fn builds(kind: Compose) {
+    let Some(p) = project(kind) else { return };
     let built = "services:\n  made:\n    image: made:1\n    build: {context: ./made, args: {A: composed}}\n    command: [cat, /a]\n";
-    std::fs::create_dir(p.dir.join("made")).unwrap();
-    std::fs::write(p.dir.join("compose.yml"), built).unwrap();
-    std::fs::write(
-        p.dir.join("made/Dockerfile"),
+    p.write("compose.yml", built);
+    p.write(
+        "made/Dockerfile",
         "FROM busybox\nARG A\nCOPY part /part\nRUN cat /part > /a; echo $A >> /a\n",
-    )
-    .unwrap();
-    std::fs::write(p.dir.join("made/part"), "of a context, ").unwrap();
+    );
+    p.write("made/part", "of a context, ");
     p.run(&["build"]).ok();
     assert_eq!(
         p.d.biga(&["run", "--rm", "made:1", "cat", "/a"]).ok(),
@@ -265,4 +181,14 @@ fn services_are_built() {
     });
     p.run(&["down"]).ok();
     p.d.until_clean();
+}
+
+#[test]
+fn compose_1_builds_services() {
+    builds(Compose::V1);
+}
+
+#[test]
+fn compose_2_builds_services() {
+    builds(Compose::V2);
 }
