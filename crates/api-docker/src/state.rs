@@ -40,6 +40,25 @@ pub struct NodeInfo {
     pub microvms: bool,
 }
 
+fn about(node: &NodeInfo) -> biga_buildkit::About {
+    biga_buildkit::About {
+        version: node.version.clone(),
+        revision: node.commit.clone(),
+        id: node.id.clone(),
+        os: "linux".into(),
+        architecture: docker_arch().into(),
+    }
+}
+
+/// Docker's word for this processor.
+pub(crate) fn docker_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The Docker API of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct DockerApi {
@@ -56,6 +75,8 @@ pub(crate) struct Inner {
     pub events: Hub,
     pub configs: ConfigCache,
     pub new_instances: SpecWriter<Instance>,
+    /// BuildKit's interface, where the node has a builder for it.
+    pub buildkit: Option<biga_buildkit::BuildKit>,
     /// Builds that run, by the ids that clients gave them.
     pub builds: parking_lot::Mutex<std::collections::HashMap<String, tokio_util::sync::CancellationToken>>,
 }
@@ -69,7 +90,9 @@ impl DockerApi {
         node: NodeInfo,
         new_instances: SpecWriter<Instance>,
     ) -> DockerApi {
+        let about = about(&node);
         let events = Hub::start(store.clone(), DEFAULT_NAMESPACE.to_string());
+        let buildkit = backend.builder().map(|b| biga_buildkit::BuildKit::new(b, about));
         let inner = Inner {
             store,
             backend,
@@ -80,6 +103,7 @@ impl DockerApi {
             events,
             configs: ConfigCache::default(),
             new_instances,
+            buildkit,
             builds: parking_lot::Mutex::default(),
         };
         DockerApi { inner: Arc::new(inner) }

@@ -18,11 +18,15 @@
 //! - [`base`]: what a stage begins with
 //! - [`args`][]: variables
 //! - [`pick`]: which files are meant; [`copy`]: the layer that they become
-//! - [`run`]: a container for a step
+//! - [`run`]: a container for a step; [`mounts`]: what is mounted in it; [`caches`]: what of that is kept
+//! - [`export`]: what is in an image, for others
 
 mod args;
 mod base;
+mod caches;
 mod copy;
+mod export;
+mod mounts;
 mod pick;
 mod prepare;
 mod run;
@@ -32,6 +36,7 @@ mod stages;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use biga_agent::engine::Engine;
 use biga_agent::files::Files;
 use biga_agent::streams::Streams;
@@ -44,6 +49,9 @@ use biga_store::typed::{Objects, SpecWriter};
 use biga_wire::build::{Build, Event};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+pub use caches::Usage;
+use caches::Caches;
 
 /// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
@@ -109,6 +117,7 @@ pub struct Builder {
     files: Files,
     objects: Objects<Instance>,
     specs: SpecWriter<Instance>,
+    caches: Arc<Caches>,
     /// Of this process: what has another was left by one before.
     id: Arc<str>,
 }
@@ -122,7 +131,9 @@ impl Builder {
         store: Arc<dyn Store>,
         specs: SpecWriter<Instance>,
     ) -> Builder {
+        let caches = Arc::new(Caches::new(engine.layout.state.join("build-cache")));
         Builder {
+            caches,
             engine,
             streams,
             files,
@@ -137,9 +148,37 @@ impl Builder {
         }
     }
 
+    /// What is kept for later builds beside images.
+    pub async fn usage(&self) -> Result<Vec<Usage>, Error> {
+        let caches = self.caches.clone();
+        prepare::blocking(move || Ok(caches.usage())).await
+    }
+
+    /// Removes the directories of caches that no step uses; their ids and bytes.
+    pub async fn prune(&self) -> Result<(Vec<String>, u64), Error> {
+        let caches = self.caches.clone();
+        prepare::blocking(move || Ok(caches.prune())).await
+    }
+
     fn store(&self) -> &Arc<ImageStore> {
         self.engine.images.files()
     }
+}
+
+/// Who wants the build, where there is somebody to ask.
+#[async_trait]
+pub trait Client: Send + Sync {
+    /// User and password for a registry, where the client has any.
+    async fn credentials(&self, registry: &str) -> Result<Option<(String, String)>, Error>;
+
+    /// A secret, where the client has it.
+    async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Whether the client forwards this agent of SSH.
+    async fn has_agent(&self, id: &str) -> Result<bool, Error>;
+
+    /// Passes a connection on to that agent until either side ends it.
+    async fn forward_agent(&self, id: &str, io: tokio::net::UnixStream) -> Result<(), Error>;
 }
 
 /// A build that can begin: its context is here and its Dockerfile makes sense.
@@ -150,6 +189,7 @@ pub struct Prepared {
     auths: HashMap<String, Auth>,
     file: Dockerfile,
     context: Arc<Tarball>,
+    client: Option<Arc<dyn Client>>,
 }
 
 /// Where a build tells what happens, and hears that nobody wants it any more.

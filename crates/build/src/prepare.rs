@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{Builder, Error, Prepared};
+use crate::{Builder, Client, Error, Prepared};
 
 const DOCKERFILE: &str = "Dockerfile";
 /// What is read of an archive at once.
@@ -22,6 +22,21 @@ const BUFFER: usize = 256 << 10;
 impl Builder {
     /// Reads the context to its end and the Dockerfile in it.
     pub async fn prepare<S>(&self, request: Build, auths: HashMap<String, Auth>, context: S) -> Result<Prepared, Error>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
+        self.prepare_with(request, auths, None, context, None).await
+    }
+
+    /// The same with a Dockerfile that is no part of the context, and with somebody who can be asked.
+    pub async fn prepare_with<S>(
+        &self,
+        request: Build,
+        auths: HashMap<String, Auth>,
+        dockerfile: Option<Vec<u8>>,
+        context: S,
+        client: Option<Arc<dyn Client>>,
+    ) -> Result<Prepared, Error>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
@@ -39,7 +54,10 @@ impl Builder {
             self.fetch_context(&request.remote, &mut name).await?
         };
         let (file, ignored) = blocking(move || {
-            let read = read_dockerfile(&context, &name)?;
+            let read = match dockerfile {
+                Some(bytes) => return Ok(((parse(bytes, &name)?, context), false)),
+                None => read_dockerfile(&context, &name)?,
+            };
             let ignored = leave_out(&mut context, &name)?;
             Ok(((read, context), ignored))
         })
@@ -54,6 +72,7 @@ impl Builder {
             auths,
             file,
             context: Arc::new(context),
+            client,
         })
     }
 
@@ -127,6 +146,10 @@ fn read_dockerfile(context: &Tarball, name: &str) -> Result<Dockerfile, Error> {
     let open = node.open().map_err(|e| Error::Failed(e.to_string()))?;
     let read = open.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| Error::Failed(format!("the Dockerfile cannot be read: {e}")))?;
+    parse(bytes, name)
+}
+
+fn parse(bytes: Vec<u8>, name: &str) -> Result<Dockerfile, Error> {
     if bytes.is_empty() {
         return Err(Error::Invalid(format!("the Dockerfile ({name}) cannot be empty")));
     }

@@ -1,7 +1,9 @@
 //! One stage: its instructions, one after the other, on a draft.
 
+use std::sync::Arc;
+
 use biga_dockerfile::ignore::Ignore;
-use biga_dockerfile::{Instruction, Owner, Run, Step, Transfer, config};
+use biga_dockerfile::{Instruction, Mount, MountKind, Owner, Run, Step, Transfer, config};
 use biga_image::files::Node;
 use biga_image::{Draft, History, KeptLayer};
 use biga_model::Timestamp;
@@ -11,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::args::Args;
 use crate::copy::{self, From, Means, Source, Task};
+use crate::mounts::Wanted;
 use crate::pick::{Picked, hex};
 use crate::run::{Job, created_by, nothing_run};
 use crate::stages::Building;
@@ -66,7 +69,7 @@ impl Stage {
         let instruction = step.instruction.expand(b.file().escape, &vars).map_err(at)?;
         match &instruction {
             Instruction::From { .. } => return Err(at("FROM begins a stage".into())),
-            Instruction::Run(run) => return self.run(b, run).await,
+            Instruction::Run(run) => return self.run(b, index, run).await,
             Instruction::Copy(transfer) => return self.copy(b, index, transfer).await,
             Instruction::Workdir(_) => return self.workdir(b, &instruction).await,
             Instruction::Arg(list) => {
@@ -164,12 +167,7 @@ impl Stage {
         config::clean(dir)
     }
 
-    async fn run(&mut self, b: &mut Building<'_>, run: &Run) -> Result<(), Error> {
-        if !run.mounts.is_empty() {
-            return Err(Error::Unsupported(
-                "RUN --mount is not supported by Biga yet: copy what is needed, or pass it as a build argument".into(),
-            ));
-        }
+    async fn run(&mut self, b: &mut Building<'_>, index: usize, run: &Run) -> Result<(), Error> {
         match run.network.as_deref() {
             None | Some("default" | "none" | "host") => {}
             Some(other) => {
@@ -190,6 +188,16 @@ impl Stage {
         if let Some(network) = &run.network {
             by = format!("{by} # --network={network}");
         }
+        let mounts = self.mounts(b, index, run).await?;
+        for (text, wanted) in run.mounts.iter().zip(&mounts) {
+            // What a cache holds says nothing of the outcome, and nobody is told what a secret is.
+            by = match &wanted.files {
+                Some((_, shown)) if wanted.mount.kind == MountKind::Bind => {
+                    format!("{by} # --mount={text} {}", shown.digest)
+                }
+                _ => format!("{by} # --mount={text}"),
+            };
+        }
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
             b.audience.tell(Event::Cached).await?;
@@ -197,7 +205,12 @@ impl Stage {
         }
         let mut env = args;
         env.extend(self.args.hidden(&b.globals, &self.config));
+        let workdir = self.working_dir();
+        let mounted = b.prepared.mount(mounts, &workdir, || self.means(b));
+        let mounted = b.audience.wait(mounted).await?;
+        env.extend(mounted.env.iter().cloned());
         let job = Job {
+            mounted,
             script: run.script(escape).map(str::to_owned),
             words,
             env,
@@ -207,6 +220,31 @@ impl Stage {
         from.set_config(self.config.clone());
         let layer = b.prepared.run_step(&from, job, b.audience).await?;
         self.keep(b, by, key, None, Some(layer)).await
+    }
+
+    /// What a `RUN` mounts, with the files of mounts that show some.
+    async fn mounts(&self, b: &mut Building<'_>, index: usize, run: &Run) -> Result<Vec<Wanted>, Error> {
+        let mut all = Vec::new();
+        for text in &run.mounts {
+            let mount = Mount::parse(text).map_err(|e| Error::Invalid(format!("RUN --mount={text}: {e}")))?;
+            if mount.env.is_some() {
+                return Err(Error::Unsupported(format!(
+                    "RUN --mount={text}: a secret as a variable is not supported by Biga: read it from its file below /run/secrets"
+                )));
+            }
+            let shows = mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some());
+            let files = match shows {
+                false => None,
+                true => {
+                    let task = Arc::new(mount_task(b, index, &mount).await?);
+                    let mounts = b.prepared.builder.engine.mounts.clone();
+                    let shown = b.audience.wait(copy::look(task.clone(), mounts)).await?;
+                    Some((task, shown))
+                }
+            };
+            all.push(Wanted { mount, files });
+        }
+        Ok(all)
     }
 
     async fn copy(&mut self, b: &mut Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
@@ -230,6 +268,7 @@ impl Stage {
             excludes: Ignore::parse(&t.excludes.join("\n")).map_err(Error::Invalid)?,
             parents: t.parents,
             unpack: t.unpack.unwrap_or(t.add),
+            keep_owner: false,
             now: now(),
         };
         let mut fetched = false;
@@ -279,6 +318,31 @@ impl Stage {
             Err(layer) => self.keep(b, by, key, None, Some(layer)).await,
         }
     }
+}
+
+/// The files that a mount shows, as if they were copied to a directory of their own.
+async fn mount_task(b: &mut Building<'_>, index: usize, mount: &Mount) -> Result<Task, Error> {
+    let from = match mount.from.as_deref() {
+        None => From::Context(b.prepared.context.clone()),
+        // Of an empty tree there is nothing to show but a directory.
+        Some(word) => From::Layers(b.layers_of(word, index).await?),
+    };
+    Ok(Task {
+        name: "RUN --mount",
+        from,
+        sources: vec![Source::Path(match mount.source.as_str() {
+            "" => "/".into(),
+            path => path.into(),
+        })],
+        dest: "/".into(),
+        owner: None,
+        mode: None,
+        excludes: Ignore::default(),
+        parents: false,
+        unpack: false,
+        keep_owner: true,
+        now: now(),
+    })
 }
 
 /// What a step is made of: all before it, and what it says.

@@ -158,7 +158,7 @@ impl Building<'_> {
             .map(|(s, _)| s.steps.len() + 1);
         self.total = steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
         for (i, stage) in file.stages.iter().enumerate().filter(|(i, _)| needed[*i]) {
-            self.begin_step(&stage.from.text).await?;
+            self.begin_step(&stage.from, stage.name.as_deref()).await?;
             let (name, platform) = &names[i];
             if name.is_empty() {
                 return Err(at(
@@ -189,12 +189,14 @@ impl Building<'_> {
         Ok(record)
     }
 
-    async fn begin_step(&mut self, text: &str) -> Result<(), Error> {
+    async fn begin_step(&mut self, step: &Step, stage: Option<&str>) -> Result<(), Error> {
         self.number += 1;
         let event = Event::Step {
             number: self.number,
             total: self.total,
-            text: text.to_owned(),
+            text: step.text.clone(),
+            line: step.line,
+            stage: stage.unwrap_or_default().to_owned(),
         };
         self.audience.tell(event).await
     }
@@ -241,7 +243,7 @@ impl Building<'_> {
             made.step(self, index, &step).await?;
         }
         for step in &prepared.file.stages[index].steps {
-            self.begin_step(&step.text).await?;
+            self.begin_step(step, prepared.file.stages[index].name.as_deref()).await?;
             made.step(self, index, step).await?;
         }
         let labels = &prepared.request.labels;
@@ -255,7 +257,7 @@ impl Building<'_> {
                 text,
                 instruction: Instruction::Label(list),
             };
-            self.begin_step(&step.text).await?;
+            self.begin_step(&step, None).await?;
             made.step(self, index, &step).await?;
         }
         Ok(())
@@ -295,6 +297,7 @@ impl Building<'_> {
             .ok_or_else(|| Error::Failed("the target was not built".into()))?;
         let built = Built {
             with,
+            until: self.prepared.request.discard.then(next_try).flatten(),
             ..Built::default()
         };
         Ok(store.keep_draft(draft, built).await?)
@@ -303,7 +306,7 @@ impl Building<'_> {
     /// After a failure: what was good is used again if the next try comes soon enough.
     async fn keep_for_next_try(&self, draft: &Draft) {
         let store = self.prepared.builder.store();
-        let until = Timestamp::from_second(Timestamp::now().as_second() + KEEP_FAILED).ok();
+        let until = next_try();
         for draft in self.done.iter().flatten().chain([draft]).filter(|d| d.own_steps() > 0) {
             let built = Built {
                 until,
@@ -325,7 +328,7 @@ impl Building<'_> {
             let name = name.familiar();
             self.audience.tell(Event::Tagged { name }).await?;
         }
-        if tags.is_empty() && record.built.is_some() {
+        if tags.is_empty() && !self.prepared.request.discard && record.built.is_some() {
             let id: String = record.image_id.hex().chars().take(12).collect();
             let made_up: Reference = format!("built:{id}").parse().map_err(Error::Failed)?;
             images.keep_nameless(&made_up, record).await?;
@@ -333,6 +336,11 @@ impl Building<'_> {
         images.keep_budget(Some(&record.image_id)).await;
         Ok(())
     }
+}
+
+/// Until when something is kept for the next build alone.
+fn next_try() -> Option<Timestamp> {
+    Timestamp::from_second(Timestamp::now().as_second() + KEEP_FAILED).ok()
 }
 
 /// In quotes, so that nothing in it is taken for a variable.

@@ -60,6 +60,8 @@ pub struct Build {
     pub cgroup_parent: Option<String>,
     /// `os/architecture`; must be the node's own.
     pub platform: String,
+    /// The image gets no name and goes after a while: somebody takes what is in it, or only wants to know that it can be built.
+    pub discard: bool,
 }
 
 /// What happens in a build.
@@ -74,6 +76,12 @@ pub enum Event {
         total: usize,
         /// As it was written.
         text: String,
+        /// Its line in the Dockerfile; 0 where it has none.
+        #[serde(default)]
+        line: usize,
+        /// Name of its stage; empty where it has none.
+        #[serde(default)]
+        stage: String,
     },
     /// Its outcome is that of an earlier build.
     Cached,

@@ -150,7 +150,9 @@ async fn tell(building: Box<dyn Building>, lines: &Lines, quiet: bool) {
 fn lines_of(event: Event) -> Vec<Value> {
     let text = |t: String| json!({ "stream": t });
     match event {
-        Event::Step { number, total, text: t } => {
+        Event::Step {
+            number, total, text: t, ..
+        } => {
             vec![text(format!("Step {number}/{total} : {t}")), text("\n".into())]
         }
         Event::Cached => vec![text(" ---> Using cache\n".into())],
@@ -262,6 +264,7 @@ fn wanted(q: &Query) -> Result<Build> {
         extra_hosts: hosts(q)?,
         cgroup_parent: some("cgroupparent"),
         platform: word("platform"),
+        discard: false,
     })
 }
 
@@ -354,6 +357,8 @@ mod tests {
                 number: 1,
                 total: 2,
                 text: "FROM a".into(),
+                line: 1,
+                stage: String::new(),
             },
             Event::Made {
                 image: format!("sha256:{}", "a".repeat(64)),

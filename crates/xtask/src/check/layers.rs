@@ -11,7 +11,7 @@ use super::metadata::{self, Package};
 const SEES_ALL: [&str; 2] = ["biga", "biga-testkit"];
 
 /// Every other crate, and the crates of the workspace it may depend on.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     // Words, forms and the lowest tools.
     ("biga-model", &[]),
     ("biga-wire", &[]),
@@ -23,7 +23,8 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("biga-store", &["biga-model"]),
     ("biga-control", &["biga-model", "biga-store"]),
     ("biga-api-kube", &["biga-model", "biga-store"]),
-    ("biga-api-docker", &["biga-model", "biga-store", "biga-wire"]),
+    ("biga-buildkit", &["biga-dockerfile", "biga-wire"]),
+    ("biga-api-docker", &["biga-buildkit", "biga-model", "biga-store", "biga-wire"]),
     ("biga-client", &["biga-model", "biga-wire"]),
     (
         "biga-server",

@@ -88,7 +88,9 @@ impl View {
 
 fn plain(event: Event) {
     match event {
-        Event::Step { number, total, text } => note(format!("Step {number}/{total} : {}", clean(&text))),
+        Event::Step {
+            number, total, text, ..
+        } => note(format!("Step {number}/{total} : {}", clean(&text))),
         Event::Cached => note(" ---> Using cache"),
         // Programs that draw do so on terminals only, and this may be one all the same.
         Event::Output { text, .. } => text.lines().for_each(|l| note(clean(l))),
@@ -108,7 +110,9 @@ fn short(image: &str) -> &str {
 impl Live {
     fn show(&mut self, event: Event) {
         match event {
-            Event::Step { number, total, text } => {
+            Event::Step {
+                number, total, text, ..
+            } => {
                 self.end_step(true);
                 self.begin(format!("[{number}/{total}] {}", clean(&text)));
             }
@@ -209,6 +213,8 @@ mod tests {
             number: 1,
             total: 1,
             text: "RUN x".into(),
+            line: 1,
+            stage: String::new(),
         });
         for i in 0..40_000 {
             live.show(Event::Output {
