@@ -285,12 +285,11 @@ fn hosts(q: &Query) -> Result<Vec<String>> {
     }
 }
 
-/// For clients that speak BuildKit only.
+/// For clients from before buildx that speak BuildKit, and nodes without a builder for it.
 pub(super) fn no_buildkit() -> Error {
     Error::new(
         StatusCode::NOT_IMPLEMENTED,
-        "BuildKit sessions are not supported by Biga yet: set DOCKER_BUILDKIT=0, and docker build uses the classic builder, \
-         which this daemon has",
+        "sessions of BuildKit are not supported here: use buildx, or set DOCKER_BUILDKIT=0, and docker build uses the classic builder",
     )
 }
 
