@@ -339,7 +339,11 @@ impl Layer<'_> {
             true => join(dest, &one.name),
             false => dest.to_vec(),
         };
-        let owner = if self.task.keep_owner { (one.node.uid, one.node.gid) } else { (0, 0) };
+        let owner = if self.task.keep_owner {
+            (one.node.uid, one.node.gid)
+        } else {
+            (0, 0)
+        };
         let node = self.owned(one.node, owner);
         self.compose.put(&at, node, &self.new).map(drop).map_err(failed)
     }

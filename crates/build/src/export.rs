@@ -53,5 +53,6 @@ fn pack(used: &InUse, record: &ImageRecord, out: impl Write) -> Result<(), Error
         packer.add_content(root.as_fd()).map_err(failed)?;
     }
     let mut out = packer.finish().map_err(failed)?;
-    out.flush().map_err(|e| Error::Failed(format!("what is in the image cannot be sent: {e}")))
+    out.flush()
+        .map_err(|e| Error::Failed(format!("what is in the image cannot be sent: {e}")))
 }

@@ -50,8 +50,8 @@ use biga_wire::build::{Build, Event};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use caches::Usage;
 use caches::Caches;
+pub use caches::Usage;
 
 /// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
@@ -131,6 +131,13 @@ impl Builder {
         store: Arc<dyn Store>,
         specs: SpecWriter<Instance>,
     ) -> Builder {
+        // Secrets of builds that a daemon before this one left.
+        let left = engine.layout.run.join(mounts::DIR);
+        if let Err(e) = std::fs::remove_dir_all(&left)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} stays: {e}", left.display());
+        }
         let caches = Arc::new(Caches::new(engine.layout.state.join("build-cache")));
         Builder {
             caches,
@@ -199,11 +206,29 @@ pub struct Audience {
     pub events: mpsc::Sender<Event>,
     /// Cancelled when the build should end.
     pub cancel: CancellationToken,
+    /// The stage that it is told of, where several are built at a time.
+    stage: Option<usize>,
 }
 
 impl Audience {
+    /// Of a whole build.
+    pub fn new(events: mpsc::Sender<Event>, cancel: CancellationToken) -> Audience {
+        Audience {
+            events,
+            cancel,
+            stage: None,
+        }
+    }
+
     /// Tells; waits for a slow listener.
     async fn tell(&self, event: Event) -> Result<(), Error> {
+        let event = match self.stage {
+            None => event,
+            Some(stage) => Event::Of {
+                stage,
+                event: Box::new(event),
+            },
+        };
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Error::Cancelled),

@@ -14,6 +14,8 @@ use crate::caches::{Held, New};
 use crate::copy::{self, Means, Shown, Task};
 use crate::{Builder, Client, Error, Prepared};
 
+/// Below the directory of what outlives no reboot: secrets and sockets of steps.
+pub const DIR: &str = "builds";
 /// Where agents of SSH are found, unless a mount says otherwise.
 const AGENT: &str = "/run/buildkit/ssh_agent";
 
@@ -80,7 +82,12 @@ impl Builder {
 
 impl Prepared {
     /// Lays out what a step mounts.
-    pub(crate) async fn mount(&self, wanted: Vec<Wanted>, workdir: &str, means: impl Fn() -> Means) -> Result<Ready, Error> {
+    pub(crate) async fn mount(
+        &self,
+        wanted: Vec<Wanted>,
+        workdir: &str,
+        means: impl Fn() -> Means,
+    ) -> Result<Ready, Error> {
         let mut ready = Ready::default();
         for one in wanted {
             let target = match one.mount.target.as_str() {
@@ -112,8 +119,7 @@ impl Prepared {
         };
         // On the disk of the state: it may be large.
         let dir = self.builder.own_dir(&self.builder.store().root().join("tmp"))?;
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))
-            .map_err(|e| failed(&target, e))?;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).map_err(|e| failed(&target, e))?;
         copy::lay_out(task, means, dir.path().to_owned()).await?;
         let path = match &shown.file {
             Some(name) => dir.path().join(std::ffi::OsStr::from_bytes(name)),
@@ -161,8 +167,8 @@ impl Prepared {
                 false => Ok(()),
             };
         };
-        // Not on a disk, and gone with the step.
-        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join("builds"))?;
+        // Outlives no reboot, and is gone with the step.
+        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(DIR))?;
         let path = dir.path().join("secret");
         let wrong = |e| failed("a secret cannot be given", e);
         std::fs::write(&path, secret).map_err(wrong)?;
@@ -183,7 +189,7 @@ impl Prepared {
             _ if m.required => return Err(Error::Invalid(format!("ssh agent {}: not found", m.id))),
             _ => return Ok(()),
         };
-        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join("builds"))?;
+        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(DIR))?;
         let path = dir.path().join("agent");
         let wrong = |e| failed("an agent of SSH cannot be given", e);
         let listener = UnixListener::bind(&path).map_err(wrong)?;

@@ -154,7 +154,10 @@ impl Prepared {
                 (_, Some(code)) => Error::Command { command, code },
             });
         }
-        let tar = builder.files.layer(DEFAULT_NAMESPACE, object.name(), job.mounted.made()).await;
+        let tar = builder
+            .files
+            .layer(DEFAULT_NAMESPACE, object.name(), job.mounted.made())
+            .await;
         let tar = tar.map_err(|e| Error::Failed(format!("what the step changed cannot be read: {e}")))?;
         let store = builder.store().clone();
         let layer = blocking(move || Ok(store.write_layer(tar)?)).await?;

@@ -10,13 +10,13 @@ use biga_model::Timestamp;
 use biga_wire::build::Event;
 use serde_json::{Map, Value};
 
-use crate::Error;
 use crate::args::Args;
 use crate::copy::{self, From, Means, Source, Task};
 use crate::mounts::Wanted;
 use crate::pick::{Picked, hex};
 use crate::run::{Job, created_by, nothing_run};
 use crate::stages::Building;
+use crate::{Audience, Error};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -24,6 +24,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct Stage {
     /// What it is so far.
     pub draft: Draft,
+    /// Who listens.
+    audience: Audience,
     /// Its config, with what the instruction at hand makes of it.
     config: Map<String, Value>,
     args: Args,
@@ -36,13 +38,14 @@ type Before = (History, Option<KeptLayer>);
 
 impl Stage {
     /// Begins on a draft.
-    pub fn new(draft: Draft) -> Stage {
+    pub fn new(draft: Draft, audience: Audience) -> Stage {
         let mut config = draft.config();
         if config::variable(&config, "PATH").is_none() {
             config::env(&mut config, "PATH", DEFAULT_PATH);
         }
         Stage {
             draft,
+            audience,
             config,
             args: Args::default(),
             cmd_set: false,
@@ -63,7 +66,7 @@ impl Stage {
     }
 
     /// Carries out one instruction. `index` is the stage's number.
-    pub async fn step(&mut self, b: &mut Building<'_>, index: usize, step: &Step) -> Result<(), Error> {
+    pub async fn step(&mut self, b: &Building<'_>, index: usize, step: &Step) -> Result<(), Error> {
         let at = |e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
         let vars = self.vars();
         let instruction = step.instruction.expand(b.file().escape, &vars).map_err(at)?;
@@ -74,7 +77,7 @@ impl Stage {
             Instruction::Workdir(_) => return self.workdir(b, &instruction).await,
             Instruction::Arg(list) => {
                 for (name, default) in list {
-                    self.args.declare(&mut b.globals, name, default.clone());
+                    self.args.declare(&mut b.globals.lock(), name, default.clone());
                 }
             }
             Instruction::Maintainer(name) => self.draft.set_author(name),
@@ -95,9 +98,9 @@ impl Stage {
         let by = nothing_run(&self.config, &format!(" {remark}"));
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
+            self.audience.tell(Event::Cached).await?;
         }
-        self.keep(b, by, key, hit, None).await
+        self.keep(by, key, hit, None).await
     }
 
     /// The key of a step, and the outcome it had before.
@@ -110,7 +113,6 @@ impl Stage {
     /// Ends a step: what is new goes into the draft.
     async fn keep(
         &mut self,
-        b: &Building<'_>,
         by: String,
         key: String,
         hit: Option<(History, Option<KeptLayer>)>,
@@ -133,7 +135,7 @@ impl Stage {
         };
         self.draft.step(step, layer, Some(key));
         let image = self.draft.id()?.to_string();
-        b.audience.tell(Event::Made { image }).await
+        self.audience.tell(Event::Made { image }).await
     }
 
     fn means(&self, b: &Building<'_>) -> Means {
@@ -145,17 +147,17 @@ impl Stage {
         }
     }
 
-    async fn workdir(&mut self, b: &mut Building<'_>, instruction: &Instruction) -> Result<(), Error> {
+    async fn workdir(&mut self, b: &Building<'_>, instruction: &Instruction) -> Result<(), Error> {
         config::apply(&mut self.config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
         let dir = self.working_dir();
         let by = nothing_run(&self.config, &format!("WORKDIR {dir}"));
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
-            return self.keep(b, by, key, hit, None).await;
+            self.audience.tell(Event::Cached).await?;
+            return self.keep(by, key, hit, None).await;
         }
-        let layer = b.audience.wait(copy::directory(dir, self.means(b), now())).await?;
-        self.keep(b, by, key, None, Some(layer)).await
+        let layer = self.audience.wait(copy::directory(dir, self.means(b), now())).await?;
+        self.keep(by, key, None, Some(layer)).await
     }
 
     fn working_dir(&self) -> String {
@@ -167,7 +169,7 @@ impl Stage {
         config::clean(dir)
     }
 
-    async fn run(&mut self, b: &mut Building<'_>, index: usize, run: &Run) -> Result<(), Error> {
+    async fn run(&mut self, b: &Building<'_>, index: usize, run: &Run) -> Result<(), Error> {
         match run.network.as_deref() {
             None | Some("default" | "none" | "host") => {}
             Some(other) => {
@@ -200,14 +202,14 @@ impl Stage {
         }
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
-            return self.keep(b, by, key, hit, None).await;
+            self.audience.tell(Event::Cached).await?;
+            return self.keep(by, key, hit, None).await;
         }
         let mut env = args;
-        env.extend(self.args.hidden(&b.globals, &self.config));
+        env.extend(self.args.hidden(&b.globals.lock(), &self.config));
         let workdir = self.working_dir();
         let mounted = b.prepared.mount(mounts, &workdir, || self.means(b));
-        let mounted = b.audience.wait(mounted).await?;
+        let mounted = self.audience.wait(mounted).await?;
         env.extend(mounted.env.iter().cloned());
         let job = Job {
             mounted,
@@ -218,12 +220,15 @@ impl Stage {
         };
         let mut from = self.draft.clone();
         from.set_config(self.config.clone());
-        let layer = b.prepared.run_step(&from, job, b.audience).await?;
-        self.keep(b, by, key, None, Some(layer)).await
+        let layer = {
+            let _permit = self.audience.wait(b.permit()).await?;
+            b.prepared.run_step(&from, job, &self.audience).await?
+        };
+        self.keep(by, key, None, Some(layer)).await
     }
 
     /// What a `RUN` mounts, with the files of mounts that show some.
-    async fn mounts(&self, b: &mut Building<'_>, index: usize, run: &Run) -> Result<Vec<Wanted>, Error> {
+    async fn mounts(&self, b: &Building<'_>, index: usize, run: &Run) -> Result<Vec<Wanted>, Error> {
         let mut all = Vec::new();
         for text in &run.mounts {
             let mount = Mount::parse(text).map_err(|e| Error::Invalid(format!("RUN --mount={text}: {e}")))?;
@@ -236,9 +241,9 @@ impl Stage {
             let files = match shows {
                 false => None,
                 true => {
-                    let task = Arc::new(mount_task(b, index, &mount).await?);
+                    let task = Arc::new(mount_task(b, index, &mount, &self.audience).await?);
                     let mounts = b.prepared.builder.engine.mounts.clone();
-                    let shown = b.audience.wait(copy::look(task.clone(), mounts)).await?;
+                    let shown = self.audience.wait(copy::look(task.clone(), mounts)).await?;
                     Some((task, shown))
                 }
             };
@@ -247,11 +252,11 @@ impl Stage {
         Ok(all)
     }
 
-    async fn copy(&mut self, b: &mut Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
+    async fn copy(&mut self, b: &Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
         let name = if t.add { "ADD" } else { "COPY" };
         let from = match &t.from {
             None => From::Context(b.prepared.context.clone()),
-            Some(word) => From::Layers(b.layers_of(word, index).await?),
+            Some(word) => From::Layers(b.layers_of(word, index, &self.audience).await?),
         };
         let mut task = Task {
             name,
@@ -276,7 +281,7 @@ impl Stage {
             task.sources.push(match t.add && is_address(source) {
                 true => {
                     fetched = true;
-                    Source::Here(b.audience.wait(fetch(b, t, source)).await?)
+                    Source::Here(self.audience.wait(fetch(b, t, source)).await?)
                 }
                 false => Source::Path(source.clone()),
             });
@@ -307,25 +312,25 @@ impl Stage {
             let by = write(digest);
             cache.lookup(&draft, &key(&draft, &by).ok()?, &by)
         };
-        let (digest, outcome) = b.audience.wait(copy::copy(task, self.means(b), known)).await?;
+        let (digest, outcome) = self.audience.wait(copy::copy(task, self.means(b), known)).await?;
         let by = by(&digest);
         let key = key(&self.draft, &by)?;
         match outcome {
             Ok(hit) => {
-                b.audience.tell(Event::Cached).await?;
-                self.keep(b, by, key, Some(hit), None).await
+                self.audience.tell(Event::Cached).await?;
+                self.keep(by, key, Some(hit), None).await
             }
-            Err(layer) => self.keep(b, by, key, None, Some(layer)).await,
+            Err(layer) => self.keep(by, key, None, Some(layer)).await,
         }
     }
 }
 
 /// The files that a mount shows, as if they were copied to a directory of their own.
-async fn mount_task(b: &mut Building<'_>, index: usize, mount: &Mount) -> Result<Task, Error> {
+async fn mount_task(b: &Building<'_>, index: usize, mount: &Mount, audience: &Audience) -> Result<Task, Error> {
     let from = match mount.from.as_deref() {
         None => From::Context(b.prepared.context.clone()),
         // Of an empty tree there is nothing to show but a directory.
-        Some(word) => From::Layers(b.layers_of(word, index).await?),
+        Some(word) => From::Layers(b.layers_of(word, index, audience).await?),
     };
     Ok(Task {
         name: "RUN --mount",

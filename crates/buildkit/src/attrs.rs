@@ -29,6 +29,7 @@ pub fn request(attrs: &HashMap<String, String>, imports: &[CacheEntry]) -> Resul
         ..Request::default()
     };
     r.build.force_remove = true;
+    r.build.parallel = true;
     let sorted: BTreeMap<&String, &String> = attrs.iter().collect();
     for (key, value) in sorted {
         match key.split_once(':') {
@@ -49,7 +50,11 @@ impl Request {
             "build-arg" if name.starts_with("BUILDKIT_") => {}
             "build-arg" => drop(self.build.build_args.insert(name.into(), value.into())),
             "label" => drop(self.build.labels.insert(name.into(), value.into())),
-            "context" => return Err(Fault::unsupported(format!("a named build context (--build-context {name}=…)"))),
+            "context" => {
+                return Err(Fault::unsupported(format!(
+                    "a named build context (--build-context {name}=…)"
+                )));
+            }
             "attest" => return Err(Fault::unsupported(format!("an attestation (--attest type={name})"))),
             _ => self.unknown(&format!("{kind}:{name}")),
         }
@@ -62,7 +67,11 @@ impl Request {
             "filename" => b.dockerfile = value.into(),
             "target" => b.target = value.into(),
             "no-cache" if value.is_empty() => b.no_cache = true,
-            "no-cache" => return Err(Fault::unsupported("leaving the cache out for some stages (--no-cache-filter)")),
+            "no-cache" => {
+                return Err(Fault::unsupported(
+                    "leaving the cache out for some stages (--no-cache-filter)",
+                ));
+            }
             "image-resolve-mode" => b.pull = value == "pull",
             "platform" if value.contains(',') => {
                 return Err(Fault::unsupported(format!("building for several platforms ({value})")));
@@ -79,7 +88,9 @@ impl Request {
             "contextkey" => self.context_dir = value.into(),
             "dockerfilekey" => self.dockerfile_dir = Some(value.into()),
             "requestid" => {
-                return Err(Fault::unsupported(format!("asking about a Dockerfile without building it ({value})")));
+                return Err(Fault::unsupported(format!(
+                    "asking about a Dockerfile without building it ({value})"
+                )));
             }
             "cache-from" | "cache-imports" | "cgroup-parent" | "frontend.caps" => {}
             "source" | "cmdline" => return Err(Fault::unsupported("a frontend that is an image")),
@@ -126,7 +137,11 @@ pub fn export(exporters: &[Exporter]) -> Result<Option<(Export, Vec<String>)>, F
         _ => return Err(Fault::unsupported("more than one output (--output)")),
     };
     let set = |name: &str| exporter.attrs.get(name).is_some_and(|v| truth(v));
-    let names: Vec<String> = exporter.attrs.get("name").map(|n| list(n).collect()).unwrap_or_default();
+    let names: Vec<String> = exporter
+        .attrs
+        .get("name")
+        .map(|n| list(n).collect())
+        .unwrap_or_default();
     let export = match exporter.kind.as_str() {
         "" => return Ok(None),
         "moby" | "image" => Export::Image,
@@ -137,7 +152,9 @@ pub fn export(exporters: &[Exporter]) -> Result<Option<(Export, Vec<String>)>, F
         other => return Err(Fault::unsupported(format!("the output type={other}"))),
     };
     if matches!(export, Export::Docker | Export::Oci) && exporter.attrs.get("tar").is_some_and(|v| !truth(v)) {
-        return Err(Fault::unsupported("an output that is a directory of an OCI layout (tar=false)"));
+        return Err(Fault::unsupported(
+            "an output that is a directory of an OCI layout (tar=false)",
+        ));
     }
     if set("push-by-digest") {
         return Err(Fault::unsupported("pushing by digest"));
@@ -150,7 +167,10 @@ pub fn cache_exports(entries: &[CacheEntry]) -> Result<(), Fault> {
     match entries.iter().find(|e| e.kind != "inline") {
         // Images keep what they were built of by themselves.
         None => Ok(()),
-        Some(e) => Err(Fault::unsupported(format!("exporting cache (--cache-to type={})", e.kind))),
+        Some(e) => Err(Fault::unsupported(format!(
+            "exporting cache (--cache-to type={})",
+            e.kind
+        ))),
     }
 }
 
@@ -160,11 +180,17 @@ fn truth(value: &str) -> bool {
 }
 
 fn list(value: &str) -> impl Iterator<Item = String> {
-    value.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned)
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|p| !p.is_empty())
+        .map(str::to_owned)
 }
 
 fn number(key: &str, value: &str) -> Result<u64, Fault> {
-    value.parse().map_err(|_| Fault::invalid(format!("{key} is no number: {value:?}")))
+    value
+        .parse()
+        .map_err(|_| Fault::invalid(format!("{key} is no number: {value:?}")))
 }
 
 /// `nofile=1024:2048,…`
@@ -228,7 +254,10 @@ mod tests {
             ("requestid", "frontend.outline", "frontend.outline"),
         ] {
             let e = request(&attrs(&[(key, value)]), &[]).unwrap_err();
-            assert!(e.kind == FaultKind::Unsupported && e.message.contains(said), "{key}: {e}");
+            assert!(
+                e.kind == FaultKind::Unsupported && e.message.contains(said),
+                "{key}: {e}"
+            );
         }
         for (key, value) in [("shm-size", "x"), ("ulimit", "nofile"), ("ulimit", "nofile=x")] {
             let e = request(&attrs(&[(key, value)]), &[]).unwrap_err();
@@ -248,7 +277,11 @@ mod tests {
         let names = vec!["a:1".to_string(), "b:2".to_string()];
         assert_eq!(of("moby", &[("name", "a:1,b:2")]), Ok(Some((Export::Image, names))));
         assert_eq!(of("tar", &[]), Ok(Some((Export::Tar, vec![]))));
-        for (kind, all) in [("other", &[][..]), ("oci", &[("tar", "false")]), ("image", &[("push-by-digest", "true")])] {
+        for (kind, all) in [
+            ("other", &[][..]),
+            ("oci", &[("tar", "false")]),
+            ("image", &[("push-by-digest", "true")]),
+        ] {
             assert_eq!(of(kind, all).unwrap_err().kind, FaultKind::Unsupported, "{kind}");
         }
     }

@@ -27,7 +27,13 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// Clients take this label as the sign that images can be written out as archives.
 const SNAPSHOTTER: &str = "org.mobyproject.buildkit.worker.snapshotter";
 /// What the gateway does.
-const CAPS: [&str; 5] = ["solve.base", "return", "returnmap", "proto.refarray", "gateway.solve.evaluate"];
+const CAPS: [&str; 5] = [
+    "solve.base",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "gateway.solve.evaluate",
+];
 
 fn plain(fault: &Fault) -> Status {
     fault::status(fault, None)
@@ -81,7 +87,10 @@ impl BuildKit {
         Ok(Response::new(DiskUsageResponse { record: all }))
     }
 
-    pub(crate) async fn prune(self, r: Request<PruneRequest>) -> Answer<BoxStream<'static, Result<UsageRecord, Status>>> {
+    pub(crate) async fn prune(
+        self,
+        r: Request<PruneRequest>,
+    ) -> Answer<BoxStream<'static, Result<UsageRecord, Status>>> {
         let wanted = r.into_inner();
         if !wanted.filter.is_empty() || wanted.keep_duration > 0 || wanted.keep_bytes > 0 {
             return Err(plain(&Fault::unsupported("pruning by filters, age or size")));
@@ -90,7 +99,11 @@ impl BuildKit {
         let records = done.removed.into_iter().enumerate().map(move |(i, id)| UsageRecord {
             id,
             // What is freed is known for the whole.
-            size: if i == 0 { i64::try_from(done.freed_bytes).unwrap_or(i64::MAX) } else { 0 },
+            size: if i == 0 {
+                i64::try_from(done.freed_bytes).unwrap_or(i64::MAX)
+            } else {
+                0
+            },
             record_type: "regular".into(),
             ..UsageRecord::default()
         });
@@ -154,7 +167,9 @@ impl BuildKit {
             return Err(plain(&Fault::unsupported(what)));
         }
         if !message.frontend_inputs.is_empty() {
-            return Err(plain(&Fault::unsupported("an input of a frontend that is a graph (LLB)")));
+            return Err(plain(&Fault::unsupported(
+                "an input of a frontend that is a graph (LLB)",
+            )));
         }
         let outcome = self.build(&job, &message.frontend_opt, &message.cache_imports).await?;
         let id = format!("{}-{}", outcome.image, job.outcomes.lock().len());
@@ -189,7 +204,9 @@ impl BuildKit {
             let mut report = reader.0.feed.next().await?;
             // What is there already goes along.
             for _ in 0..64 {
-                let Some(Some(more)) = reader.0.feed.next().now_or_never() else { break };
+                let Some(Some(more)) = reader.0.feed.next().now_or_never() else {
+                    break;
+                };
                 report.vertexes.extend(more.vertexes);
                 report.statuses.extend(more.statuses);
                 report.logs.extend(more.logs);
@@ -239,7 +256,9 @@ async fn returned(job: &Job) -> Result<Option<Outcome>, Status> {
         Some(reference) => Some(reference.id),
         None => Some(r.ref_deprecated).filter(|id| !id.is_empty()),
     });
-    let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(None) };
+    let Some(id) = id.filter(|id| !id.is_empty()) else {
+        return Ok(None);
+    };
     let outcome = job.outcomes.lock().get(&id).cloned();
     match outcome {
         Some(outcome) => Ok(Some(outcome)),

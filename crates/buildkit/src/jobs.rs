@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::progress::Feed;
 use crate::proto::control::{CacheEntry, Exporter};
 use crate::proto::gateway::ReturnRequest;
-use crate::progress::Feed;
 
 /// How long a build that ended is still known, for a client that asks for its progress late.
 const KNOWN_FOR: Duration = Duration::from_secs(10);

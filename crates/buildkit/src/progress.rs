@@ -1,6 +1,6 @@
 //! What happens in a build as clients of BuildKit see it: a graph of vertexes with times, logs and numbers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use biga_wire::build::Event;
 use parking_lot::Mutex;
@@ -177,11 +177,12 @@ impl Open {
 #[derive(Debug, Default)]
 pub struct Steps {
     build: String,
-    open: Option<Open>,
-    /// Line of the step at hand.
-    pub line: Option<usize>,
-    count: usize,
     discard: bool,
+    count: usize,
+    /// The step at hand of each stage that is built now, and its line; of none where they are built one after the other.
+    open: BTreeMap<Option<usize>, (Open, Option<usize>)>,
+    /// The stage that failed.
+    broken: Option<Option<usize>>,
 }
 
 impl Steps {
@@ -194,68 +195,176 @@ impl Steps {
         }
     }
 
-    fn begin(&mut self, name: &str) -> Vec<StatusResponse> {
-        let mut out: Vec<_> = self.open.take().map(|o| o.done(None)).into_iter().collect();
+    fn begin(&mut self, stage: Option<usize>, name: &str, line: Option<usize>) -> Vec<StatusResponse> {
+        let before = self.open.remove(&stage);
+        let mut out: Vec<_> = before.map(|(o, _)| o.done(None)).into_iter().collect();
         self.count += 1;
         let open = Open::new(&self.build, &format!("step {}", self.count), name);
         out.push(open.report());
-        self.open = Some(open);
+        self.open.insert(stage, (open, line));
         out
     }
 
     /// What one event means.
     pub fn event(&mut self, event: Event) -> Vec<StatusResponse> {
-        let on = |open: &Option<Open>, f: &dyn Fn(&Open) -> StatusResponse| open.iter().map(f).collect();
+        match event {
+            Event::Of { stage, event } => self.of(Some(stage), *event),
+            event => self.of(None, event),
+        }
+    }
+
+    fn of(&mut self, stage: Option<usize>, event: Event) -> Vec<StatusResponse> {
+        let at = self.open.get_mut(&stage).map(|(o, _)| o);
+        let on = |f: &dyn Fn(&Open) -> StatusResponse| at.iter().map(|o| f(o)).collect();
         match event {
             Event::Step {
                 number,
                 total,
                 text,
                 line,
-                stage,
+                stage: name,
             } => {
-                self.line = (line > 0).then_some(line);
-                let stage = if stage.is_empty() { stage } else { stage + " " };
-                self.begin(&format!("[{stage}{number}/{total}] {text}"))
+                let name = if name.is_empty() { name } else { name + " " };
+                let line = (line > 0).then_some(line);
+                self.begin(stage, &format!("[{name}{number}/{total}] {text}"), line)
             }
-            Event::Cached => {
-                if let Some(open) = &mut self.open {
-                    open.0.cached = true;
-                }
+            Event::Broken => {
+                self.broken = Some(stage);
                 Vec::new()
             }
-            Event::Output { stderr, text } => on(&self.open, &|o| o.log(stderr, &text)),
+            Event::Cached => {
+                at.into_iter().for_each(|o| o.0.cached = true);
+                Vec::new()
+            }
+            Event::Output { stderr, text } => on(&|o| o.log(stderr, &text)),
             Event::Pulling { progress: p, .. } => {
                 let done = matches!(p.action.as_str(), "done" | "exists");
-                let total = p.total;
-                on(&self.open, &|o| o.part(&p.part, p.done, total, done))
+                on(&|o| o.part(&p.part, p.done, p.total, done))
             }
             Event::Note { text } => match text.strip_prefix("[Warning] ") {
-                Some(text) => on(&self.open, &|o| o.warning(text)),
+                Some(text) => self.warning(text),
                 // What the classic builder writes where there is no base.
                 None if text.trim() == "--->" => Vec::new(),
-                None => on(&self.open, &|o| o.log(false, &format!("{text}\n"))),
+                None => on(&|o| o.log(false, &format!("{text}\n"))),
             },
-            // Something else comes of it.
-            Event::Built { .. } if self.discard => {
-                self.line = None;
-                self.open.take().map(|o| o.done(None)).into_iter().collect()
-            }
-            Event::Built { image } => {
-                self.line = None;
-                let mut out = self.begin("exporting to image");
-                out.extend(self.open.iter().map(|o| o.part("exporting layers", 0, 0, true)));
-                let name = format!("writing image {image}");
-                out.extend(self.open.iter().map(|o| o.part(&name, 0, 0, true)));
-                out
-            }
-            Event::Tagged { name } => on(&self.open, &|o| o.part(&format!("naming to {name}"), 0, 0, true)),
-            Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } => Vec::new(),
+            Event::Built { image } => self.built(&image),
+            Event::Tagged { name } => on(&|o| o.part(&format!("naming to {name}"), 0, 0, true)),
+            Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } | Event::Of { .. } => Vec::new(),
         }
     }
 
+    fn warning(&self, text: &str) -> Vec<StatusResponse> {
+        let last = self.open.values().next_back();
+        last.map(|(o, _)| o.warning(text)).into_iter().collect()
+    }
+
+    fn built(&mut self, image: &str) -> Vec<StatusResponse> {
+        let steps = std::mem::take(&mut self.open);
+        let mut out: Vec<_> = steps.into_values().map(|(o, _)| o.done(None)).collect();
+        // Where nobody wants the image, something else comes of it.
+        if !self.discard {
+            out.extend(self.begin(None, "exporting to image", None));
+            if let Some((o, _)) = self.open.get(&None) {
+                out.push(o.part("exporting layers", 0, 0, true));
+                out.push(o.part(&format!("writing image {image}"), 0, 0, true));
+            }
+        }
+        out
+    }
+
+    /// Line of the step that failed.
+    pub fn line(&self) -> Option<usize> {
+        self.open.get(&self.broken?)?.1
+    }
+
     /// The last of it.
-    pub fn end(&mut self, error: Option<&str>) -> Option<StatusResponse> {
-        self.open.take().map(|o| o.done(error))
+    pub fn end(&mut self, error: Option<&str>) -> Vec<StatusResponse> {
+        let broken = self.broken;
+        let why = |stage: Option<usize>| match (error, broken) {
+            // As BuildKit says of steps that others end.
+            (Some(_), Some(b)) if b != stage => Some("context canceled"),
+            _ => error,
+        };
+        let open = std::mem::take(&mut self.open);
+        open.into_iter().map(|(stage, (o, _))| o.done(why(stage))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(stage: usize, event: Event) -> Event {
+        Event::Of {
+            stage,
+            event: Box::new(event),
+        }
+    }
+
+    fn step(number: usize, line: usize) -> Event {
+        Event::Step {
+            number,
+            total: 4,
+            text: format!("RUN {number}"),
+            line,
+            stage: "s".into(),
+        }
+    }
+
+    #[test]
+    fn stages_side_by_side() {
+        let mut s = Steps::new("b", false);
+        let mut all = Vec::new();
+        let output = Event::Output {
+            stderr: true,
+            text: "x".into(),
+        };
+        for event in [
+            of(0, step(1, 10)),
+            of(1, step(3, 20)),
+            of(0, output),
+            of(1, Event::Cached),
+            of(1, step(4, 21)),
+            of(0, Event::Broken),
+        ] {
+            all.extend(s.event(event));
+        }
+        assert_eq!(s.line(), Some(10));
+        all.extend(s.end(Some("why")));
+        let vertexes: Vec<_> = all.iter().flat_map(|r| &r.vertexes).collect();
+        let said: Vec<(&str, bool, bool, &str)> = vertexes
+            .iter()
+            .map(|v| (&v.name[..], v.cached, v.completed.is_some(), &v.error[..]))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("[s 1/4] RUN 1", false, false, ""),
+                ("[s 3/4] RUN 3", false, false, ""),
+                ("[s 3/4] RUN 3", true, true, ""),
+                ("[s 4/4] RUN 4", false, false, ""),
+                ("[s 1/4] RUN 1", false, true, "why"),
+                ("[s 4/4] RUN 4", false, true, "context canceled"),
+            ]
+        );
+        let logs: Vec<_> = all.iter().flat_map(|r| &r.logs).collect();
+        assert!(logs.len() == 1 && logs[0].vertex == vertexes[0].digest && logs[0].stream == 2);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_is_bounded() {
+        let feed = Feed::default();
+        let open = Open::new("b", "k", "n");
+        for _ in 0..100 {
+            feed.put(open.log(false, &"x".repeat(1 << 20))).await;
+        }
+        feed.put(open.report()).await;
+        feed.end();
+        let (mut logs, mut others) = (0, 0);
+        while let Some(r) = feed.next().await {
+            logs += r.logs.len();
+            others += r.vertexes.len();
+        }
+        assert!(logs <= 6 && others == 1, "{logs} {others}");
     }
 }

@@ -331,12 +331,17 @@ impl Session {
         const PULL: &str = "/moby.upload.v1.Upload/Pull";
         let wrong = |s: Status| failed("the client does not send its standard input", &s);
         let mut metadata = MetadataMap::new();
-        for (key, value) in [("urlpath", address.path()), ("urlhost", address.host().unwrap_or_default())] {
+        for (key, value) in [
+            ("urlpath", address.path()),
+            ("urlhost", address.host().unwrap_or_default()),
+        ] {
             let value = MetadataValue::try_from(value).map_err(|_| Fault::invalid("bad address of a context"))?;
             metadata.insert(key, value);
         }
         let none = futures_util::stream::pending::<BytesMessage>();
         let answers: Streaming<BytesMessage> = self.stream(PULL, metadata, none).await.map_err(wrong)?;
-        Ok(Box::pin(answers.map(|m| m.map(|m| m.data).map_err(std::io::Error::other))))
+        Ok(Box::pin(
+            answers.map(|m| m.map(|m| m.data).map_err(std::io::Error::other)),
+        ))
     }
 }

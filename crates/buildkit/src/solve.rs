@@ -187,8 +187,12 @@ impl Run<'_> {
         };
         let pieces = sync::ask(self.session.clone(), files, bytes.clone());
         let what = format!("transferring {dir}:");
-        self.internal(title, Some((&what, &bytes)), Few::read(pieces, biga_dockerfile::MAX_SIZE))
-            .await
+        self.internal(
+            title,
+            Some((&what, &bytes)),
+            Few::read(pieces, biga_dockerfile::MAX_SIZE),
+        )
+        .await
     }
 
     /// The Dockerfile and what it leaves out of its context.
@@ -240,7 +244,9 @@ impl Run<'_> {
         let mut build = request.build;
         let context: ByteStream = match request.remote {
             Some(address) if address.starts_with(STDIN) => {
-                let address: http::Uri = address.parse().map_err(|_| Fault::invalid("bad address of a context"))?;
+                let address: http::Uri = address
+                    .parse()
+                    .map_err(|_| Fault::invalid("bad address of a context"))?;
                 let count = bytes.clone();
                 let pieces = self.session.pull(&address).await?;
                 let counted = move |p: &std::io::Result<bytes::Bytes>| {
@@ -305,11 +311,11 @@ impl Run<'_> {
             }
         }
         let done = done.map_err(|e| Fault {
-            line: e.line.or(steps.line),
+            line: e.line.or(steps.line()),
             ..e
         });
         let error = done.as_ref().err().map(ToString::to_string);
-        if let Some(report) = steps.end(error.as_deref()) {
+        for report in steps.end(error.as_deref()) {
             self.job.feed.put(report).await;
         }
         done

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
+use tonic::{Status, Streaming};
 
 use crate::ByteStream;
 use crate::engine::{Fault, FaultKind};
@@ -19,6 +19,8 @@ use crate::session::Session;
 
 pub mod send;
 pub mod tar;
+#[cfg(test)]
+mod tests;
 
 /// Most names of one directory tree.
 const MAX_NAMES: usize = 2 << 20;
@@ -197,18 +199,23 @@ pub fn ask(session: Arc<Session>, files: Files, bytes: Arc<AtomicU64>) -> mpsc::
     rx
 }
 
-async fn exchange(
-    session: &Session,
-    files: &Files,
-    out: &mpsc::Sender<Piece>,
-    bytes: &AtomicU64,
-) -> Result<(), Fault> {
+async fn exchange(session: &Session, files: &Files, out: &mpsc::Sender<Piece>, bytes: &AtomicU64) -> Result<(), Fault> {
     let (tx, rx) = mpsc::channel::<Packet>(AHEAD * 2);
     let begun = session.stream(DIFF_COPY, metadata(files)?, ReceiverStream::new(rx));
     let packets: Streaming<Packet> = begun.await.map_err(|s| broken(s.message()))?;
+    receive(packets, tx, out, bytes).await
+}
+
+/// The exchange of packets, whatever they come by.
+async fn receive(
+    packets: impl Stream<Item = Result<Packet, Status>> + Unpin,
+    requests: mpsc::Sender<Packet>,
+    out: &mpsc::Sender<Piece>,
+    bytes: &AtomicU64,
+) -> Result<(), Fault> {
     let mut client = Client {
         packets,
-        requests: tx,
+        requests,
         open: HashMap::new(),
         bytes,
     };
@@ -229,15 +236,15 @@ async fn exchange(
 }
 
 /// A client that sends.
-struct Client<'a> {
-    packets: Streaming<Packet>,
+struct Client<'a, S> {
+    packets: S,
     requests: mpsc::Sender<Packet>,
     /// Small files that were asked for: what came of them, and whether it is all.
     open: HashMap<u32, (Vec<u8>, bool)>,
     bytes: &'a AtomicU64,
 }
 
-impl Client<'_> {
+impl<S: Stream<Item = Result<Packet, Status>> + Unpin> Client<'_, S> {
     async fn send(&self, packet: Packet) -> Result<(), Fault> {
         self.requests.send(packet).await.map_err(|_| broken("it went away"))
     }
@@ -293,17 +300,23 @@ impl Client<'_> {
         Ok((packet.id, packet.data))
     }
 
+    /// Bytes of a small file that was asked for.
+    fn take_in(&mut self, id: u32, data: &Bytes) -> Result<(), Fault> {
+        let file = self.open.get_mut(&id).filter(|(_, done)| !done);
+        let (bytes, done) = file.ok_or_else(|| broken("it sent bytes of a file that nobody asked for"))?;
+        *done = data.is_empty();
+        bytes.extend_from_slice(data);
+        match bytes.len() as u64 > 4 * SMALL {
+            true => Err(broken("a file grows while it is sent")),
+            false => Ok(()),
+        }
+    }
+
     /// Takes in bytes of small files until this one is whole.
     async fn whole(&mut self, id: u32) -> Result<Vec<u8>, Fault> {
         while !self.open.get(&id).is_some_and(|(_, done)| *done) {
             let (of, data) = self.data().await?;
-            let file = self.open.get_mut(&of).filter(|(_, done)| !done);
-            let (bytes, done) = file.ok_or_else(|| broken("it sent bytes of a file that nobody asked for"))?;
-            *done = data.is_empty();
-            bytes.extend_from_slice(&data);
-            if bytes.len() as u64 > 4 * SMALL {
-                return Err(broken("a file grows while it is sent"));
-            }
+            self.take_in(of, &data)?;
         }
         Ok(self.open.remove(&id).map(|(bytes, _)| bytes).unwrap_or_default())
     }
@@ -357,20 +370,16 @@ impl Client<'_> {
         loop {
             let (of, data) = self.data().await?;
             if of != id {
-                let file = self.open.get_mut(&of).filter(|(_, done)| !done);
-                let (bytes, done) = file.ok_or_else(|| broken("it sent bytes of a file that nobody asked for"))?;
-                *done = data.is_empty();
-                bytes.extend_from_slice(&data);
-                if bytes.len() as u64 > 4 * SMALL {
-                    return Err(broken("a file grows while it is sent"));
-                }
+                self.take_in(of, &data)?;
                 continue;
             }
             if data.is_empty() {
                 break;
             }
             let part = u64::try_from(data.len()).map_err(broken)?;
-            left = left.checked_sub(part).ok_or_else(|| broken("a file grows while it is sent"))?;
+            left = left
+                .checked_sub(part)
+                .ok_or_else(|| broken("a file grows while it is sent"))?;
             put(Piece::Data(data)).await?;
         }
         match left {

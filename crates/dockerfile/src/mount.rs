@@ -163,7 +163,11 @@ impl Mount {
             MountKind::Secret => {
                 if self.id.is_empty() {
                     let name = self.target.rsplit('/').next().unwrap_or_default();
-                    self.id = self.env.clone().filter(|_| name.is_empty()).unwrap_or_else(|| name.into());
+                    self.id = self
+                        .env
+                        .clone()
+                        .filter(|_| name.is_empty())
+                        .unwrap_or_else(|| name.into());
                 }
                 if self.id.is_empty() {
                     return Err("a secret needs an id or a target".into());
@@ -236,7 +240,10 @@ mod tests {
     #[test]
     fn what_is_said_and_what_follows() {
         let m = Mount::parse("type=cache,target=/root/.cache,sharing=locked,mode=0700,uid=1,gid=2").unwrap();
-        assert_eq!((m.kind, m.sharing, m.id.as_str()), (MountKind::Cache, Sharing::Locked, "/root/.cache"));
+        assert_eq!(
+            (m.kind, m.sharing, m.id.as_str()),
+            (MountKind::Cache, Sharing::Locked, "/root/.cache")
+        );
         assert!(m.mode == Some(0o700) && (m.uid, m.gid) == (1, 2) && !m.read_only);
         let m = Mount::parse("target=/src,from=build,source=/out,rw").unwrap();
         assert!(m.kind == MountKind::Bind && m.from.as_deref() == Some("build") && !m.read_only && m.source == "/out");
@@ -248,7 +255,10 @@ mod tests {
         let m = Mount::parse("type=secret,id=t,env=TOKEN").unwrap();
         assert!(m.target.is_empty() && m.env.as_deref() == Some("TOKEN"));
         assert_eq!(Mount::parse("type=ssh").unwrap().id, "default");
-        assert_eq!(Mount::parse("type=tmpfs,target=/t,size=64m").unwrap().size, Some(64 << 20));
+        assert_eq!(
+            Mount::parse("type=tmpfs,target=/t,size=64m").unwrap().size,
+            Some(64 << 20)
+        );
         assert_eq!(Mount::from_of("type=bind,from=x,target=/y"), Some("x"));
     }
 
@@ -259,7 +269,10 @@ mod tests {
             ("type=cache", "needs a target"),
             ("type=bind", "needs a target"),
             ("type=secret", "needs an id or a target"),
-            ("type=tmpfs,target=/x,from=y", "unexpected key \"from\" for mount type \"tmpfs\""),
+            (
+                "type=tmpfs,target=/x,from=y",
+                "unexpected key \"from\" for mount type \"tmpfs\"",
+            ),
             ("type=cache,target=/x,what=1", "unexpected key \"what\""),
             ("type=cache,target=/x,sharing=all", "sharing"),
             ("type=cache,target=/x,mode=999", "mode"),

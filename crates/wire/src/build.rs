@@ -62,6 +62,8 @@ pub struct Build {
     pub platform: String,
     /// The image gets no name and goes after a while: somebody takes what is in it, or only wants to know that it can be built.
     pub discard: bool,
+    /// Build stages that do not need each other at the same time; what happens then is told with its stage ([`Event::Of`]).
+    pub parallel: bool,
 }
 
 /// What happens in a build.
@@ -82,6 +84,15 @@ pub enum Event {
         /// Name of its stage; empty where it has none.
         #[serde(default)]
         stage: String,
+    },
+    /// It failed, and with it the build.
+    Broken,
+    /// Happens in one of several stages that are built at the same time.
+    Of {
+        /// The stage's number.
+        stage: usize,
+        /// What happens.
+        event: Box<Event>,
     },
     /// Its outcome is that of an earlier build.
     Cached,

@@ -87,12 +87,7 @@ impl Files {
         self.layer_of(source, None, mounted).await
     }
 
-    async fn layer_of(
-        &self,
-        source: Source,
-        held: Option<hold::Held>,
-        mounted: Vec<Vec<u8>>,
-    ) -> Result<Piped, Error> {
+    async fn layer_of(&self, source: Source, held: Option<hold::Held>, mounted: Vec<Vec<u8>>) -> Result<Piped, Error> {
         let from = self
             .stream(source, move |source, out| {
                 // Goes on when the layer is written.

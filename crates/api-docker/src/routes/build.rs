@@ -155,6 +155,8 @@ fn lines_of(event: Event) -> Vec<Value> {
         } => {
             vec![text(format!("Step {number}/{total} : {t}")), text("\n".into())]
         }
+        Event::Of { event, .. } => lines_of(*event),
+        Event::Broken => Vec::new(),
         Event::Cached => vec![text(" ---> Using cache\n".into())],
         Event::Running { instance } => vec![text(format!(" ---> Running in {}\n", short(&docker_id(&instance))))],
         Event::Output { stderr: false, text: t } => vec![text(t)],
@@ -265,6 +267,7 @@ fn wanted(q: &Query) -> Result<Build> {
         cgroup_parent: some("cgroupparent"),
         platform: word("platform"),
         discard: false,
+        parallel: false,
     })
 }
 

@@ -16,7 +16,9 @@ use crate::state::DockerApi;
 const H2C: &str = "h2c";
 
 pub(super) fn routes() -> Router<DockerApi> {
-    Router::new().route("/grpc", post(grpc)).route("/session", post(session))
+    Router::new()
+        .route("/grpc", post(grpc))
+        .route("/session", post(session))
 }
 
 async fn grpc(State(api): State<DockerApi>, request: Request) -> Result<Response> {

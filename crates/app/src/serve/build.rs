@@ -64,7 +64,7 @@ impl Ready {
     pub async fn run(self, events: mpsc::Sender<Event>) -> Result<ImageRecord, Error> {
         let cancel = CancellationToken::new();
         let _guard = cancel.clone().drop_guard();
-        let audience = Audience { events, cancel };
+        let audience = Audience::new(events, cancel);
         // In a task of its own: what has to be undone is undone whether or not the client stays.
         let work = tokio::spawn(async move { self.0.run(&audience).await });
         work.await

@@ -107,9 +107,7 @@ impl Engine for Kit {
             Form::Oci => ArchiveFormat::Oci,
         };
         let bytes = self.0.save_as(image, names, format).await.map_err(of_node)?;
-        Ok(bytes
-            .map(|b| b.map_err(|f| std::io::Error::other(f.message)))
-            .boxed())
+        Ok(bytes.map(|b| b.map_err(|f| std::io::Error::other(f.message))).boxed())
     }
 
     async fn usage(&self) -> Result<Vec<UsageRecord>, Fault> {
@@ -151,7 +149,9 @@ mod tests {
         });
         let want = "process \"/bin/sh -c false\" did not complete successfully: exit code: 3";
         assert_eq!((f.message.as_str(), f.line), (want, None));
-        let f = fault(Error::Invalid("dockerfile parse error on line 12: unknown instruction: X".into()));
+        let f = fault(Error::Invalid(
+            "dockerfile parse error on line 12: unknown instruction: X".into(),
+        ));
         assert_eq!((f.kind, f.line), (FaultKind::Invalid, Some(12)));
     }
 }

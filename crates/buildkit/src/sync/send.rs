@@ -118,7 +118,9 @@ impl Tree {
             .filter(|(parts, target)| target > parts)
             .collect();
         for (parts, target) in targets {
-            let Some((stat, at)) = all.get(&target).cloned() else { continue };
+            let Some((stat, at)) = all.get(&target).cloned() else {
+                continue;
+            };
             let path = parts.join(&b'/');
             all.insert(parts, (Stat { path, ..stat }, at));
         }
@@ -193,7 +195,9 @@ fn stat_of(entry: &tar::Entry<'_, impl Read>) -> std::io::Result<(Vec<Vec<u8>>, 
             mode::Kind::File => i64::try_from(entry.size()).unwrap_or(0),
             _ => 0,
         },
-        mod_time: i64::try_from(header.mtime()?).unwrap_or(0).saturating_mul(1_000_000_000),
+        mod_time: i64::try_from(header.mtime()?)
+            .unwrap_or(0)
+            .saturating_mul(1_000_000_000),
         linkname,
         devmajor: device(header.device_major())?,
         devminor: device(header.device_minor())?,

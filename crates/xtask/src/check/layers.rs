@@ -24,7 +24,10 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("biga-control", &["biga-model", "biga-store"]),
     ("biga-api-kube", &["biga-model", "biga-store"]),
     ("biga-buildkit", &["biga-dockerfile", "biga-wire"]),
-    ("biga-api-docker", &["biga-buildkit", "biga-model", "biga-store", "biga-wire"]),
+    (
+        "biga-api-docker",
+        &["biga-buildkit", "biga-model", "biga-store", "biga-wire"],
+    ),
     ("biga-client", &["biga-model", "biga-wire"]),
     (
         "biga-server",

@@ -98,7 +98,8 @@ fn plain(event: Event) {
         Event::Note { text } => note(clean(&text)),
         Event::Built { image } => note(format!("built {}", short(&image))),
         Event::Tagged { name } => note(format!("named {name}")),
-        Event::Running { .. } | Event::Removed { .. } | Event::Pulling { .. } => {}
+        Event::Of { event, .. } => plain(*event),
+        Event::Running { .. } | Event::Removed { .. } | Event::Pulling { .. } | Event::Broken => {}
     }
 }
 
@@ -141,7 +142,8 @@ impl Live {
                 drop(self.bars.println(&self.last));
             }
             Event::Tagged { name } => drop(self.bars.println(format!("named {name}"))),
-            Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } => {}
+            Event::Of { event, .. } => self.show(*event),
+            Event::Broken | Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } => {}
         }
     }
 

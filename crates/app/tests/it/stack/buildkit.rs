@@ -102,21 +102,48 @@ fn a_build_with_plain_progress() {
     }
     assert!(!log.contains("never") && !log.contains("CACHED"), "{log}");
     assert_eq!(docker(&d, &["run", "--rm", "kit:1"]).ok(), "hello you\ntext");
-    let id = docker(&d, &["image", "inspect", "-f", "{{.Id}} {{index .Config.Labels \"l\"}}", "kit:two"]).ok();
+    let id = docker(
+        &d,
+        &[
+            "image",
+            "inspect",
+            "-f",
+            "{{.Id}} {{index .Config.Labels \"l\"}}",
+            "kit:two",
+        ],
+    )
+    .ok();
     let iid = fs::read_to_string(iid).unwrap();
     assert_eq!(id, format!("{iid} v w"));
     assert!(fs::read_to_string(meta).unwrap().contains(&iid));
     // The same once more, by both builders.
     let log = told(build(&d, &dir, &options));
     assert!(log.matches("CACHED").count() >= 2, "{log}");
-    let args = ["build", "-q", "--build-arg", "WHO=you", "--label", "l=v w", &dir.display().to_string()];
+    let args = [
+        "build",
+        "-q",
+        "--build-arg",
+        "WHO=you",
+        "--label",
+        "l=v w",
+        &dir.display().to_string(),
+    ];
     assert_eq!(Ran::from(buildx(&d, &args).output().unwrap()).ok(), iid);
     let mut classic = buildx(&d, &args);
-    assert_eq!(Ran::from(classic.env("DOCKER_BUILDKIT", "0").output().unwrap()).ok(), iid);
+    assert_eq!(
+        Ran::from(classic.env("DOCKER_BUILDKIT", "0").output().unwrap()).ok(),
+        iid
+    );
     let log = told(build(&d, &dir, &["--no-cache", "--target", "BASE", "-t", "kit:base"]));
-    assert!(log.contains("hello nobody") && !log.contains("CACHED") && !log.contains("COPY"), "{log}");
+    assert!(
+        log.contains("hello nobody") && !log.contains("CACHED") && !log.contains("COPY"),
+        "{log}"
+    );
     let boxed = Ran::from(buildx(&d, &["buildx", "inspect"]).output().unwrap()).ok();
-    assert!(boxed.contains("Status:           running") && boxed.contains("linux/amd64"), "{boxed}");
+    assert!(
+        boxed.contains("Status:           running") && boxed.contains("linux/amd64"),
+        "{boxed}"
+    );
     d.until_clean();
 }
 
@@ -138,18 +165,54 @@ fn failures_say_where() {
                 "did not complete successfully: exit code: 3",
             ][..],
         ),
-        ("FROM busybox\nFOO x\n", &[], &["Dockerfile:2", "unknown instruction: FOO"]),
-        ("FROM busybox\nCOPY none /\n", &[], &["COPY failed", "none", "Dockerfile:2"]),
-        ("FROM busybox\n", &["--target", "none"], &["target stage \"none\" could not be found"]),
+        (
+            "FROM busybox\nFOO x\n",
+            &[],
+            &["Dockerfile:2", "unknown instruction: FOO"],
+        ),
+        (
+            "FROM busybox\nCOPY none /\n",
+            &[],
+            &["COPY failed", "none", "Dockerfile:2"],
+        ),
+        (
+            "FROM busybox\n",
+            &["--target", "none"],
+            &["target stage \"none\" could not be found"],
+        ),
         ("FROM busybox\n", &["-f", "other"], &["other"]),
-        ("FROM busybox\n", &["--platform", "linux/s390x"], &["not for linux/s390x"]),
-        ("FROM busybox\n", &["--build-context", "x=."], &["--build-context x", "not supported by Biga"]),
+        (
+            "FROM busybox\n",
+            &["--platform", "linux/s390x"],
+            &["not for linux/s390x"],
+        ),
+        (
+            "FROM busybox\n",
+            &["--build-context", "x=."],
+            &["--build-context x", "not supported by Biga"],
+        ),
         ("FROM busybox\n", &["--no-cache-filter", "x"], &["--no-cache-filter"]),
-        ("FROM busybox\n", &["--cache-to", "type=local,dest=c"], &["--cache-to type=local"]),
+        (
+            "FROM busybox\n",
+            &["--cache-to", "type=local,dest=c"],
+            &["--cache-to type=local"],
+        ),
         ("FROM busybox\n", &["-o", "type=other"], &["type=other"]),
-        ("FROM busybox\nRUN --mount=type=secret,id=s,required true\n", &[], &["secret s: not found"]),
-        ("FROM busybox\nRUN --mount=type=secret,id=s,env=S true\n", &[], &["secret as a variable"]),
-        ("FROM busybox\nRUN --mount=type=ssh,required true\n", &[], &["ssh agent default: not found"]),
+        (
+            "FROM busybox\nRUN --mount=type=secret,id=s,required true\n",
+            &[],
+            &["secret s: not found"],
+        ),
+        (
+            "FROM busybox\nRUN --mount=type=secret,id=s,env=S true\n",
+            &[],
+            &["secret as a variable"],
+        ),
+        (
+            "FROM busybox\nRUN --mount=type=ssh,required true\n",
+            &[],
+            &["ssh agent default: not found"],
+        ),
         ("FROM busybox\nRUN --mount=type=cache true\n", &[], &["needs a target"]),
     ] {
         fs::write(dir.join("Dockerfile"), file).unwrap();
@@ -213,11 +276,20 @@ fn contexts_of_every_kind() {
             .collect();
         told(d.host(&["sh", "-c", &format!("{shell} | {}", words.join(" "))]))
     };
-    piped("printf 'FROM busybox\\nCOPY keep.log /k\\n'", &["-t", "kit:piped", "-f", "-", &at]);
+    piped(
+        "printf 'FROM busybox\\nCOPY keep.log /k\\n'",
+        &["-t", "kit:piped", "-f", "-", &at],
+    );
     assert_eq!(run(&d, "kit:piped", "cat /k"), "kept");
-    piped("printf 'FROM busybox\\nRUN echo alone > /x\\n'", &["-t", "kit:alone", "-"]);
+    piped(
+        "printf 'FROM busybox\\nRUN echo alone > /x\\n'",
+        &["-t", "kit:alone", "-"],
+    );
     assert_eq!(run(&d, "kit:alone", "cat /x"), "alone");
-    piped(&format!("tar -C {at} -cf - ."), &["-t", "kit:tar", "-f", "other.file", "-"]);
+    piped(
+        &format!("tar -C {at} -cf - ."),
+        &["-t", "kit:tar", "-f", "other.file", "-"],
+    );
     assert_eq!(run(&d, "kit:tar", "cat /o/keep.log"), "kept");
     d.until_clean();
 }
@@ -234,8 +306,15 @@ fn what_becomes_of_a_build() {
     let to = d.path().join("to");
     let to = to.display().to_string();
     let log = told(build(&d, &dir, &["-o", &to]));
-    assert!(log.contains("exporting to client directory") && !log.contains("writing image"), "{log}");
-    let looked = d.host(&["sh", "-c", &format!("cd {to}; ls d; cat d/f d/a d/l; stat -c %a d/f; readlink d/l")]);
+    assert!(
+        log.contains("exporting to client directory") && !log.contains("writing image"),
+        "{log}"
+    );
+    let looked = d.host(&[
+        "sh",
+        "-c",
+        &format!("cd {to}; ls d; cat d/f d/a d/l; stat -c %a d/f; readlink d/l"),
+    ]);
     assert_eq!(looked.ok(), "a\nf\nl\ntext\ntext\ntext\n640\nf");
     let out = |kind: &str| format!("type={kind},dest={to}.{kind}");
     told(build(&d, &dir, &["-o", &out("tar")]));
@@ -310,7 +389,10 @@ fn secrets_are_seen_by_their_step_alone() {
     let n = secret.len();
     assert_eq!(run(&d, "kit:secret", "cat /size"), format!("{n}\n7 440\n1\n{n}\n0\n0"));
     assert!(!log.contains(&secret));
-    assert_eq!(run(&d, "kit:secret", "find / -xdev -name token -o -path /etc/t | wc -l"), "0");
+    assert_eq!(
+        run(&d, "kit:secret", "find / -xdev -name token -o -path /etc/t | wc -l"),
+        "0"
+    );
     // Nowhere in the state, in no log, and in nothing that a build left.
     for place in [d.state(), d.run_root()] {
         let place = place.display().to_string();
@@ -340,14 +422,16 @@ fn an_agent_of_ssh_is_forwarded() {
     let copy = "cp /usr/bin/ssh-add /lib64/ld-linux-x86-64.so.2 $0/ && mv $0/ld-linux-x86-64.so.2 $0/ld.so && \
         cp $(ldd /usr/bin/ssh-add | awk '/=> \\// {print $3}') $0/";
     d.host(&["sh", "-c", copy, &at]).ok();
-    d.host(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &key]).ok();
+    d.host(&["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &key])
+        .ok();
     let mut agent = Command::new("ssh-agent")
         .args(["-D", "-a", &sock])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    eventually("an agent", || Path::new(&sock).exists());
-    d.host(&["env", &format!("SSH_AUTH_SOCK={sock}"), "ssh-add", "-q", &key]).ok();
+    eventually("an agent", || Path::new(&sock).exists().then_some(()));
+    d.host(&["env", &format!("SSH_AUTH_SOCK={sock}"), "ssh-add", "-q", &key])
+        .ok();
     let ran = build(&d, &dir, &["-t", "kit:ssh", "--ssh", &format!("default={sock}")]);
     agent.kill().unwrap();
     agent.wait().unwrap();
@@ -365,16 +449,28 @@ fn whoever_leaves_ends_the_build() {
         return;
     }
     let d = daemon();
-    let dir = context(&d, "leaves", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 1000\n")]);
+    let dir = context(
+        &d,
+        "leaves",
+        &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 1000\n")],
+    );
     for signal in ["-INT", "-KILL"] {
-        let args = ["build", "--progress=plain", "-t", "kit:never", &dir.display().to_string()];
+        let args = [
+            "build",
+            "--progress=plain",
+            "-t",
+            "kit:never",
+            &dir.display().to_string(),
+        ];
         let mut client = buildx(&d, &args).stderr(Stdio::null()).spawn().unwrap();
-        eventually("a step", || docker(&d, &["ps", "-q"]).ok().lines().count() == 1);
+        eventually("a step", || {
+            docker(&d, &["ps", "-q"]).ok().lines().count().eq(&1).then_some(())
+        });
         // The plugin is a process of its own.
         let of = format!("pkill {signal} -P {0}; kill {signal} {0}", client.id());
         d.host(&["sh", "-c", &of]);
         let _ = client.wait();
-        eventually("no step", || docker(&d, &["ps", "-aq"]).ok().is_empty());
+        eventually("no step", || docker(&d, &["ps", "-aq"]).ok().is_empty().then_some(()));
     }
     d.until_clean();
 }
