@@ -52,6 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 use caches::Caches;
 pub use caches::Usage;
+pub use prepare::Parts;
 
 /// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
@@ -197,6 +198,8 @@ pub struct Prepared {
     file: Dockerfile,
     context: Arc<Tarball>,
     client: Option<Arc<dyn Client>>,
+    /// Contexts beside the main one.
+    named: HashMap<String, Arc<Tarball>>,
 }
 
 /// Where a build tells what happens, and hears that nobody wants it any more.

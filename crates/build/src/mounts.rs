@@ -1,5 +1,6 @@
 //! `RUN --mount`: what is laid out on the node for a step, and what goes when the step ends.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ pub struct Ready {
     /// Variables that go with it.
     pub env: Vec<(String, String)>,
     dirs: Vec<tempfile::TempDir>,
-    held: Vec<Held>,
+    held: BTreeMap<String, Held>,
     agents: JoinSet<()>,
 }
 
@@ -89,6 +90,7 @@ impl Prepared {
         means: impl Fn() -> Means,
     ) -> Result<Ready, Error> {
         let mut ready = Ready::default();
+        self.hold(&mut ready, &wanted).await?;
         for one in wanted {
             let target = match one.mount.target.as_str() {
                 "" => String::new(),
@@ -134,25 +136,36 @@ impl Prepared {
         Ok(())
     }
 
+    /// Takes all caches of a step, always in the same order, so that no two steps wait for each other.
+    async fn hold(&self, ready: &mut Ready, wanted: &[Wanted]) -> Result<(), Error> {
+        let caches = wanted.iter().map(|w| &w.mount).filter(|m| m.kind == MountKind::Cache);
+        let by_id: BTreeMap<&String, &Mount> = caches.map(|m| (&m.id, m)).collect();
+        for (id, m) in by_id {
+            let new = New {
+                mode: m.mode.unwrap_or(0o755),
+                uid: m.uid,
+                gid: m.gid,
+            };
+            let held = self.builder.caches.hold(id, m.sharing, new).await?;
+            ready.held.insert(id.clone(), held);
+        }
+        Ok(())
+    }
+
     async fn cache(&self, ready: &mut Ready, one: Wanted, target: String, means: Means) -> Result<(), Error> {
-        let m = &one.mount;
-        let new = New {
-            mode: m.mode.unwrap_or(0o755),
-            uid: m.uid,
-            gid: m.gid,
-        };
-        let held = self.builder.caches.hold(&m.id, m.sharing, new).await?;
+        let held = ready.held.get_mut(&one.mount.id);
+        let held = held.ok_or_else(|| failed(&target, "its cache is not held"))?;
         if let Some((task, _)) = one.files
-            && held.new
+            && std::mem::take(&mut held.new)
         {
             copy::lay_out(task, means, held.path.clone()).await?;
         }
+        let from = From::Node(held.path.clone());
         ready.places.push(Place {
             target,
-            from: From::Node(held.path.clone()),
-            read_only: m.read_only,
+            from,
+            read_only: one.mount.read_only,
         });
-        ready.held.push(held);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct Stage {
     pub draft: Draft,
     /// Who listens.
     audience: Audience,
+    /// Uses nothing of earlier builds.
+    fresh: bool,
     /// Its config, with what the instruction at hand makes of it.
     config: Map<String, Value>,
     args: Args,
@@ -38,7 +40,7 @@ type Before = (History, Option<KeptLayer>);
 
 impl Stage {
     /// Begins on a draft.
-    pub fn new(draft: Draft, audience: Audience) -> Stage {
+    pub fn new(draft: Draft, audience: Audience, fresh: bool) -> Stage {
         let mut config = draft.config();
         if config::variable(&config, "PATH").is_none() {
             config::env(&mut config, "PATH", DEFAULT_PATH);
@@ -46,6 +48,7 @@ impl Stage {
         Stage {
             draft,
             audience,
+            fresh,
             config,
             args: Args::default(),
             cmd_set: false,
@@ -106,7 +109,7 @@ impl Stage {
     /// The key of a step, and the outcome it had before.
     fn known(&self, b: &Building<'_>, by: &str) -> Result<(String, Option<Before>), Error> {
         let key = key(&self.draft, by)?;
-        let hit = b.lookup(&self.draft, &key, by);
+        let hit = b.lookup(&self.draft, &key, by).filter(|_| !self.fresh);
         Ok((key, hit))
     }
 
@@ -256,7 +259,7 @@ impl Stage {
         let name = if t.add { "ADD" } else { "COPY" };
         let from = match &t.from {
             None => From::Context(b.prepared.context.clone()),
-            Some(word) => From::Layers(b.layers_of(word, index, &self.audience).await?),
+            Some(word) => from(b, word, index, &self.audience).await?,
         };
         let mut task = Task {
             name,
@@ -307,10 +310,10 @@ impl Stage {
         let config = self.config.clone();
         let dest = t.dest.clone();
         let by = move |digest: &str| nothing_run(&config, &format!("{name} {options}{digest} in {dest} "));
-        let (draft, cache, write) = (self.draft.clone(), b.cache(), by.clone());
+        let (draft, cache, write, fresh) = (self.draft.clone(), b.cache(), by.clone(), self.fresh);
         let known = move |digest: &str| {
             let by = write(digest);
-            cache.lookup(&draft, &key(&draft, &by).ok()?, &by)
+            cache.lookup(&draft, &key(&draft, &by).ok()?, &by).filter(|_| !fresh)
         };
         let (digest, outcome) = self.audience.wait(copy::copy(task, self.means(b), known)).await?;
         let by = by(&digest);
@@ -325,12 +328,20 @@ impl Stage {
     }
 }
 
+/// What `--from` means.
+async fn from(b: &Building<'_>, word: &str, index: usize, audience: &Audience) -> Result<From, Error> {
+    Ok(match b.prepared.named.get(word) {
+        Some(context) => From::Context(context.clone()),
+        None => From::Layers(b.layers_of(word, index, audience).await?),
+    })
+}
+
 /// The files that a mount shows, as if they were copied to a directory of their own.
 async fn mount_task(b: &Building<'_>, index: usize, mount: &Mount, audience: &Audience) -> Result<Task, Error> {
     let from = match mount.from.as_deref() {
         None => From::Context(b.prepared.context.clone()),
         // Of an empty tree there is nothing to show but a directory.
-        Some(word) => From::Layers(b.layers_of(word, index, audience).await?),
+        Some(word) => from(b, word, index, audience).await?,
     };
     Ok(Task {
         name: "RUN --mount",

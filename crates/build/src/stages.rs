@@ -149,11 +149,22 @@ impl Prepared {
         for stage in &file.stages {
             let expanded = stage.from.instruction.expand(file.escape, &|n| globals.get(n));
             match expanded.map_err(|e| at(&stage.from, e))? {
+                Instruction::From { image, .. } if self.named.contains_key(&image) => {
+                    return Err(at(
+                        &stage.from,
+                        format!("{image} is a directory of the client, and a stage begins with an image"),
+                    ));
+                }
                 Instruction::From { image, platform, .. } => names.push((image, platform)),
                 _ => return Err(at(&stage.from, "a stage begins with FROM".into())),
             }
         }
-        let bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
+        let mut bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
+        for (base, (name, _)) in bases.iter_mut().zip(&mut names) {
+            if let Some(image) = self.request.contexts.get(name) {
+                (*base, *name) = (None, image.clone());
+            }
+        }
         let needed = file.needed(target, &bases);
         let (mut first, mut total) = (Vec::new(), 0);
         for (i, stage) in file.stages.iter().enumerate() {
@@ -258,7 +269,11 @@ impl Building<'_> {
         }
         check_platform(platform.as_deref())?;
         let draft = self.base(name, base, audience).await?;
-        let mut made = Stage::new(draft, audience.clone());
+        let fresh = stage.name.as_ref().is_some_and(|n| {
+            let mut all = self.prepared.request.no_cache_stages.iter();
+            all.any(|f| f.eq_ignore_ascii_case(n))
+        });
+        let mut made = Stage::new(draft, audience.clone(), fresh);
         if let Err(e) = self.stage(index, &mut made, number, audience).await {
             self.keep_for_next_try(&made.draft).await;
             return Err(e);
@@ -364,6 +379,9 @@ impl Building<'_> {
 
     /// The layers of a stage before this one, once it is done, or of an image.
     pub async fn layers_of(&self, word: &str, index: usize, audience: &Audience) -> Result<Vec<LayerRecord>, Error> {
+        if let Some(image) = self.prepared.request.contexts.get(word) {
+            return Ok(self.prepared.image(image, audience).await?.layers);
+        }
         if let Some(i) = self.file().stage(word, index) {
             let draft = self.stage_done(i, word, audience).await?;
             return Ok(self.prepared.builder.store().draft_layers(&draft));

@@ -18,6 +18,8 @@ pub struct Request {
     pub dockerfile_dir: Option<String>,
     /// The client's name of the context's directory.
     pub context_dir: String,
+    /// Further contexts: their names, and the client's names of their directories.
+    pub named: Vec<(String, String)>,
     /// For people: what is asked for and not done.
     pub warnings: Vec<String>,
 }
@@ -50,11 +52,7 @@ impl Request {
             "build-arg" if name.starts_with("BUILDKIT_") => {}
             "build-arg" => drop(self.build.build_args.insert(name.into(), value.into())),
             "label" => drop(self.build.labels.insert(name.into(), value.into())),
-            "context" => {
-                return Err(Fault::unsupported(format!(
-                    "a named build context (--build-context {name}=…)"
-                )));
-            }
+            "context" => self.context(name, value)?,
             "attest" => return Err(Fault::unsupported(format!("an attestation (--attest type={name})"))),
             _ => self.unknown(&format!("{kind}:{name}")),
         }
@@ -67,11 +65,7 @@ impl Request {
             "filename" => b.dockerfile = value.into(),
             "target" => b.target = value.into(),
             "no-cache" if value.is_empty() => b.no_cache = true,
-            "no-cache" => {
-                return Err(Fault::unsupported(
-                    "leaving the cache out for some stages (--no-cache-filter)",
-                ));
-            }
+            "no-cache" => b.no_cache_stages = list(value).collect(),
             "image-resolve-mode" => b.pull = value == "pull",
             "platform" if value.contains(',') => {
                 return Err(Fault::unsupported(format!("building for several platforms ({value})")));
@@ -95,6 +89,20 @@ impl Request {
             "cache-from" | "cache-imports" | "cgroup-parent" | "frontend.caps" => {}
             "source" | "cmdline" => return Err(Fault::unsupported("a frontend that is an image")),
             _ => self.unknown(key),
+        }
+        Ok(())
+    }
+
+    /// `--build-context`
+    fn context(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+        if let Some(dir) = value.strip_prefix("local:") {
+            self.named.push((name.into(), dir.into()));
+        } else if let Some(image) = value.strip_prefix("docker-image://") {
+            self.build.contexts.insert(name.into(), image.into());
+        } else {
+            return Err(Fault::unsupported(format!(
+                "a named context that is {value} (--build-context {name}=…)"
+            )));
         }
         Ok(())
     }
@@ -230,6 +238,8 @@ mod tests {
                 ("force-network-mode", "none"),
                 ("frontend.caps", "x"),
                 ("odd", "x"),
+                ("context:base", "docker-image://x:1"),
+                ("context:more", "local:more"),
             ]),
             &[],
         )
@@ -240,6 +250,8 @@ mod tests {
         assert_eq!(b.labels["a.b"], "c");
         assert_eq!(b.extra_hosts, ["h=1.2.3.4", "i=::1"]);
         assert_eq!((b.ulimits["nofile"], b.ulimits["core"]), ((1, 2), (3, 3)));
+        assert_eq!(b.contexts["base"], "x:1");
+        assert_eq!(r.named, [("more".to_string(), "more".to_string())]);
         assert_eq!(r.warnings.len(), 1, "{:?}", r.warnings);
         assert!(r.warnings[0].contains("odd"));
     }
@@ -248,9 +260,8 @@ mod tests {
     fn what_is_not_done_is_said() {
         for (key, value, said) in [
             ("platform", "linux/amd64,linux/arm64", "several platforms"),
-            ("context:base", "docker-image://x", "--build-context base"),
+            ("context:base", "https://x/y.git", "--build-context base"),
             ("attest:sbom", "", "attestation"),
-            ("no-cache", "stage", "--no-cache-filter"),
             ("requestid", "frontend.outline", "frontend.outline"),
         ] {
             let e = request(&attrs(&[(key, value)]), &[]).unwrap_err();

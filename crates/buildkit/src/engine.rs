@@ -23,6 +23,8 @@ pub struct Source {
     pub dockerfile: Option<Vec<u8>>,
     /// The context's tar. Not read where [`Build::remote`] names an address.
     pub context: ByteStream,
+    /// Tars of further contexts, by name.
+    pub named: Vec<(String, ByteStream)>,
     /// Who is asked for credentials and secrets.
     pub session: Arc<Session>,
 }

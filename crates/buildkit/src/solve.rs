@@ -123,6 +123,13 @@ impl BuildKit {
     }
 }
 
+/// The rules of a `.dockerignore`.
+fn patterns(text: Option<Vec<u8>>) -> Result<Vec<String>, Fault> {
+    let text = String::from_utf8(text.unwrap_or_default())
+        .map_err(|_| Fault::invalid("the .dockerignore is no UTF-8 text"))?;
+    Ok(Ignore::parse(&text).map_err(Fault::invalid)?.patterns())
+}
+
 /// Whether a Dockerfile makes sense: said before its context is sent.
 fn check(text: &[u8]) -> Result<(), Fault> {
     let text = std::str::from_utf8(text).map_err(|_| Fault::invalid("the Dockerfile is no UTF-8 text"))?;
@@ -219,19 +226,28 @@ impl Run<'_> {
         let ignore = match few.find(&own) {
             Some(text) => Some(text.to_vec()),
             None if request.remote.is_some() => None,
-            None => {
-                let follow = vec![".dockerignore".to_owned()];
-                let few = self.few("load .dockerignore", &request.context_dir, follow).await?;
-                few.find(".dockerignore").map(<[u8]>::to_vec)
-            }
+            None => self.ignore("load .dockerignore", &request.context_dir).await?,
         };
-        let ignore = String::from_utf8(ignore.unwrap_or_default())
-            .map_err(|_| Fault::invalid("the .dockerignore is no UTF-8 text"))?;
-        let ignore = Ignore::parse(&ignore).map_err(Fault::invalid)?;
         Ok(Read {
             dockerfile: Some(text),
-            excludes: ignore.patterns(),
+            excludes: patterns(ignore)?,
         })
+    }
+
+    async fn ignore(&self, title: &str, dir: &str) -> Result<Option<Vec<u8>>, Fault> {
+        let few = self.few(title, dir, vec![".dockerignore".to_owned()]).await?;
+        Ok(few.find(".dockerignore").map(<[u8]>::to_vec))
+    }
+
+    /// A further context, without what it leaves out itself.
+    async fn named(&self, name: &str, dir: &str, bytes: &Arc<AtomicU64>) -> Result<ByteStream, Fault> {
+        let ignore = self.ignore(&format!("load .dockerignore of {name}"), dir).await?;
+        let files = Files {
+            dir: dir.to_owned(),
+            follow: Vec::new(),
+            exclude: patterns(ignore)?,
+        };
+        Ok(sync::as_tar(sync::ask(self.session.clone(), files, bytes.clone())))
     }
 
     async fn prepare(&self, request: Request, shown: &mut Shown) -> Result<Box<dyn Building>, Fault> {
@@ -267,7 +283,12 @@ impl Run<'_> {
                 sync::as_tar(sync::ask(self.session.clone(), files, bytes.clone()))
             }
         };
+        let mut named = Vec::new();
+        for (name, dir) in &request.named {
+            named.push((name.clone(), self.named(name, dir, &bytes).await?));
+        }
         let source = Source {
+            named,
             build,
             dockerfile: read.dockerfile,
             context,

@@ -26,6 +26,10 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
     /// Use nothing of earlier builds.
     pub no_cache: bool,
+    /// Stages that use nothing of earlier builds, by name.
+    pub no_cache_stages: Vec<String>,
+    /// Images that `FROM` and `--from` mean by these names.
+    pub contexts: BTreeMap<String, String>,
     /// Ask registries for images that are here, too.
     pub pull: bool,
     /// Leave the containers of steps that succeeded.

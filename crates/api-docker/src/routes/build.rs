@@ -266,8 +266,7 @@ fn wanted(q: &Query) -> Result<Build> {
         extra_hosts: hosts(q)?,
         cgroup_parent: some("cgroupparent"),
         platform: word("platform"),
-        discard: false,
-        parallel: false,
+        ..Build::default()
     })
 }
 

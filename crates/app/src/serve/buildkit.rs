@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use biga_build::{Client, Error};
+use biga_build::{Client, Error, Parts};
 use biga_buildkit::proto::control::UsageRecord;
 use biga_buildkit::{Building, ByteStream, Engine, Fault, FaultKind, Form, Session, Source};
 use biga_image::ArchiveFormat;
@@ -90,13 +90,13 @@ impl Client for Asked {
 impl Engine for Kit {
     async fn prepare(&self, source: Source) -> Result<Box<dyn Building>, Fault> {
         let client: Arc<dyn Client> = Arc::new(Asked(source.session));
-        let prepared = self.0.builder().prepare_with(
-            source.build,
-            Default::default(),
-            source.dockerfile,
-            source.context,
-            Some(client),
-        );
+        let parts = Parts {
+            dockerfile: source.dockerfile,
+            context: source.context,
+            named: source.named,
+            client: Some(client),
+        };
+        let prepared = self.0.builder().prepare_with(source.build, Default::default(), parts);
         Ok(Box::new(Ready::new(prepared.await.map_err(fault)?)))
     }
 

@@ -9,6 +9,7 @@ use biga_testkit::{Daemon, Ran, eventually};
 
 use super::daemon;
 use super::docker::{docker, has_docker, socket};
+use super::registries::{HOST, Registry};
 
 /// Where `scripts/setup-buildx` puts it.
 const BUILDX: &str = "/usr/local/lib/buildx-debian13/docker-buildx";
@@ -188,10 +189,9 @@ fn failures_say_where() {
         ),
         (
             "FROM busybox\n",
-            &["--build-context", "x=."],
+            &["--build-context", "x=https://127.0.0.1/x.git"],
             &["--build-context x", "not supported by Biga"],
         ),
-        ("FROM busybox\n", &["--no-cache-filter", "x"], &["--no-cache-filter"]),
         (
             "FROM busybox\n",
             &["--cache-to", "type=local,dest=c"],
@@ -464,7 +464,7 @@ fn whoever_leaves_ends_the_build() {
         ];
         let mut client = buildx(&d, &args).stderr(Stdio::null()).spawn().unwrap();
         eventually("a step", || {
-            docker(&d, &["ps", "-q"]).ok().lines().count().eq(&1).then_some(())
+            (docker(&d, &["ps", "-q"]).ok().lines().count() == 1).then_some(())
         });
         // The plugin is a process of its own.
         let of = format!("pkill {signal} -P {0}; kill {signal} {0}", client.id());
@@ -472,5 +472,79 @@ fn whoever_leaves_ends_the_build() {
         let _ = client.wait();
         eventually("no step", || docker(&d, &["ps", "-aq"]).ok().is_empty().then_some(()));
     }
+    d.until_clean();
+}
+
+#[test]
+fn contexts_beside_the_main_one() {
+    if !has_buildx() {
+        return;
+    }
+    let d = daemon();
+    let file = "FROM base AS one\nRUN echo one > /one; cat /proc/uptime > /when\nFROM busybox AS two\nRUN echo two > /two; cat /proc/uptime > /when\n\
+        FROM busybox\nCOPY --from=more . /more/\nCOPY --from=one /one /when /ones/\nCOPY --from=two /two /when /twos/\n\
+        RUN --mount=from=more,target=/m cat /m/sub/file > /mounted\n";
+    let dir = context(&d, "main", &[("Dockerfile", file)]);
+    let more = context(
+        &d,
+        "more",
+        &[("sub/file", "beside"), ("left", "x"), (".dockerignore", "left\n")],
+    );
+    let named = format!("more={}", more.display());
+    let options = [
+        "-t",
+        "kit:named",
+        "--build-context",
+        &named,
+        "--build-context",
+        "base=docker-image://busybox",
+    ];
+    let log = told(build(&d, &dir, &options));
+    assert!(
+        log.contains("[one 1/10] FROM base AS one") && log.contains("[two 3/10] FROM busybox AS two"),
+        "{log}"
+    );
+    let look = "cat /more/sub/file /mounted /ones/one /twos/two; ls -A /more";
+    assert_eq!(run(&d, "kit:named", look), "besidebesideone\ntwo\n.dockerignore\nsub");
+    let times = |d: &Daemon| {
+        let all = run(d, "kit:named", "cat /ones/when /twos/when");
+        all.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = times(&d);
+    // One stage anew, the other as it was.
+    let log = told(build(&d, &dir, &[&options[..], &["--no-cache-filter", "one"]].concat()));
+    assert!(log.contains("CACHED"), "{log}");
+    let after = times(&d);
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+    d.until_clean();
+}
+
+#[test]
+fn a_base_that_needs_a_login() {
+    if !has_buildx() {
+        return;
+    }
+    let d = daemon();
+    // `secret` as bcrypt with the lowest cost that the registry takes.
+    let file = d.path().join("htpasswd");
+    fs::write(&file, "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").unwrap();
+    let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", file.display());
+    let _registry = Registry::start(&d, &auth);
+    let (base, out) = (format!("{HOST}/team/base:1"), format!("{HOST}/team/out:1"));
+    let client = |args: &[&str]| Ran::from(buildx(&d, args).output().unwrap());
+    client(&["login", "-u", "me", "-p", "secret", HOST]).ok();
+    client(&["tag", "busybox", &base]).ok();
+    client(&["push", "-q", &base]).ok();
+    client(&["rmi", &base, "busybox"]).ok();
+    let dir = context(&d, "private", &[("Dockerfile", &format!("FROM {base}\nRUN echo built > /x\n"))]);
+    let log = told(build(&d, &dir, &["-t", &out, "--push"]));
+    assert!(log.contains("sha256:") && log.contains(&format!("pushing {out} with docker")), "{log}");
+    client(&["rmi", &out, &base]).ok();
+    client(&["pull", "-q", &out]).ok();
+    assert_eq!(run(&d, &out, "cat /x"), "built");
+    client(&["logout", HOST]).ok();
+    client(&["rmi", &out]).ok();
+    let denied = build(&d, &dir, &["--pull"]);
+    assert!(denied.code == 1 && denied.err.contains("pull access denied"), "{}", denied.err);
     d.until_clean();
 }
