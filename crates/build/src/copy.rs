@@ -30,6 +30,16 @@ pub enum From {
     Layers(Vec<LayerRecord>),
 }
 
+impl From {
+    /// What has to be mounted for it.
+    fn layers(&self) -> &[LayerRecord] {
+        match self {
+            From::Context(_) => &[],
+            From::Layers(layers) => layers,
+        }
+    }
+}
+
 /// One source, in the order they were written.
 pub enum Source {
     /// Looked for in the tree.
@@ -115,6 +125,31 @@ pub fn root(layers: &[PathBuf]) -> Result<Option<Arc<OwnedFd>>, Error> {
     Ok(Some(Arc::new(root)))
 }
 
+/// Runs work in a mount namespace of its own, on a second thread. The layers that it needs are mounted and released by this one: a
+/// mount that was made in there would be seen by nobody else who was told that the layer is mounted.
+pub fn viewed<T: Send>(
+    mounts: &Arc<LayerMounts>,
+    layers: &[&[LayerRecord]],
+    work: impl FnOnce(&InUse) -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let used = InUse::new(mounts);
+    for some in layers {
+        used.mount(some)?;
+    }
+    let inside = || {
+        view::private().map_err(|e| Error::Failed(e.to_string()))?;
+        work(&used)
+    };
+    std::thread::scope(|scope| {
+        let made = std::thread::Builder::new()
+            .name("build-view".into())
+            .spawn_scoped(scope, inside);
+        let thread = made.map_err(|e| Error::Failed(format!("cannot start a thread: {e}")))?;
+        let crashed = |_| Error::Failed("the work on files crashed".into());
+        thread.join().map_err(crashed)?
+    })
+}
+
 /// Runs work on a thread of its own.
 pub async fn thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let (tx, rx) = oneshot::channel();
@@ -134,16 +169,16 @@ pub async fn copy<H: Send + 'static>(
     known: impl FnOnce(&str) -> Option<H> + Send + 'static,
 ) -> Result<(String, Result<H, KeptLayer>), Error> {
     thread(move || {
-        let used = InUse::new(&means.mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let picked = task.pick(&used)?;
-        let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
-        if let Some(hit) = known(&digest) {
-            return Ok((digest, Ok(hit)));
-        }
-        let below = root(&used.mount(&means.layers)?)?;
-        let layer = task.layer(picked, below, &means.store)?;
-        Ok((digest, Err(layer)))
+        viewed(&means.mounts, &[task.from.layers(), &means.layers], |used| {
+            let picked = task.pick(used)?;
+            let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
+            if let Some(hit) = known(&digest) {
+                return Ok((digest, Ok(hit)));
+            }
+            let below = root(&used.mount(&means.layers)?)?;
+            let layer = task.layer(picked, below, &means.store)?;
+            Ok((digest, Err(layer)))
+        })
     })
     .await
 }
@@ -159,12 +194,12 @@ pub struct Shown {
 /// Looks for what is meant by a mount.
 pub async fn look(task: Arc<Task>, mounts: Arc<LayerMounts>) -> Result<Shown, Error> {
     thread(move || {
-        let used = InUse::new(&mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let picked = task.pick(&used)?;
-        let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
-        let file = picked.first().filter(|p| !p.node.is_dir()).map(|p| p.name.clone());
-        Ok(Shown { digest, file })
+        viewed(&mounts, &[task.from.layers()], |used| {
+            let picked = task.pick(used)?;
+            let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
+            let file = picked.first().filter(|p| !p.node.is_dir()).map(|p| p.name.clone());
+            Ok(Shown { digest, file })
+        })
     })
     .await
 }
@@ -172,20 +207,20 @@ pub async fn look(task: Arc<Task>, mounts: Arc<LayerMounts>) -> Result<Shown, Er
 /// Lays out in a directory what a mount shows, with its owners.
 pub async fn lay_out(task: Arc<Task>, means: Means, dir: PathBuf) -> Result<(), Error> {
     thread(move || {
-        let used = InUse::new(&means.mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let picked = task.pick(&used)?;
-        let tar = task.compose(picked, None, &means.store)?;
-        let failed = |e: std::io::Error| task.failed(format!("{}: {e}", dir.display()));
-        let root = OwnedFd::from(std::fs::File::open(&dir).map_err(failed)?);
-        let options = Unpack {
-            owner: biga_image::files::Owner::Archive,
-            keep_kinds: false,
-            rename: None,
-            ids: biga_image::files::Ids(None),
-        };
-        let tar = BufReader::with_capacity(128 << 10, tar);
-        biga_image::files::unpack::unpack(root.as_fd(), "/", tar, options).map_err(|e| task.failed(e))
+        viewed(&means.mounts, &[task.from.layers()], |used| {
+            let picked = task.pick(used)?;
+            let tar = task.compose(picked, None, &means.store)?;
+            let failed = |e: std::io::Error| task.failed(format!("{}: {e}", dir.display()));
+            let root = OwnedFd::from(std::fs::File::open(&dir).map_err(failed)?);
+            let options = Unpack {
+                owner: biga_image::files::Owner::Archive,
+                keep_kinds: false,
+                rename: None,
+                ids: biga_image::files::Ids(None),
+            };
+            let tar = BufReader::with_capacity(128 << 10, tar);
+            biga_image::files::unpack::unpack(root.as_fd(), "/", tar, options).map_err(|e| task.failed(e))
+        })
     })
     .await
 }
@@ -193,16 +228,16 @@ pub async fn lay_out(task: Arc<Task>, means: Means, dir: PathBuf) -> Result<(), 
 /// The layer that a missing directory is; one without anything where it is there.
 pub async fn directory(path: String, means: Means, now: (i64, u32)) -> Result<KeptLayer, Error> {
     thread(move || {
-        let used = InUse::new(&means.mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let below = root(&used.mount(&means.layers)?)?.map(Disk);
-        let mut compose = Compose::new(below.as_ref().map(|d| d as &dyn Tree));
-        let failed = |e: biga_image::files::Error| Error::Invalid(format!("WORKDIR {path}: {e}"));
-        let real = compose.real(path.as_bytes()).map_err(failed)?;
-        if !real.is_empty() && !compose.is_dir(&real).map_err(failed)? {
-            compose.directory(&real, &Node::dir(0o755, now)).map_err(failed)?;
-        }
-        Ok(means.store.write_layer(compose.into_tar())?)
+        viewed(&means.mounts, &[&means.layers], |used| {
+            let below = root(&used.mount(&means.layers)?)?.map(Disk);
+            let mut compose = Compose::new(below.as_ref().map(|d| d as &dyn Tree));
+            let failed = |e: biga_image::files::Error| Error::Invalid(format!("WORKDIR {path}: {e}"));
+            let real = compose.real(path.as_bytes()).map_err(failed)?;
+            if !real.is_empty() && !compose.is_dir(&real).map_err(failed)? {
+                compose.directory(&real, &Node::dir(0o755, now)).map_err(failed)?;
+            }
+            Ok(means.store.write_layer(compose.into_tar())?)
+        })
     })
     .await
 }

@@ -3,14 +3,13 @@
 use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
 
-use biga_container::view;
 use biga_image::ImageRecord;
 use biga_image::files::{Crossing, Packer};
 use bytes::Bytes;
 use futures_util::Stream;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
-use crate::copy::{InUse, root, thread};
+use crate::copy::{InUse, root, thread, viewed};
 use crate::{Builder, Error};
 
 /// Bytes between the tar's writer and its reader.
@@ -27,8 +26,9 @@ impl Builder {
         let (writer, reader) = tokio::io::duplex(PIPE);
         let writer = SyncIoBridge::new(writer);
         let packing = thread(move || {
-            let used = InUse::new(&mounts);
-            pack(&used, &record, BufWriter::with_capacity(PIPE / 4, writer))
+            viewed(&mounts, &[&record.layers], |used| {
+                pack(used, &record, BufWriter::with_capacity(PIPE / 4, writer))
+            })
         });
         let packing = tokio::spawn(packing);
         let outcome = futures_util::stream::once(async move {
@@ -46,7 +46,6 @@ impl Builder {
 
 fn pack(used: &InUse, record: &ImageRecord, out: impl Write) -> Result<(), Error> {
     let failed = |e: biga_image::files::Error| Error::Failed(format!("what is in the image cannot be read: {e}"));
-    view::private().map_err(|e| Error::Failed(e.to_string()))?;
     let root = root(&used.mount(&record.layers)?)?;
     let mut packer = Packer::new(out, Crossing::Stay);
     if let Some(root) = &root {

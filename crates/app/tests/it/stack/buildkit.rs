@@ -501,7 +501,7 @@ fn contexts_beside_the_main_one() {
     ];
     let log = told(build(&d, &dir, &options));
     assert!(
-        log.contains("[one 1/10] FROM base AS one") && log.contains("[two 3/10] FROM busybox AS two"),
+        log.contains("[one 1/9] FROM base AS one") && log.contains("[two 3/9] FROM busybox AS two"),
         "{log}"
     );
     let look = "cat /more/sub/file /mounted /ones/one /twos/two; ls -A /more";
@@ -527,7 +527,11 @@ fn a_base_that_needs_a_login() {
     let d = daemon();
     // `secret` as bcrypt with the lowest cost that the registry takes.
     let file = d.path().join("htpasswd");
-    fs::write(&file, "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n").unwrap();
+    fs::write(
+        &file,
+        "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n",
+    )
+    .unwrap();
     let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", file.display());
     let _registry = Registry::start(&d, &auth);
     let (base, out) = (format!("{HOST}/team/base:1"), format!("{HOST}/team/out:1"));
@@ -536,15 +540,26 @@ fn a_base_that_needs_a_login() {
     client(&["tag", "busybox", &base]).ok();
     client(&["push", "-q", &base]).ok();
     client(&["rmi", &base, "busybox"]).ok();
-    let dir = context(&d, "private", &[("Dockerfile", &format!("FROM {base}\nRUN echo built > /x\n"))]);
+    let dir = context(
+        &d,
+        "private",
+        &[("Dockerfile", &format!("FROM {base}\nRUN echo built > /x\n"))],
+    );
     let log = told(build(&d, &dir, &["-t", &out, "--push"]));
-    assert!(log.contains("sha256:") && log.contains(&format!("pushing {out} with docker")), "{log}");
+    assert!(
+        log.contains("sha256:") && log.contains(&format!("pushing {out} with docker")),
+        "{log}"
+    );
     client(&["rmi", &out, &base]).ok();
     client(&["pull", "-q", &out]).ok();
     assert_eq!(run(&d, &out, "cat /x"), "built");
     client(&["logout", HOST]).ok();
     client(&["rmi", &out]).ok();
     let denied = build(&d, &dir, &["--pull"]);
-    assert!(denied.code == 1 && denied.err.contains("pull access denied"), "{}", denied.err);
+    assert!(
+        denied.code == 1 && denied.err.contains("pull access denied"),
+        "{}",
+        denied.err
+    );
     d.until_clean();
 }
