@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::attrs::{self, Export};
 use crate::engine::{Fault, FaultKind};
-use crate::jobs::{Ending, Job, Outcome, Wanted};
+use crate::jobs::{Ending, Job, Outcome, Wanted, linger};
 use crate::proto::control::{
     DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
     StatusRequest, StatusResponse, UsageRecord, Version, WorkerRecord,
@@ -92,7 +92,7 @@ impl BuildKit {
         r: Request<PruneRequest>,
     ) -> Answer<BoxStream<'static, Result<UsageRecord, Status>>> {
         let wanted = r.into_inner();
-        if !wanted.filter.is_empty() || wanted.keep_duration > 0 || wanted.keep_bytes > 0 {
+        if wanted.filter.iter().any(|f| !f.is_empty()) || wanted.keep_duration > 0 || wanted.keep_bytes > 0 {
             return Err(plain(&Fault::unsupported("pruning by filters, age or size")));
         }
         let done = self.inner.engine.prune(wanted.all).await.map_err(|e| plain(&e))?;
@@ -185,6 +185,8 @@ impl BuildKit {
     pub(crate) async fn gateway_return(self, r: Request<ReturnRequest>) -> Answer<Empty> {
         let job = self.job_of(&r)?;
         job.returned.send_replace(Some(r.into_inner()));
+        // The call that waits for it may be about to come.
+        linger(job);
         Ok(Response::new(Empty {}))
     }
 

@@ -12,7 +12,7 @@ use crate::progress::Feed;
 use crate::proto::control::{CacheEntry, Exporter};
 use crate::proto::gateway::ReturnRequest;
 
-/// How long a build that ended is still known, for a client that asks for its progress late.
+/// How long a build is known to which no call belongs just now.
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 /// Most builds at a time.
 const MAX_JOBS: usize = 1024;
@@ -91,10 +91,35 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.0.cancel.cancel();
         self.0.feed.end();
-        let job = self.0.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(KNOWN_FOR).await;
-            drop(job);
-        });
+        linger(self.0.clone());
+    }
+}
+
+/// Keeps a build known for a while, though nobody holds it: its calls come in any order.
+pub fn linger(job: Arc<Job>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(KNOWN_FOR).await;
+        drop(job);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_of_a_build_come_in_any_order() {
+        let jobs = Jobs::default();
+        let first = jobs.get("a").unwrap();
+        first.returned.send_replace(Some(ReturnRequest::default()));
+        linger(first);
+        tokio::task::yield_now().await;
+        assert!(jobs.get("a").unwrap().returned.borrow().is_some());
+        // Of others nothing is known, and there is an end to them.
+        assert!(jobs.get("b").unwrap().returned.borrow().is_none());
+        let held: Vec<_> = (1..MAX_JOBS).map(|n| jobs.get(&n.to_string()).unwrap()).collect();
+        assert!(jobs.get("more").is_none());
+        drop(held);
+        assert!(jobs.get("more").is_some());
     }
 }
