@@ -66,7 +66,17 @@ impl Change {
 /// The changes, ordered by path: a directory before what is in it. `upper` is the writable layer, `lower` the image's
 /// layers as one; without them everything is new.
 pub fn list(upper: BorrowedFd<'_>, lower: Option<BorrowedFd<'_>>) -> Result<Vec<Change>, Error> {
+    list_without(upper, lower, &[])
+}
+
+/// The same without what was made at these paths only to mount something on it.
+pub fn list_without(
+    upper: BorrowedFd<'_>,
+    lower: Option<BorrowedFd<'_>>,
+    mounted: &[Vec<u8>],
+) -> Result<Vec<Change>, Error> {
     let mut walk = Walk {
+        mounted,
         found: Vec::new(),
         budget: MAX_NAMES,
     };
@@ -101,7 +111,8 @@ pub fn write_layer<W: Write>(upper: BorrowedFd<'_>, changes: &[Change], out: W) 
     packer.finish()
 }
 
-struct Walk {
+struct Walk<'a> {
+    mounted: &'a [Vec<u8>],
     found: Vec<Change>,
     budget: usize,
 }
@@ -115,7 +126,12 @@ struct Seen {
     own: bool,
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// Whether the engine makes something at this path to mount on it.
+    fn is_mounted(&self, path: &[u8]) -> bool {
+        OWN.contains(&path) || self.mounted.iter().any(|m| m == path)
+    }
+
     fn push(&mut self, path: Vec<u8>, kind: ChangeKind, hidden: bool) -> Result<usize, Error> {
         let cost = path.len() + 64;
         if self.found.len() >= MAX_CHANGES || self.budget < cost {
@@ -191,7 +207,7 @@ impl Walk {
             return Ok(Seen::default());
         }
         if kind_of(&s) != FileType::Directory {
-            if below.is_none() && s.stx_size == 0 && OWN.contains(&&path[..]) {
+            if below.is_none() && s.stx_size == 0 && self.is_mounted(&path) {
                 return Ok(Seen {
                     changed: false,
                     own: true,
@@ -241,7 +257,7 @@ impl Walk {
         self.found[at].opaque = hides && lower_dir.is_some() && !opaque;
         let same = match (&below, lower_dir) {
             (Some((fd, l)), Some(_)) => same_directory(upper, s, fd, l, &path, &inner)?,
-            (None, _) => is_own(&path, s, &inner),
+            (None, _) => is_own(self.is_mounted(&path), s, &inner),
             _ => false,
         };
         if same && !inner.changed && !replaced && !self.found[at].opaque {
@@ -260,9 +276,9 @@ impl Walk {
 }
 
 /// A directory that the engine made to mount on, or one that holds such places only.
-fn is_own(path: &[u8], s: &Statx, inner: &Seen) -> bool {
+fn is_own(mounted: bool, s: &Statx, inner: &Seen) -> bool {
     let plain = (u32::from(s.stx_mode) & 0o7777, s.stx_uid, s.stx_gid) == (0o755, 0, 0);
-    plain && !inner.changed && (OWN.contains(&path) || inner.own)
+    plain && !inner.changed && (mounted || inner.own)
 }
 
 /// Whether a directory's own attributes are as in the image. Its time does not count where the engine made something in it.

@@ -79,7 +79,7 @@ impl Files {
             },
             Changed::Source(source) => {
                 let held = self.hold(&source, commit.pause).await?;
-                self.layer_of(*source, held).await?
+                self.layer_of(*source, held, Vec::new()).await?
             }
         };
         let made = files.commit(&base, layer, what).await;
@@ -100,12 +100,18 @@ impl Files {
     }
 
     /// What an instance changed of its image, as the tar of a layer. To be read where blocking is allowed.
-    pub async fn layer(&self, namespace: &str, name: &str) -> Result<impl Read + Send + use<>, Error> {
+    /// Places at `mounted`, without a slash in front, that were made only to mount something on them, are no part of it.
+    pub async fn layer(
+        &self,
+        namespace: &str,
+        name: &str,
+        mounted: Vec<Vec<u8>>,
+    ) -> Result<impl Read + Send + use<>, Error> {
         let source = self.source(namespace, name).await?;
-        self.layer_of(source, None).await
+        self.layer_of(source, None, mounted).await
     }
 
-    async fn layer_of(&self, source: Source, held: Option<hold::Held>) -> Result<Piped, Error> {
+    async fn layer_of(&self, source: Source, held: Option<hold::Held>, mounted: Vec<Vec<u8>>) -> Result<Piped, Error> {
         let from = self
             .stream(source, move |source, out| {
                 // Goes on when the layer is written.
@@ -114,7 +120,7 @@ impl Files {
                 let Some(upper) = changes::directory(&source.upper())? else {
                     return Ok(Packer::new(out, Crossing::Stay).finish().map(drop)?);
                 };
-                let list = changes::list(upper.as_fd(), Some(lower.as_fd()))?;
+                let list = changes::list_without(upper.as_fd(), Some(lower.as_fd()), &mounted)?;
                 Ok(changes::write_layer(upper.as_fd(), &list, out).map(drop)?)
             })
             .await?;

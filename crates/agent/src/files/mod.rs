@@ -252,9 +252,8 @@ impl Files {
         let (done, result) = oneshot::channel();
         let patience = source.patience();
         thread(move || {
-            let result = work(&source, patience);
-            source.close();
-            let _ = done.send(result);
+            let result = inside(source, |source| work(source, patience));
+            let _ = done.send(result.unwrap_or_else(|| Err(Error::Failed("the work on files crashed".into()))));
         })?;
         result
             .await
@@ -271,15 +270,34 @@ impl Files {
         let patience = source.patience();
         let handle = tokio::runtime::Handle::current();
         thread(move || {
-            let result = work(&source, Outgoing::new(to.clone(), patience));
             // What was mounted goes before the client is told.
-            source.close();
-            if let Err(e) = result {
+            let result = inside(source, |source| work(source, Outgoing::new(to.clone(), patience)));
+            let crashed = || Err(Error::Failed("the work on files crashed".into()));
+            if let Err(e) = result.unwrap_or_else(crashed) {
                 let _ = handle.block_on(to.send(Err(e)));
             }
         })?;
         Ok(pieces)
     }
+}
+
+/// Runs work on a thread that may take on other namespaces and ids, and releases the layers where these do not count: unmounted in
+/// a namespace of its own, a layer would stay mounted for all others. `None` where it crashed.
+fn inside<T: Send>(source: Source, work: impl FnOnce(&Source) -> T + Send) -> Option<T> {
+    let done = std::thread::scope(|scope| {
+        let inner = std::thread::Builder::new()
+            .name("files-view".into())
+            .spawn_scoped(scope, move || {
+                let result = work(&source);
+                source.leave();
+                (source, result)
+            });
+        inner.ok()?.join().ok()
+    });
+    done.map(|(source, result)| {
+        drop(source);
+        result
+    })
 }
 
 fn thread(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {

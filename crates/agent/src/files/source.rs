@@ -105,8 +105,9 @@ impl Source {
         }
     }
 
-    /// Lets go of all, the thread's permit too: what this thread mounted first, so that a run that waited finds the overlay gone.
-    pub(super) fn close(self) {
+    /// What this thread mounted goes, so that a run that waited finds the overlay gone. The layers are released with the rest, by a
+    /// thread whose mounts everybody sees.
+    pub(super) fn leave(&self) {
         if matches!(self.root, Root::Stopped { .. }) {
             view::leave(&self.state_dir);
         }

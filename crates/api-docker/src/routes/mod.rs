@@ -2,6 +2,7 @@
 
 mod absent;
 mod build;
+mod buildkit;
 mod containers;
 mod distribution;
 mod events;
@@ -42,6 +43,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(build::routes())
+        .merge(buildkit::routes())
         .merge(distribution::routes())
         .merge(absent::routes())
         .fallback(no_page)

@@ -290,6 +290,10 @@ impl Backend for Docker {
         Ok(Box::new(self.0.build_prepare(build, auths, context).await?))
     }
 
+    fn builder(&self) -> Option<Arc<dyn biga_buildkit::Engine>> {
+        Some(Arc::new(super::buildkit::Kit(self.0.clone())))
+    }
+
     async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {
         Ok(self.0.build_prune(all).await?)
     }

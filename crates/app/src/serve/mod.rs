@@ -2,6 +2,7 @@
 
 mod backend;
 mod build;
+mod buildkit;
 mod checkpoints;
 mod docker;
 mod files;

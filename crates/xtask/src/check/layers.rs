@@ -23,7 +23,11 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("biga-store", &["biga-model"]),
     ("biga-control", &["biga-model", "biga-store"]),
     ("biga-api-kube", &["biga-model", "biga-store"]),
-    ("biga-api-docker", &["biga-model", "biga-store", "biga-wire"]),
+    ("biga-buildkit", &["biga-dockerfile", "biga-wire"]),
+    (
+        "biga-api-docker",
+        &["biga-buildkit", "biga-model", "biga-store", "biga-wire"],
+    ),
     ("biga-client", &["biga-model", "biga-wire"]),
     (
         "biga-server",
