@@ -26,6 +26,9 @@ const PART: usize = 32 << 10;
 /// Packets that may wait.
 const QUEUE: usize = 32;
 
+/// A path by its components.
+type Parts = Vec<Vec<u8>>;
+
 /// A tar that lies in a file, by its names in the order that clients want.
 struct Tree {
     file: File,
@@ -98,7 +101,7 @@ impl Tree {
         let mut archive = tar::Archive::new(BufReader::with_capacity(64 << 10, file.try_clone()?));
         std::io::Seek::rewind(&mut file)?;
         // Components in order, so that a directory stands right before what is in it.
-        let mut all: BTreeMap<Vec<Vec<u8>>, (Stat, u64)> = BTreeMap::new();
+        let mut all: BTreeMap<Parts, (Stat, u64)> = BTreeMap::new();
         for entry in archive.entries_with_seek()? {
             let entry = entry?;
             let (parts, stat) = stat_of(&entry)?;
@@ -111,7 +114,7 @@ impl Tree {
             all.insert(parts, (stat, entry.raw_file_position()));
         }
         // Clients know no link to a name that comes later: there it is one more file of the same bytes.
-        let targets: Vec<(Vec<Vec<u8>>, Vec<Vec<u8>>)> = all
+        let targets: Vec<(Parts, Parts)> = all
             .iter()
             .filter(|(_, (s, _))| mode::kind(s.mode) == mode::Kind::File && !s.linkname.is_empty())
             .map(|(parts, (s, _))| (parts.clone(), plain(&s.linkname)))
@@ -162,12 +165,12 @@ impl Tree {
     }
 }
 
-fn plain(path: &[u8]) -> Vec<Vec<u8>> {
+fn plain(path: &[u8]) -> Parts {
     let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".");
     parts.map(<[u8]>::to_vec).collect()
 }
 
-fn stat_of(entry: &tar::Entry<'_, impl Read>) -> std::io::Result<(Vec<Vec<u8>>, Stat)> {
+fn stat_of(entry: &tar::Entry<'_, impl Read>) -> std::io::Result<(Parts, Stat)> {
     let header = entry.header();
     let parts = plain(&entry.path_bytes());
     let link = entry.link_name_bytes().map(|l| l.to_vec()).unwrap_or_default();

@@ -363,7 +363,8 @@ fn mounts_of_a_step() {
     assert!(run(&d, "kit:classic", "cat /counted").starts_with("3\n"));
     let usage = Ran::from(buildx(&d, &["buildx", "du", "--verbose"]).output().unwrap()).ok();
     assert!(usage.contains("cached mount /cache"), "{usage}");
-    docker(&d, &["builder", "prune", "-af"]).ok();
+    let pruned = Ran::from(buildx(&d, &["buildx", "prune", "-f"]).output().unwrap()).ok();
+    assert!(pruned.contains("Total:"), "{pruned}");
     d.biga(&["build", "--no-cache", "-t", "kit:own", &at]).ok();
     assert!(run(&d, "kit:own", "cat /counted").starts_with("1\n"));
     let left = fs::read_dir(d.state().join("images/tmp")).unwrap().count();
@@ -533,7 +534,7 @@ fn a_base_that_needs_a_login() {
     )
     .unwrap();
     let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", file.display());
-    let _registry = Registry::start(&d, &auth);
+    let registry = Registry::start(&d, &auth);
     let (base, out) = (format!("{HOST}/team/base:1"), format!("{HOST}/team/out:1"));
     let client = |args: &[&str]| Ran::from(buildx(&d, args).output().unwrap());
     client(&["login", "-u", "me", "-p", "secret", HOST]).ok();
