@@ -11,7 +11,7 @@ use super::metadata::{self, Package};
 const SEES_ALL: [&str; 2] = ["biga", "biga-testkit"];
 
 /// Every other crate, and the crates of the workspace it may depend on.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     // Words, forms and the lowest tools.
     ("biga-model", &[]),
     ("biga-wire", &[]),
