@@ -301,6 +301,12 @@ async fn input(
     let mut framing = true;
     while reading || framing {
         tokio::select! {
+            // What is typed after a window was resized must find it so.
+            biased;
+            f = frames.recv(), if framing => match f {
+                Some(f) => framing = send(&mut shim, &f).await.is_ok(),
+                None => framing = false,
+            },
             n = client.read(&mut buf), if reading => {
                 let n = n.unwrap_or(0);
                 if n == 0 {
@@ -325,10 +331,6 @@ async fn input(
                     return;
                 }
             }
-            f = frames.recv(), if framing => match f {
-                Some(f) => framing = send(&mut shim, &f).await.is_ok(),
-                None => framing = false,
-            },
         }
     }
     std::future::pending::<()>().await;

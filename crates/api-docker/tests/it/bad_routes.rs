@@ -258,7 +258,7 @@ async fn bodies_that_are_none_are_400_everywhere() {
     let made = raw(
         "/volumes/create",
         "application/json; charset=utf-8",
-        b"{\"Name\": \"v\"}".to_vec(),
+        b"{\"Name\": \"vol\"}".to_vec(),
     )
     .await;
     made.must(201);
@@ -379,6 +379,50 @@ async fn pages_and_methods_that_are_not_there_are_404() {
     s.get("/v1.23/info").await.must(400);
     s.get("/v1.999/info").await.must(400);
     s.get("/v2.0/info").await.must(400);
+}
+
+/// A body that a route has no use for, and that comes after its head, leaves the connection to the next request.
+#[tokio::test]
+async fn unwanted_bodies_leave_the_connection() {
+    let s = served().await;
+    s.run("real", &["sleep"]).await;
+    let mut io = tokio::net::UnixStream::connect(s.socket()).await.unwrap();
+    for path in [
+        "/containers/nonesuch/kill",
+        "/nonesuch",
+        "/containers/real/pause",
+        "/containers/real/unpause",
+    ] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n");
+        io.write_all(head.as_bytes()).await.unwrap();
+        // Long enough for an answer, if it did not wait for the body.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        io.write_all(b"{}").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|w| w == b"\r\n\r\n") {
+            let read = tokio::time::timeout(PATIENCE, io.read_buf(&mut answer));
+            assert_ne!(
+                read.await.expect("an answer").unwrap(),
+                0,
+                "{path}: the connection ended"
+            );
+        }
+        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        let length = text
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|t| t.lines().next()?.parse().ok());
+        let wanted = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4 + length.unwrap_or(0);
+        while answer.len() < wanted {
+            assert_ne!(
+                io.read_buf(&mut answer).await.unwrap(),
+                0,
+                "{path}: the connection ended"
+            );
+        }
+        assert!(!text.contains("connection: close"), "{text}");
+    }
 }
 
 /// What is no HTTP ends its own connection and nothing else.
