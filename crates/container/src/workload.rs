@@ -1,5 +1,6 @@
 //! A container as its shim holds it.
 
+mod answered;
 mod checkpoint;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::checkpoint::Saving;
 use crate::caps::{self, Caps};
@@ -37,9 +38,6 @@ const SAVING: u32 = u32::MAX - 1;
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
-/// The runtime specification whose words are used towards programs that answer system calls.
-const SPEC_VERSION: &str = "1.2.0";
-
 /// A container.
 #[derive(Debug)]
 pub struct ContainerWorkload {
@@ -294,17 +292,6 @@ impl ContainerWorkload {
         Ok(pid)
     }
 
-    /// Who answers system calls, with the state of the container as the specification has it.
-    fn listening(&self, status: &str) -> Option<(Listener, Value)> {
-        let listener = self.filter.as_ref()?.listener.clone()?;
-        let pid = self.streams.get(&MAIN).map_or(0, |s| s.child.pid);
-        let state = json!({
-            "ociVersion": SPEC_VERSION, "id": self.config.uid, "status": status, "pid": pid, "bundle": self.config.run_dir,
-            "annotations": {"dev.biga.name": self.config.name},
-        });
-        Some((listener, state))
-    }
-
     fn entrances(&self, group: &Group, forked_into: bool) -> Vec<PathBuf> {
         if forked_into {
             return Vec::new();
@@ -457,20 +444,6 @@ impl Pending {
                 None => return failed.map_or(Ok(None), Err),
             }
         }
-    }
-
-    /// Hands the listener of its filter over, and lets it go on.
-    fn hand_over(&self, number: i32) -> Result<(), Error> {
-        let Some((listener, state)) = &self.listening else {
-            return Err(Error::State("it speaks of a listener that nobody asked for"));
-        };
-        let mut state = state.clone();
-        if state["pid"] == 0 {
-            // It is the first one.
-            state["pid"] = self.child.pid.into();
-        }
-        listener.hand_over(&self.child, number, SPEC_VERSION, &state)?;
-        control::send(&self.socket, &Message::Listener(number), None).step(|| "speak to the container's process".into())
     }
 
     fn wait_for_word(&self) -> io::Result<()> {
