@@ -68,6 +68,10 @@ struct Pending {
     pipes: Option<Ends>,
     /// It was said which process goes on inside.
     born: bool,
+    /// That will be said, and until then the child is one before it.
+    bears: bool,
+    /// A listener of which it spoke before that was said.
+    early: Option<i32>,
     /// Who gets the listener of its system call filter, and what is said of its container then.
     listening: Option<(Listener, Value)>,
     /// Longer is not listened to it. What runs inside can stop a process that enters, and this process must not wait for ever.
@@ -201,6 +205,11 @@ impl ContainerWorkload {
             Some(_) => Namespaces::MOUNT,
         };
         let directory = group.directory();
+        let late = match &self.pod {
+            Some(_) => joined,
+            None => namespaces::appears_late(&self.container),
+        };
+        let bears = late || owner.is_some();
         let first = First {
             program,
             container: &self.container,
@@ -222,6 +231,8 @@ impl ContainerWorkload {
                 terminal: None,
                 pipes,
                 born: false,
+                bears,
+                early: None,
                 listening: self.listening("creating"),
                 // Nobody is inside yet; filling volumes may take its time.
                 until: None,
@@ -280,6 +291,8 @@ impl ContainerWorkload {
             terminal: None,
             pipes,
             born: false,
+            bears: true,
+            early: None,
             listening: match spec.privileged {
                 true => None,
                 false => self.listening("running"),
@@ -436,7 +449,10 @@ impl Pending {
                     let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     // It ended after it said so.
                     end_of(&before).step(what)?;
+                    self.early.take().map_or(Ok(()), |number| self.hand_over(number))?;
                 }
+                // The number is one of the process that goes on, of which nothing was heard yet.
+                Some((Message::Listener(number), _)) if self.bears && !self.born => self.early = Some(number),
                 Some((Message::Listener(number), _)) => self.hand_over(number)?,
                 // The process may speak before the one that made it says which it is, and it must be reaped.
                 Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
@@ -718,6 +734,8 @@ mod tests {
             terminal: None,
             pipes: None,
             born: false,
+            bears: true,
+            early: None,
             listening: None,
             until: Some(Instant::now() + Duration::from_millis(200)),
         }
