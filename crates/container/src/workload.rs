@@ -1,5 +1,6 @@
 //! A container as its shim holds it.
 
+mod answered;
 mod checkpoint;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::checkpoint::Saving;
 use crate::caps::{self, Caps};
@@ -37,9 +38,6 @@ const SAVING: u32 = u32::MAX - 1;
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
-/// The runtime specification whose words are used towards programs that answer system calls.
-const SPEC_VERSION: &str = "1.2.0";
-
 /// A container.
 #[derive(Debug)]
 pub struct ContainerWorkload {
@@ -70,6 +68,10 @@ struct Pending {
     pipes: Option<Ends>,
     /// It was said which process goes on inside.
     born: bool,
+    /// That will be said, and until then the child is one before it.
+    bears: bool,
+    /// A listener of which it spoke before that was said.
+    early: Option<i32>,
     /// Who gets the listener of its system call filter, and what is said of its container then.
     listening: Option<(Listener, Value)>,
     /// Longer is not listened to it. What runs inside can stop a process that enters, and this process must not wait for ever.
@@ -203,6 +205,11 @@ impl ContainerWorkload {
             Some(_) => Namespaces::MOUNT,
         };
         let directory = group.directory();
+        let late = match &self.pod {
+            Some(_) => joined,
+            None => namespaces::appears_late(&self.container),
+        };
+        let bears = late || owner.is_some();
         let first = First {
             program,
             container: &self.container,
@@ -224,6 +231,8 @@ impl ContainerWorkload {
                 terminal: None,
                 pipes,
                 born: false,
+                bears,
+                early: None,
                 listening: self.listening("creating"),
                 // Nobody is inside yet; filling volumes may take its time.
                 until: None,
@@ -282,6 +291,8 @@ impl ContainerWorkload {
             terminal: None,
             pipes,
             born: false,
+            bears: true,
+            early: None,
             listening: match spec.privileged {
                 true => None,
                 false => self.listening("running"),
@@ -292,17 +303,6 @@ impl ContainerWorkload {
         let pid = stream.child.pid;
         self.streams.insert(id, stream);
         Ok(pid)
-    }
-
-    /// Who answers system calls, with the state of the container as the specification has it.
-    fn listening(&self, status: &str) -> Option<(Listener, Value)> {
-        let listener = self.filter.as_ref()?.listener.clone()?;
-        let pid = self.streams.get(&MAIN).map_or(0, |s| s.child.pid);
-        let state = json!({
-            "ociVersion": SPEC_VERSION, "id": self.config.uid, "status": status, "pid": pid, "bundle": self.config.run_dir,
-            "annotations": {"dev.biga.name": self.config.name},
-        });
-        Some((listener, state))
     }
 
     fn entrances(&self, group: &Group, forked_into: bool) -> Vec<PathBuf> {
@@ -449,7 +449,10 @@ impl Pending {
                     let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     // It ended after it said so.
                     end_of(&before).step(what)?;
+                    self.early.take().map_or(Ok(()), |number| self.hand_over(number))?;
                 }
+                // The number is one of the process that goes on, of which nothing was heard yet.
+                Some((Message::Listener(number), _)) if self.bears && !self.born => self.early = Some(number),
                 Some((Message::Listener(number), _)) => self.hand_over(number)?,
                 // The process may speak before the one that made it says which it is, and it must be reaped.
                 Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
@@ -457,20 +460,6 @@ impl Pending {
                 None => return failed.map_or(Ok(None), Err),
             }
         }
-    }
-
-    /// Hands the listener of its filter over, and lets it go on.
-    fn hand_over(&self, number: i32) -> Result<(), Error> {
-        let Some((listener, state)) = &self.listening else {
-            return Err(Error::State("it speaks of a listener that nobody asked for"));
-        };
-        let mut state = state.clone();
-        if state["pid"] == 0 {
-            // It is the first one.
-            state["pid"] = self.child.pid.into();
-        }
-        listener.hand_over(&self.child, number, SPEC_VERSION, &state)?;
-        control::send(&self.socket, &Message::Listener(number), None).step(|| "speak to the container's process".into())
     }
 
     fn wait_for_word(&self) -> io::Result<()> {
@@ -745,6 +734,8 @@ mod tests {
             terminal: None,
             pipes: None,
             born: false,
+            bears: true,
+            early: None,
             listening: None,
             until: Some(Instant::now() + Duration::from_millis(200)),
         }

@@ -38,7 +38,7 @@ pub struct Commit {
 
 /// Where its changes are read.
 enum Changed {
-    Guest(Guest),
+    Guest(Box<Guest>),
     Source(Box<Source>),
 }
 
@@ -46,7 +46,7 @@ impl Files {
     /// Makes an image of an instance. Gives its name and itself.
     pub async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<(Reference, ImageRecord), Error> {
         let from = match self.guest(namespace, name).await? {
-            Some(guest) => Changed::Guest(guest),
+            Some(guest) => Changed::Guest(Box::new(guest)),
             None => Changed::Source(Box::new(self.source(namespace, name).await?)),
         };
         let (object, image) = match &from {

@@ -9,9 +9,9 @@
 //! executed, loaded or entered (CVE-2019-14271), and no path is resolved but by the kernel beneath that root
 //! (CVE-2018-15664).
 //!
-//! - [`runs`]: an instance is not started while its files are in use without it
 //! A microvm's files are on a disk that only its own kernel reads: there its init does the same work, while it runs.
 //!
+//! - [`runs`]: an instance is not started while its files are in use without it
 //! - [`source`]: where the root comes from
 //! - [`guest`]: work that is done inside
 //! - [`commit`]: changes as a layer, with a config

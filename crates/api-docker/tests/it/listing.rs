@@ -105,12 +105,17 @@ async fn a_document_is_as_new_as_what_it_shows() {
     let document = async || s.get(&format!("/containers/{id}/json")).await.must(200).json();
     let first = document().await;
     assert_eq!(document().await, first, "the same again");
-    assert_eq!((&first["State"]["Status"], &first["ExecIDs"]), (&json!("running"), &json!(null)));
+    assert_eq!(
+        (&first["State"]["Status"], &first["ExecIDs"]),
+        (&json!("running"), &json!(null))
+    );
 
     let body = json!({"Cmd": ["sleep", "9"], "AttachStdout": true});
     let exec = s.post("/containers/one/exec", body).await.must(201).json();
     let exec = exec["Id"].as_str().unwrap().to_string();
-    s.post(&format!("/exec/{exec}/start"), json!({"Detach": true})).await.must(200);
+    s.post(&format!("/exec/{exec}/start"), json!({"Detach": true}))
+        .await
+        .must(200);
     let now = document().await;
     assert!(now["ExecIDs"].is_null() || now["ExecIDs"] == json!([exec]), "{now}");
 
