@@ -26,6 +26,8 @@ stop: ## Stop what `make run` started and leave the host as it was
 test: setup doctest ## Run all tests (as root: they make containers, networks and guests)
 	@scripts/setup-criu
 	@scripts/setup-dockerd
+	@scripts/setup-compose
+	@scripts/setup-buildx
 	cargo nextest run --workspace
 
 test-v2: setup ## Run the tests of containers again, in a microvm that Biga boots (cgroup v2, AppArmor, kernel 6.1)

@@ -7,7 +7,7 @@ use std::process::Command;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROGRAMS: [&str; 3] = ["biga-shim", "biga-guest", "biga-oci"];
 /// Crates that the programs are made of.
-const SOURCES: [&str; 7] = ["container", "guest", "oci", "shim", "sys", "vm", "wire"];
+const SOURCES: [&str; 8] = ["container", "files", "guest", "oci", "shim", "sys", "vm", "wire"];
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");

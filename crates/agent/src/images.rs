@@ -426,6 +426,13 @@ impl Images {
         }
         let object = match self.specs.create(object).await {
             Ok(o) => o,
+            // A name that was made up before is somebody's wish now.
+            Err(StoreError::AlreadyExists { .. }) if !nameless => {
+                let named = self
+                    .specs
+                    .modify("", &name, |o| drop(o.metadata.annotations.remove(NAMELESS)));
+                named.await.map_err(store)?
+            }
             Err(StoreError::AlreadyExists { .. }) => self.objects.get("", &name).await.map_err(store)?,
             Err(e) => return Err(store(e)),
         };

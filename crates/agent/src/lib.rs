@@ -10,6 +10,7 @@
 //! - [`prepare`]: the one place where isolations part; [`translate`]: what needs no more than other words
 //! - [`engine`]: everything on the node, put together
 //! - [`images`], [`volumes`], [`networks`]: what instances stand on, each following its own kind
+//! - `follow`: how the objects of a kind are followed
 //! - [`idmaps`]: user ids of instances that have their own
 //! - [`oci_runtimes`]: other runtimes that containers can name
 //! - [`hypervisor`]: QEMU, guest kernel, disks and seeds of machines
@@ -36,6 +37,7 @@ pub mod checkpoints;
 pub mod engine;
 pub mod events;
 pub mod files;
+mod follow;
 pub mod hypervisor;
 pub mod idmaps;
 pub mod images;

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::{
@@ -14,10 +13,10 @@ use biga_model::{
 };
 use biga_net::{Endpoint, Net, Own};
 use biga_store::Store;
-use biga_store::typed::{Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
-use futures_util::StreamExt;
+use biga_store::typed::{Error as StoreError, Objects, SpecWriter, StatusWriter};
 
 use crate::events::Recorder;
+use crate::follow::{Follower, follow};
 use crate::instance::Failure;
 
 /// The networks of this node. A cheap handle.
@@ -109,58 +108,7 @@ impl Networks {
 
     /// Follows `Network` objects until the task is dropped.
     pub async fn run(self) {
-        loop {
-            if let Err(e) = self.follow().await {
-                tracing::warn!("the watch on networks broke, listing again: {e}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
-
-    async fn follow(&self) -> Result<(), StoreError> {
-        let list = self.objects.list(None).await?;
-        let mut waiting = false;
-        for o in &list.items {
-            waiting |= !self.look(o).await;
-        }
-        let mut events = self.objects.watch(None, Some(list.revision)).await?;
-        // A network in use goes when its last instance went.
-        let mut instances = self.instances.watch_removals(None, Some(list.revision)).await?;
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(ObjectEvent::Put { object, .. })) => waiting |= !self.look(&object).await,
-                    Some(Ok(ObjectEvent::Deleted { .. })) => {}
-                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
-                    Some(Err(e)) => tracing::error!("a network object cannot be read: {e}"),
-                    None => return Ok(()),
-                },
-                event = instances.next() => match event {
-                    Some(Ok(ObjectEvent::Deleted { .. })) if waiting => {
-                        waiting = false;
-                        for o in &self.objects.list(None).await?.items {
-                            waiting |= !self.look(o).await;
-                        }
-                    }
-                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
-                    Some(_) => {}
-                    None => return Ok(()),
-                },
-            }
-        }
-    }
-
-    /// False where a removal has to wait.
-    async fn look(&self, o: &Object<Network>) -> bool {
-        if o.is_deleting() {
-            return self.remove(o).await;
-        }
-        if o.status_or_default().observed_generation != o.metadata.generation
-            && let Err(f) = self.ensure(o).await
-        {
-            self.events.record(o, true, f.reason, &f.message);
-        }
-        true
+        follow(&self).await;
     }
 
     async fn ensure(&self, o: &Object<Network>) -> Result<NetworkStatus, Failure> {
@@ -461,6 +409,30 @@ impl Networks {
     pub async fn release(&self, uid: &str) {
         self.disconnect(uid).await;
         self.net.release(uid);
+    }
+}
+
+impl Follower for Networks {
+    type Kind = Network;
+
+    fn objects(&self) -> &Objects<Network> {
+        &self.objects
+    }
+
+    fn instances(&self) -> &Objects<Instance> {
+        &self.instances
+    }
+
+    async fn look(&self, o: &Object<Network>) -> bool {
+        if o.is_deleting() {
+            return self.remove(o).await;
+        }
+        if o.status_or_default().observed_generation != o.metadata.generation
+            && let Err(f) = self.ensure(o).await
+        {
+            self.events.record(o, true, f.reason, &f.message);
+        }
+        true
     }
 }
 

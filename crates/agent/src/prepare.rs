@@ -145,20 +145,27 @@ async fn shared_name(engine: &Engine, object: &Object<Instance>) -> Result<Strin
     Ok(other.spec.hostname.clone().unwrap_or_else(|| host_name(other.name())))
 }
 
-/// Why an instance of this isolation has no files that can be reached from outside, and what to do instead; `None` where it
-/// has.
-pub fn no_files(isolation: Isolation) -> Option<&'static str> {
+/// Who reaches the files of an instance of this isolation.
+pub fn files_of(isolation: Isolation) -> FilesOf {
     match isolation {
-        Isolation::Container => None,
-        Isolation::Microvm => Some(
-            "is a microvm: its files are on a disk of its own that only its kernel reads. While it runs, a program inside \
-             can copy them: `biga exec NAME tar -c PATH`, `biga exec -i NAME tar -x`; or share a volume with it",
-        ),
-        Isolation::Vm => Some(
+        Isolation::Container => FilesOf::Outside,
+        Isolation::Microvm => FilesOf::Inside,
+        Isolation::Vm => FilesOf::Nobody(
             "is a machine: its files are on disks that only its own system reads. Copy them over its network, or attach a \
              volume",
         ),
     }
+}
+
+/// Who reaches the files of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesOf {
+    /// The engine, from outside, whether it runs or not.
+    Outside,
+    /// Its own init, while it runs.
+    Inside,
+    /// Nobody, for this reason.
+    Nobody(&'static str),
 }
 
 /// Why an instance of this isolation has no checkpoints, and what to do instead; `None` where it has.

@@ -4,16 +4,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use biga_model::{
     AGENT_FINALIZER, Condition, Instance, Object, Timestamp, Volume, VolumeMode, VolumeSpec, VolumeStatus,
 };
 use biga_store::Store;
-use biga_store::typed::{Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
-use futures_util::StreamExt;
+use biga_store::typed::{Error as StoreError, Objects, SpecWriter, StatusWriter};
 
 use crate::events::Recorder;
+use crate::follow::{Follower, follow};
 use crate::instance::Failure;
 use crate::local_mounts;
 
@@ -43,59 +42,7 @@ impl Volumes {
 
     /// Follows `Volume` objects until the task is dropped.
     pub async fn run(self) {
-        loop {
-            if let Err(e) = self.follow().await {
-                tracing::warn!("the watch on volumes broke, listing again: {e}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
-
-    async fn follow(&self) -> Result<(), StoreError> {
-        let list = self.objects.list(None).await?;
-        let mut waiting = false;
-        for o in &list.items {
-            waiting |= !self.look(o).await;
-        }
-        let mut events = self.objects.watch(None, Some(list.revision)).await?;
-        // A volume in use goes when its last instance went: that is seen by looking at instances, too.
-        let mut instances = self.instances.watch_removals(None, Some(list.revision)).await?;
-        loop {
-            tokio::select! {
-                event = events.next() => match event {
-                    Some(Ok(ObjectEvent::Put { object, .. })) => waiting |= !self.look(&object).await,
-                    Some(Ok(ObjectEvent::Deleted { .. })) => {}
-                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
-                    Some(Err(e)) => tracing::error!("a volume object cannot be read: {e}"),
-                    None => return Ok(()),
-                },
-                event = instances.next() => match event {
-                    Some(Ok(ObjectEvent::Deleted { .. })) if waiting => {
-                        waiting = false;
-                        for o in &self.objects.list(None).await?.items {
-                            waiting |= !self.look(o).await;
-                        }
-                    }
-                    Some(Err(e @ StoreError::Store(_))) => return Err(e),
-                    Some(_) => {}
-                    None => return Ok(()),
-                },
-            }
-        }
-    }
-
-    /// False where a removal has to wait.
-    async fn look(&self, o: &Object<Volume>) -> bool {
-        if o.is_deleting() {
-            return self.remove(o).await;
-        }
-        let s = o.status_or_default();
-        if s.observed_generation != o.metadata.generation
-            && let Err(f) = self.make(o).await
-        {
-            self.events.record(o, true, f.reason, &f.message);
-        }
-        true
+        follow(&self).await;
     }
 
     /// Makes the volume and says so in its status.
@@ -205,6 +152,31 @@ impl Volumes {
             return Ok((object.spec.mode, PathBuf::from(status.path)));
         }
         Ok((object.spec.mode, self.make(&object).await?))
+    }
+}
+
+impl Follower for Volumes {
+    type Kind = Volume;
+
+    fn objects(&self) -> &Objects<Volume> {
+        &self.objects
+    }
+
+    fn instances(&self) -> &Objects<Instance> {
+        &self.instances
+    }
+
+    async fn look(&self, o: &Object<Volume>) -> bool {
+        if o.is_deleting() {
+            return self.remove(o).await;
+        }
+        let s = o.status_or_default();
+        if s.observed_generation != o.metadata.generation
+            && let Err(f) = self.make(o).await
+        {
+            self.events.record(o, true, f.reason, &f.message);
+        }
+        true
     }
 }
 

@@ -304,6 +304,11 @@ pub trait Backend: Send + Sync + 'static {
         Ok(PruneResult::default())
     }
 
+    /// What builds images for clients of BuildKit.
+    fn builder(&self) -> Option<std::sync::Arc<dyn biga_buildkit::Engine>> {
+        None
+    }
+
     /// Asks a registry whether it knows these credentials; answers an identity token, or an empty string.
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {
         let message = format!(

@@ -269,6 +269,10 @@ pub(crate) async fn json_or_none<T: DeserializeOwned>(headers: &HeaderMap, body:
             "unsupported Content-Type header ({kind}): must be 'application/json'"
         )));
     }
+    // A list would be taken for the fields of a document in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::bad("invalid JSON: a list, where a document is wanted"));
+    }
     serde_json::from_slice(&bytes)
         .map(Some)
         .map_err(|e| Error::bad(format!("invalid JSON: {e}")))

@@ -22,26 +22,30 @@ const CONFIGS: usize = 512;
 impl DockerApi {
     /// The container that `word` names: a name, a full id, or the unique beginning of one.
     pub(crate) async fn container(&self, word: &str) -> Result<Object<Instance>> {
+        Ok((*self.known_container(word).await?.object).clone())
+    }
+
+    /// As [`DockerApi::container`], to look at only.
+    pub(crate) async fn known_container(&self, word: &str) -> Result<Arc<Known>> {
         let missing = || Error::not_found(format!("No such container: {word}"));
         let word = word.strip_prefix('/').unwrap_or(word);
         if word.is_empty() || word.contains('/') {
             return Err(missing());
         }
-        let by_name = self.instances().find(self.ns(), word).await?;
+        let by_name = self.known_by_name(word).await?;
         if !is_hex(word) {
             return by_name.ok_or_else(missing);
         }
         let all = self.known().await?;
-        let whole = |k: &Known| (*k.object).clone();
         if let Some(full) = all.iter().find(|k| k.id == word) {
-            return Ok(whole(full));
+            return Ok(full.clone());
         }
         if let Some(o) = by_name {
             return Ok(o);
         }
         let mut prefixed = all.iter().filter(|k| k.id.starts_with(word));
         match (prefixed.next(), prefixed.next()) {
-            (Some(one), None) => Ok(whole(one)),
+            (Some(one), None) => Ok(one.clone()),
             (None, _) => Err(missing()),
             _ => Err(Error::bad(format!("Multiple IDs found with provided prefix: {word}"))),
         }
@@ -79,22 +83,18 @@ impl DockerApi {
         }
     }
 
-    /// The id of a container's image; of one that never ran, the image that its name means now. `known` are the images, once
-    /// somebody had to look.
-    pub(crate) async fn image_id_of(
-        &self,
-        o: &Object<Instance>,
-        known: &mut Option<Vec<Object<Image>>>,
-    ) -> Result<String> {
-        let id = o.status_or_default().image_id;
+    /// The id of an instance's image: also when it was made just now and the agent has not said yet.
+    pub(crate) async fn image_of(&self, o: &Object<Instance>) -> String {
+        let said = o.status.as_ref().map_or_else(String::new, |s| s.image_id.clone());
         let word = o.spec.main_image();
-        if !id.is_empty() || word.starts_with("sha256:") {
-            return Ok(if id.is_empty() { word.to_string() } else { id });
+        if said.is_empty() && word.starts_with("sha256:") {
+            return word.to_string();
         }
-        if known.is_none() {
-            *known = Some(self.ready_images().await?);
-        }
-        Ok(by_reference(word, known.as_deref().unwrap_or_default()).unwrap_or_default())
+        let (true, Ok(reference)) = (said.is_empty(), word.parse::<Reference>()) else {
+            return said;
+        };
+        let found = self.images().find("", &reference.object_name()).await;
+        found.ok().flatten().map_or(said, |i| i.status_or_default().image_id)
     }
 
     /// The OCI config of an image; an empty object where the node does not have it any more.

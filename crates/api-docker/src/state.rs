@@ -42,6 +42,25 @@ pub struct NodeInfo {
     pub microvms: bool,
 }
 
+fn about(node: &NodeInfo) -> biga_buildkit::About {
+    biga_buildkit::About {
+        version: node.version.clone(),
+        revision: node.commit.clone(),
+        id: node.id.clone(),
+        os: "linux".into(),
+        architecture: docker_arch().into(),
+    }
+}
+
+/// Docker's word for this processor.
+pub(crate) fn docker_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The Docker API of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct DockerApi {
@@ -59,6 +78,8 @@ pub(crate) struct Inner {
     pub configs: ConfigCache,
     pub seen: Seen,
     pub new_instances: SpecWriter<Instance>,
+    /// BuildKit's interface, where the node has a builder for it.
+    pub buildkit: Option<biga_buildkit::BuildKit>,
     /// Builds that run, by the ids that clients gave them.
     pub builds: parking_lot::Mutex<std::collections::HashMap<String, tokio_util::sync::CancellationToken>>,
 }
@@ -72,7 +93,9 @@ impl DockerApi {
         node: NodeInfo,
         new_instances: SpecWriter<Instance>,
     ) -> DockerApi {
+        let about = about(&node);
         let events = Hub::start(store.clone(), DEFAULT_NAMESPACE.to_string());
+        let buildkit = backend.builder().map(|b| biga_buildkit::BuildKit::new(b, about));
         let inner = Inner {
             store,
             backend,
@@ -84,6 +107,7 @@ impl DockerApi {
             configs: ConfigCache::default(),
             seen: Seen::default(),
             new_instances,
+            buildkit,
             builds: parking_lot::Mutex::default(),
         };
         DockerApi { inner: Arc::new(inner) }
@@ -104,6 +128,11 @@ impl DockerApi {
     /// All instances, as they were parsed last.
     pub(crate) async fn known(&self) -> Result<Vec<Arc<Known>>> {
         self.inner.seen.instances(&*self.inner.store, self.ns()).await
+    }
+
+    /// The instance of this name, as it was parsed last.
+    pub(crate) async fn known_by_name(&self, name: &str) -> Result<Option<Arc<Known>>> {
+        self.inner.seen.instance(&*self.inner.store, self.ns(), name).await
     }
 
     /// What documents of containers need beside them.

@@ -61,14 +61,16 @@ pub(crate) type ClientWrite = Box<dyn AsyncWrite + Send + Unpin>;
 /// How long docker-py gets to read the headers of an answer.
 const READS_HEADERS_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// docker-py (docker-compose 1 is made with it) reads headers through a buffer and then goes on without it: bytes that
+/// docker-py (docker-compose 1 and Testcontainers for Python are made with it) reads headers through a buffer and then goes on without it: bytes that
 /// came together with the headers are lost to it. Docker's daemon takes this long to start anything.
 fn reads_ahead(headers: &http::HeaderMap) -> bool {
     let agent = headers
         .get(header::USER_AGENT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("");
-    ["docker-sdk-python/", "docker-py/"].iter().any(|a| agent.contains(a))
+    ["docker-sdk-python/", "docker-py/", "tc-python/"]
+        .iter()
+        .any(|a| agent.contains(a))
 }
 
 /// Answers a request by a stream in both directions: the connection itself where the client asks for an upgrade, else
@@ -190,14 +192,16 @@ pub(crate) enum End {
     Lost,
 }
 
-/// Copies until the process ends or the client leaves.
+/// Copies until the process ends or the client leaves. `ended` is told how it went before the client sees the end of the
+/// stream: who asks for an exit code then must find it.
 pub(crate) async fn pump(
     shim: ShimStream,
     plan: &Plan,
     mut client_read: ClientRead,
     mut client_write: ClientWrite,
     frames: mpsc::Receiver<Frame>,
-) -> End {
+    ended: impl FnOnce(&End),
+) {
     let (mut from_shim, to_shim) = tokio::io::split(shim.io);
     let mut decoder = shim.decoder;
     let end = {
@@ -208,12 +212,13 @@ pub(crate) async fn pump(
             () = input => End::Detached,
         }
     };
+    if plan.drain && matches!(end, End::Detached) {
+        let _ = client_write.shutdown().await;
+        return ended(&drain(&mut from_shim, &mut decoder).await);
+    }
+    ended(&end);
     let _ = client_write.shutdown().await;
     tokio::spawn(read_away(client_read));
-    if plan.drain && matches!(end, End::Detached) {
-        return drain(&mut from_shim, &mut decoder).await;
-    }
-    end
 }
 
 /// How long a client may take to see the end.
@@ -308,6 +313,12 @@ async fn input(
     let mut framing = true;
     while reading || framing {
         tokio::select! {
+            // What is typed after a window was resized must find it so.
+            biased;
+            f = frames.recv(), if framing => match f {
+                Some(f) => framing = send(&mut shim, &f).await.is_ok(),
+                None => framing = false,
+            },
             n = client.read(&mut buf), if reading => {
                 let n = n.unwrap_or(0);
                 if n == 0 {
@@ -332,10 +343,6 @@ async fn input(
                     return;
                 }
             }
-            f = frames.recv(), if framing => match f {
-                Some(f) => framing = send(&mut shim, &f).await.is_ok(),
-                None => framing = false,
-            },
         }
     }
     std::future::pending::<()>().await;

@@ -24,7 +24,16 @@ impl Prepared {
         let reference: Reference = name
             .parse()
             .map_err(|e| Error::Invalid(format!("invalid reference format: {name:?}: {e}")))?;
-        let auth = self.auth(&reference.registry);
+        let mut auth = self.auth(&reference.registry);
+        if let (Auth::Anonymous, Some(client)) = (&auth, &self.client)
+            && let Some((username, password)) = audience.wait(client.credentials(&reference.registry)).await?
+        {
+            // Clients put a token in the password's place where there is no user.
+            auth = match username.is_empty() {
+                true => Auth::Identity(password),
+                false => Auth::Basic { username, password },
+            };
+        }
         audience.wait(self.builder.pull(&reference, auth, audience)).await
     }
 

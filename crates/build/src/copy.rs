@@ -14,7 +14,8 @@ use biga_container::view;
 use biga_dockerfile::Owner;
 use biga_dockerfile::config::clean;
 use biga_dockerfile::ignore::Ignore;
-use biga_image::files::{Compose, Disk, Node, Tarball, Tree};
+use biga_image::files::compose::LayerTar;
+use biga_image::files::{Compose, Disk, Node, Tarball, Tree, Unpack};
 use biga_image::{ImageStore, KeptLayer, LayerMounts, LayerRecord};
 use tokio::sync::oneshot;
 
@@ -27,6 +28,16 @@ pub enum From {
     Context(Arc<Tarball>),
     /// The layers of an image or of another stage.
     Layers(Vec<LayerRecord>),
+}
+
+impl From {
+    /// What has to be mounted for it.
+    fn layers(&self) -> &[LayerRecord] {
+        match self {
+            From::Context(_) => &[],
+            From::Layers(layers) => layers,
+        }
+    }
 }
 
 /// One source, in the order they were written.
@@ -57,6 +68,8 @@ pub struct Task {
     pub parents: bool,
     /// Whether archives are unpacked.
     pub unpack: bool,
+    /// Whether everything keeps its owner.
+    pub keep_owner: bool,
     /// The time of directories that are made.
     pub now: (i64, u32),
 }
@@ -72,13 +85,14 @@ pub struct Means {
 }
 
 /// Layers mounted for one piece of work.
-struct InUse {
+pub struct InUse {
     mounts: Arc<LayerMounts>,
     user: String,
 }
 
 impl InUse {
-    fn new(mounts: &Arc<LayerMounts>) -> InUse {
+    /// Begins with none.
+    pub fn new(mounts: &Arc<LayerMounts>) -> InUse {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         InUse {
             mounts: mounts.clone(),
@@ -86,7 +100,8 @@ impl InUse {
         }
     }
 
-    fn mount(&self, layers: &[LayerRecord]) -> Result<Vec<PathBuf>, Error> {
+    /// Mounts them, and gives where.
+    pub fn mount(&self, layers: &[LayerRecord]) -> Result<Vec<PathBuf>, Error> {
         self.mounts
             .mount_all(layers, &self.user)
             .map_err(|e| Error::Failed(e.to_string()))
@@ -102,7 +117,7 @@ impl Drop for InUse {
 }
 
 /// The layers as one read-only tree; `None` where there are none.
-fn root(layers: &[PathBuf]) -> Result<Option<Arc<OwnedFd>>, Error> {
+pub fn root(layers: &[PathBuf]) -> Result<Option<Arc<OwnedFd>>, Error> {
     if layers.is_empty() {
         return Ok(None);
     }
@@ -110,8 +125,33 @@ fn root(layers: &[PathBuf]) -> Result<Option<Arc<OwnedFd>>, Error> {
     Ok(Some(Arc::new(root)))
 }
 
+/// Runs work in a mount namespace of its own, on a second thread. The layers that it needs are mounted and released by this one: a
+/// mount that was made in there would be seen by nobody else who was told that the layer is mounted.
+pub fn viewed<T: Send>(
+    mounts: &Arc<LayerMounts>,
+    layers: &[&[LayerRecord]],
+    work: impl FnOnce(&InUse) -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    let used = InUse::new(mounts);
+    for some in layers {
+        used.mount(some)?;
+    }
+    let inside = || {
+        view::private().map_err(|e| Error::Failed(e.to_string()))?;
+        work(&used)
+    };
+    std::thread::scope(|scope| {
+        let made = std::thread::Builder::new()
+            .name("build-view".into())
+            .spawn_scoped(scope, inside);
+        let thread = made.map_err(|e| Error::Failed(format!("cannot start a thread: {e}")))?;
+        let crashed = |_| Error::Failed("the work on files crashed".into());
+        thread.join().map_err(crashed)?
+    })
+}
+
 /// Runs work on a thread of its own.
-async fn thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+pub async fn thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let (tx, rx) = oneshot::channel();
     let made = std::thread::Builder::new().name("build".into()).spawn(move || {
         // Nobody waits any more where the build was cancelled.
@@ -129,16 +169,58 @@ pub async fn copy<H: Send + 'static>(
     known: impl FnOnce(&str) -> Option<H> + Send + 'static,
 ) -> Result<(String, Result<H, KeptLayer>), Error> {
     thread(move || {
-        let used = InUse::new(&means.mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let picked = task.pick(&used)?;
-        let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
-        if let Some(hit) = known(&digest) {
-            return Ok((digest, Ok(hit)));
-        }
-        let below = root(&used.mount(&means.layers)?)?;
-        let layer = task.layer(picked, below, &means.store)?;
-        Ok((digest, Err(layer)))
+        viewed(&means.mounts, &[task.from.layers(), &means.layers], |used| {
+            let picked = task.pick(used)?;
+            let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
+            if let Some(hit) = known(&digest) {
+                return Ok((digest, Ok(hit)));
+            }
+            let below = root(&used.mount(&means.layers)?)?;
+            let layer = task.layer(picked, below, &means.store)?;
+            Ok((digest, Err(layer)))
+        })
+    })
+    .await
+}
+
+/// What a mount shows: its files' digest, and where they are laid out once somebody needs them.
+pub struct Shown {
+    /// Of all files, with names and modes.
+    pub digest: String,
+    /// Whether it is one file, and how that is called.
+    pub file: Option<Vec<u8>>,
+}
+
+/// Looks for what is meant by a mount.
+pub async fn look(task: Arc<Task>, mounts: Arc<LayerMounts>) -> Result<Shown, Error> {
+    thread(move || {
+        viewed(&mounts, &[task.from.layers()], |used| {
+            let picked = task.pick(used)?;
+            let digest = digest_of_all(&picked).map_err(|e| task.failed(e))?;
+            let file = picked.first().filter(|p| !p.node.is_dir()).map(|p| p.name.clone());
+            Ok(Shown { digest, file })
+        })
+    })
+    .await
+}
+
+/// Lays out in a directory what a mount shows, with its owners.
+pub async fn lay_out(task: Arc<Task>, means: Means, dir: PathBuf) -> Result<(), Error> {
+    thread(move || {
+        viewed(&means.mounts, &[task.from.layers()], |used| {
+            let picked = task.pick(used)?;
+            let tar = task.compose(picked, None, &means.store)?;
+            let failed = |e: std::io::Error| task.failed(format!("{}: {e}", dir.display()));
+            let root = OwnedFd::from(std::fs::File::open(&dir).map_err(failed)?);
+            let options = Unpack {
+                owner: biga_image::files::Owner::Archive,
+                keep_kinds: false,
+                rename: None,
+                ids: biga_image::files::Ids(None),
+            };
+            let tar = BufReader::with_capacity(128 << 10, tar);
+            biga_image::files::unpack::unpack(root.as_fd(), "/", tar, options).map_err(|e| task.failed(e))
+        })
     })
     .await
 }
@@ -146,16 +228,16 @@ pub async fn copy<H: Send + 'static>(
 /// The layer that a missing directory is; one without anything where it is there.
 pub async fn directory(path: String, means: Means, now: (i64, u32)) -> Result<KeptLayer, Error> {
     thread(move || {
-        let used = InUse::new(&means.mounts);
-        view::private().map_err(|e| Error::Failed(e.to_string()))?;
-        let below = root(&used.mount(&means.layers)?)?.map(Disk);
-        let mut compose = Compose::new(below.as_ref().map(|d| d as &dyn Tree));
-        let failed = |e: biga_image::files::Error| Error::Invalid(format!("WORKDIR {path}: {e}"));
-        let real = compose.real(path.as_bytes()).map_err(failed)?;
-        if !real.is_empty() && !compose.is_dir(&real).map_err(failed)? {
-            compose.directory(&real, &Node::dir(0o755, now)).map_err(failed)?;
-        }
-        Ok(means.store.write_layer(compose.into_tar())?)
+        viewed(&means.mounts, &[&means.layers], |used| {
+            let below = root(&used.mount(&means.layers)?)?.map(Disk);
+            let mut compose = Compose::new(below.as_ref().map(|d| d as &dyn Tree));
+            let failed = |e: biga_image::files::Error| Error::Invalid(format!("WORKDIR {path}: {e}"));
+            let real = compose.real(path.as_bytes()).map_err(failed)?;
+            if !real.is_empty() && !compose.is_dir(&real).map_err(failed)? {
+                compose.directory(&real, &Node::dir(0o755, now)).map_err(failed)?;
+            }
+            Ok(means.store.write_layer(compose.into_tar())?)
+        })
     })
     .await
 }
@@ -193,6 +275,11 @@ impl Task {
     }
 
     fn layer(&self, picked: Vec<Picked>, below: Option<Arc<OwnedFd>>, store: &ImageStore) -> Result<KeptLayer, Error> {
+        let tar = self.compose(picked, below, store)?;
+        Ok(store.write_layer(tar)?)
+    }
+
+    fn compose(&self, picked: Vec<Picked>, below: Option<Arc<OwnedFd>>, store: &ImageStore) -> Result<LayerTar, Error> {
         let owner = self.owner(below.as_deref())?;
         let below = below.map(Disk);
         let mut layer = Layer {
@@ -218,7 +305,7 @@ impl Task {
         for one in picked {
             layer.add(one, &dest, into, store)?;
         }
-        Ok(store.write_layer(layer.compose.into_tar())?)
+        Ok(layer.compose.into_tar())
     }
 
     /// User and group of `--chown`, looked up in the stage's own files.
@@ -261,7 +348,10 @@ impl Layer<'_> {
                 true => join(dest, &one.name),
                 false => dest.to_vec(),
             };
-            return self.tree(&at, one.beneath, (0, 0));
+            return match self.task.keep_owner {
+                true => self.kept_tree(&at, one.beneath),
+                false => self.tree(&at, one.beneath, (0, 0)),
+            };
         }
         if self.task.unpack
             && let Some(kind) = unknown_compression(&one.node).map_err(|e| self.task.failed(e))?
@@ -284,7 +374,12 @@ impl Layer<'_> {
             true => join(dest, &one.name),
             false => dest.to_vec(),
         };
-        let node = self.owned(one.node, (0, 0));
+        let owner = if self.task.keep_owner {
+            (one.node.uid, one.node.gid)
+        } else {
+            (0, 0)
+        };
+        let node = self.owned(one.node, owner);
         self.compose.put(&at, node, &self.new).map(drop).map_err(failed)
     }
 

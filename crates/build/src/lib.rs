@@ -18,11 +18,15 @@
 //! - [`base`]: what a stage begins with
 //! - [`args`][]: variables
 //! - [`pick`]: which files are meant; [`copy`]: the layer that they become
-//! - [`run`]: a container for a step
+//! - [`run`]: a container for a step; [`mounts`]: what is mounted in it; [`caches`]: what of that is kept
+//! - [`export`]: what is in an image, for others
 
 mod args;
 mod base;
+mod caches;
 mod copy;
+mod export;
+mod mounts;
 mod pick;
 mod prepare;
 mod run;
@@ -32,6 +36,7 @@ mod stages;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use biga_agent::engine::Engine;
 use biga_agent::files::Files;
 use biga_agent::streams::Streams;
@@ -44,6 +49,10 @@ use biga_store::typed::{Objects, SpecWriter};
 use biga_wire::build::{Build, Event};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use caches::Caches;
+pub use caches::Usage;
+pub use prepare::Parts;
 
 /// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
@@ -109,6 +118,7 @@ pub struct Builder {
     files: Files,
     objects: Objects<Instance>,
     specs: SpecWriter<Instance>,
+    caches: Arc<Caches>,
     /// Of this process: what has another was left by one before.
     id: Arc<str>,
 }
@@ -122,7 +132,16 @@ impl Builder {
         store: Arc<dyn Store>,
         specs: SpecWriter<Instance>,
     ) -> Builder {
+        // Secrets of builds that a daemon before this one left.
+        let left = engine.layout.run.join(mounts::DIR);
+        if let Err(e) = std::fs::remove_dir_all(&left)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("{} stays: {e}", left.display());
+        }
+        let caches = Arc::new(Caches::new(engine.layout.state.join("build-cache")));
         Builder {
+            caches,
             engine,
             streams,
             files,
@@ -137,9 +156,37 @@ impl Builder {
         }
     }
 
+    /// What is kept for later builds beside images.
+    pub async fn usage(&self) -> Result<Vec<Usage>, Error> {
+        let caches = self.caches.clone();
+        prepare::blocking(move || Ok(caches.usage())).await
+    }
+
+    /// Removes the directories of caches that no step uses; their ids and bytes.
+    pub async fn prune(&self) -> Result<(Vec<String>, u64), Error> {
+        let caches = self.caches.clone();
+        prepare::blocking(move || Ok(caches.prune())).await
+    }
+
     fn store(&self) -> &Arc<ImageStore> {
         self.engine.images.files()
     }
+}
+
+/// Who wants the build, where there is somebody to ask.
+#[async_trait]
+pub trait Client: Send + Sync {
+    /// User and password for a registry, where the client has any.
+    async fn credentials(&self, registry: &str) -> Result<Option<(String, String)>, Error>;
+
+    /// A secret, where the client has it.
+    async fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Whether the client forwards this agent of SSH.
+    async fn has_agent(&self, id: &str) -> Result<bool, Error>;
+
+    /// Passes a connection on to that agent until either side ends it.
+    async fn forward_agent(&self, id: &str, io: tokio::net::UnixStream) -> Result<(), Error>;
 }
 
 /// A build that can begin: its context is here and its Dockerfile makes sense.
@@ -150,6 +197,9 @@ pub struct Prepared {
     auths: HashMap<String, Auth>,
     file: Dockerfile,
     context: Arc<Tarball>,
+    client: Option<Arc<dyn Client>>,
+    /// Contexts beside the main one.
+    named: HashMap<String, Arc<Tarball>>,
 }
 
 /// Where a build tells what happens, and hears that nobody wants it any more.
@@ -159,11 +209,29 @@ pub struct Audience {
     pub events: mpsc::Sender<Event>,
     /// Cancelled when the build should end.
     pub cancel: CancellationToken,
+    /// The stage that it is told of, where several are built at a time.
+    stage: Option<usize>,
 }
 
 impl Audience {
+    /// Of a whole build.
+    pub fn new(events: mpsc::Sender<Event>, cancel: CancellationToken) -> Audience {
+        Audience {
+            events,
+            cancel,
+            stage: None,
+        }
+    }
+
     /// Tells; waits for a slow listener.
     async fn tell(&self, event: Event) -> Result<(), Error> {
+        let event = match self.stage {
+            None => event,
+            Some(stage) => Event::Of {
+                stage,
+                event: Box::new(event),
+            },
+        };
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Error::Cancelled),

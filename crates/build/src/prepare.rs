@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use biga_dockerfile::ignore::Ignore;
@@ -10,10 +11,11 @@ use biga_image::files::{Node, Tarball, Tree, tree};
 use biga_image::{Auth, Platform};
 use biga_wire::build::Build;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::{Builder, Error, Prepared};
+use crate::{Builder, Client, Error, Prepared};
 
 const DOCKERFILE: &str = "Dockerfile";
 /// What is read of an archive at once.
@@ -25,21 +27,44 @@ impl Builder {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
+        let parts = Parts {
+            dockerfile: None,
+            context: context.boxed(),
+            named: Vec::new(),
+            client: None,
+        };
+        self.prepare_with(request, auths, parts).await
+    }
+
+    /// The same with a Dockerfile that is no part of the context, and with somebody who can be asked.
+    pub async fn prepare_with(
+        &self,
+        request: Build,
+        auths: HashMap<String, Auth>,
+        parts: Parts,
+    ) -> Result<Prepared, Error> {
         check(&request)?;
+        let Parts {
+            dockerfile,
+            context,
+            named,
+            client,
+        } = parts;
         let dir = self.store().root().join("tmp");
         let mut name = match request.dockerfile.as_str() {
             "" => DOCKERFILE.to_owned(),
             name => name.to_owned(),
         };
         let mut context = if request.remote.is_empty() {
-            let source = StreamReader::new(context.boxed());
-            let source = BufReader::with_capacity(BUFFER, SyncIoBridge::new(source));
-            blocking(move || Tarball::read(source, &dir).map_err(bad_context)).await?
+            read_tar(context, &dir).await?
         } else {
             self.fetch_context(&request.remote, &mut name).await?
         };
         let (file, ignored) = blocking(move || {
-            let read = read_dockerfile(&context, &name)?;
+            let read = match dockerfile {
+                Some(bytes) => return Ok(((parse(bytes, &name)?, context), false)),
+                None => read_dockerfile(&context, &name)?,
+            };
             let ignored = leave_out(&mut context, &name)?;
             Ok(((read, context), ignored))
         })
@@ -48,12 +73,19 @@ impl Builder {
             tracing::debug!("the Dockerfile is no part of the context");
         }
         let (file, context) = file;
+        let dir = self.store().root().join("tmp");
+        let mut contexts = HashMap::new();
+        for (name, tar) in named {
+            contexts.insert(name, Arc::new(read_tar(tar, &dir).await?));
+        }
         Ok(Prepared {
             builder: self.clone(),
             request,
             auths,
             file,
             context: Arc::new(context),
+            client,
+            named: contexts,
         })
     }
 
@@ -85,6 +117,25 @@ impl Builder {
         }
         Ok(tarball)
     }
+}
+
+/// What a build is made of.
+pub struct Parts {
+    /// The Dockerfile's text; that of the context where there is none.
+    pub dockerfile: Option<Vec<u8>>,
+    /// The context's tar.
+    pub context: BoxStream<'static, io::Result<Bytes>>,
+    /// Tars of further contexts, by the names that `--from` gives them.
+    pub named: Vec<(String, BoxStream<'static, io::Result<Bytes>>)>,
+    /// Who can be asked.
+    pub client: Option<Arc<dyn Client>>,
+}
+
+async fn read_tar(tar: BoxStream<'static, io::Result<Bytes>>, dir: &Path) -> Result<Tarball, Error> {
+    let source = StreamReader::new(tar);
+    let source = BufReader::with_capacity(BUFFER, SyncIoBridge::new(source));
+    let dir = dir.to_owned();
+    blocking(move || Tarball::read(source, &dir).map_err(bad_context)).await
 }
 
 fn bad_context(e: biga_image::files::Error) -> Error {
@@ -127,6 +178,10 @@ fn read_dockerfile(context: &Tarball, name: &str) -> Result<Dockerfile, Error> {
     let open = node.open().map_err(|e| Error::Failed(e.to_string()))?;
     let read = open.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| Error::Failed(format!("the Dockerfile cannot be read: {e}")))?;
+    parse(bytes, name)
+}
+
+fn parse(bytes: Vec<u8>, name: &str) -> Result<Dockerfile, Error> {
     if bytes.is_empty() {
         return Err(Error::Invalid(format!("the Dockerfile ({name}) cannot be empty")));
     }

@@ -8,12 +8,13 @@ use biga_image::{Built, Draft, KeptLayer};
 use biga_model::kinds::runtime::Resources;
 use biga_model::{
     ContainerSpec, DEFAULT_NAMESPACE, EnvVar, HostAlias, Instance, InstanceSpec, InstanceVolume, Memory,
-    NetworkAttachment, NetworkMode, Object, Phase, PullPolicy, StopSpec, Ulimit, VolumeMount,
+    NetworkAttachment, NetworkMode, Object, Phase, PullPolicy, StopSpec, TmpfsSource, Ulimit, VolumeMount,
 };
 use biga_store::typed::{DeleteOptions, ObjectEvent, generate_name};
 use biga_wire::build::{Build, Event};
 use futures_util::StreamExt;
 
+use crate::mounts::{From, Place, Ready};
 use crate::prepare::blocking;
 use crate::{Audience, Builder, Error, LABEL, Prepared};
 
@@ -30,6 +31,8 @@ pub struct Job {
     pub env: Vec<(String, String)>,
     /// `--network` of the instruction.
     pub network: Option<String>,
+    /// What is mounted.
+    pub mounted: Ready,
 }
 
 /// Removes an instance however its step ends.
@@ -151,7 +154,10 @@ impl Prepared {
                 (_, Some(code)) => Error::Command { command, code },
             });
         }
-        let tar = builder.files.layer(DEFAULT_NAMESPACE, object.name()).await;
+        let tar = builder
+            .files
+            .layer(DEFAULT_NAMESPACE, object.name(), job.mounted.made())
+            .await;
         let tar = tar.map_err(|e| Error::Failed(format!("what the step changed cannot be read: {e}")))?;
         let store = builder.store().clone();
         let layer = blocking(move || Ok(store.write_layer(tar)?)).await?;
@@ -288,6 +294,7 @@ impl Prepared {
                 ..VolumeMount::default()
             });
         }
+        mount(&mut spec, &mut main, &job.mounted.places);
         spec.containers.push(main);
         match job.network.as_deref().unwrap_or(&r.network) {
             "" | "default" | "bridge" => {}
@@ -305,6 +312,33 @@ impl Prepared {
             },
         }
         Ok(spec)
+    }
+}
+
+/// Puts places of the node into an instance.
+fn mount(spec: &mut InstanceSpec, main: &mut ContainerSpec, places: &[Place]) {
+    for (i, place) in places.iter().enumerate() {
+        let name = format!("mount-{i}");
+        let mut volume = InstanceVolume {
+            name: name.clone(),
+            ..InstanceVolume::default()
+        };
+        match &place.from {
+            From::Node(path) => volume.host_path = Some(path.display().to_string()),
+            From::Memory(size) => {
+                volume.tmpfs = Some(TmpfsSource {
+                    size: size.map(Memory),
+                    ..TmpfsSource::default()
+                });
+            }
+        }
+        spec.volumes.push(volume);
+        main.volume_mounts.push(VolumeMount {
+            name,
+            mount_path: place.target.clone(),
+            read_only: place.read_only,
+            ..VolumeMount::default()
+        });
     }
 }
 

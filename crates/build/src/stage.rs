@@ -1,19 +1,22 @@
 //! One stage: its instructions, one after the other, on a draft.
 
+use std::sync::Arc;
+
 use biga_dockerfile::ignore::Ignore;
-use biga_dockerfile::{Instruction, Owner, Run, Step, Transfer, config};
+use biga_dockerfile::{Instruction, Mount, MountKind, Owner, Run, Step, Transfer, config};
 use biga_image::files::Node;
 use biga_image::{Draft, History, KeptLayer};
 use biga_model::Timestamp;
 use biga_wire::build::Event;
 use serde_json::{Map, Value};
 
-use crate::Error;
 use crate::args::Args;
 use crate::copy::{self, From, Means, Source, Task};
+use crate::mounts::Wanted;
 use crate::pick::{Picked, hex};
 use crate::run::{Job, created_by, nothing_run};
 use crate::stages::Building;
+use crate::{Audience, Error};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -21,6 +24,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct Stage {
     /// What it is so far.
     pub draft: Draft,
+    /// Who listens.
+    audience: Audience,
+    /// Uses nothing of earlier builds.
+    fresh: bool,
     /// Its config, with what the instruction at hand makes of it.
     config: Map<String, Value>,
     args: Args,
@@ -33,13 +40,15 @@ type Before = (History, Option<KeptLayer>);
 
 impl Stage {
     /// Begins on a draft.
-    pub fn new(draft: Draft) -> Stage {
+    pub fn new(draft: Draft, audience: Audience, fresh: bool) -> Stage {
         let mut config = draft.config();
         if config::variable(&config, "PATH").is_none() {
             config::env(&mut config, "PATH", DEFAULT_PATH);
         }
         Stage {
             draft,
+            audience,
+            fresh,
             config,
             args: Args::default(),
             cmd_set: false,
@@ -60,18 +69,18 @@ impl Stage {
     }
 
     /// Carries out one instruction. `index` is the stage's number.
-    pub async fn step(&mut self, b: &mut Building<'_>, index: usize, step: &Step) -> Result<(), Error> {
+    pub async fn step(&mut self, b: &Building<'_>, index: usize, step: &Step) -> Result<(), Error> {
         let at = |e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
         let vars = self.vars();
         let instruction = step.instruction.expand(b.file().escape, &vars).map_err(at)?;
         match &instruction {
             Instruction::From { .. } => return Err(at("FROM begins a stage".into())),
-            Instruction::Run(run) => return self.run(b, run).await,
+            Instruction::Run(run) => return self.run(b, index, run).await,
             Instruction::Copy(transfer) => return self.copy(b, index, transfer).await,
             Instruction::Workdir(_) => return self.workdir(b, &instruction).await,
             Instruction::Arg(list) => {
                 for (name, default) in list {
-                    self.args.declare(&mut b.globals, name, default.clone());
+                    self.args.declare(&mut b.globals.lock(), name, default.clone());
                 }
             }
             Instruction::Maintainer(name) => self.draft.set_author(name),
@@ -92,22 +101,21 @@ impl Stage {
         let by = nothing_run(&self.config, &format!(" {remark}"));
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
+            self.audience.tell(Event::Cached).await?;
         }
-        self.keep(b, by, key, hit, None).await
+        self.keep(by, key, hit, None).await
     }
 
     /// The key of a step, and the outcome it had before.
     fn known(&self, b: &Building<'_>, by: &str) -> Result<(String, Option<Before>), Error> {
         let key = key(&self.draft, by)?;
-        let hit = b.lookup(&self.draft, &key, by);
+        let hit = b.lookup(&self.draft, &key, by).filter(|_| !self.fresh);
         Ok((key, hit))
     }
 
     /// Ends a step: what is new goes into the draft.
     async fn keep(
         &mut self,
-        b: &Building<'_>,
         by: String,
         key: String,
         hit: Option<(History, Option<KeptLayer>)>,
@@ -130,7 +138,7 @@ impl Stage {
         };
         self.draft.step(step, layer, Some(key));
         let image = self.draft.id()?.to_string();
-        b.audience.tell(Event::Made { image }).await
+        self.audience.tell(Event::Made { image }).await
     }
 
     fn means(&self, b: &Building<'_>) -> Means {
@@ -142,17 +150,17 @@ impl Stage {
         }
     }
 
-    async fn workdir(&mut self, b: &mut Building<'_>, instruction: &Instruction) -> Result<(), Error> {
+    async fn workdir(&mut self, b: &Building<'_>, instruction: &Instruction) -> Result<(), Error> {
         config::apply(&mut self.config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
         let dir = self.working_dir();
         let by = nothing_run(&self.config, &format!("WORKDIR {dir}"));
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
-            return self.keep(b, by, key, hit, None).await;
+            self.audience.tell(Event::Cached).await?;
+            return self.keep(by, key, hit, None).await;
         }
-        let layer = b.audience.wait(copy::directory(dir, self.means(b), now())).await?;
-        self.keep(b, by, key, None, Some(layer)).await
+        let layer = self.audience.wait(copy::directory(dir, self.means(b), now())).await?;
+        self.keep(by, key, None, Some(layer)).await
     }
 
     fn working_dir(&self) -> String {
@@ -164,12 +172,7 @@ impl Stage {
         config::clean(dir)
     }
 
-    async fn run(&mut self, b: &mut Building<'_>, run: &Run) -> Result<(), Error> {
-        if !run.mounts.is_empty() {
-            return Err(Error::Unsupported(
-                "RUN --mount is not supported by Biga yet: copy what is needed, or pass it as a build argument".into(),
-            ));
-        }
+    async fn run(&mut self, b: &Building<'_>, index: usize, run: &Run) -> Result<(), Error> {
         match run.network.as_deref() {
             None | Some("default" | "none" | "host") => {}
             Some(other) => {
@@ -190,14 +193,29 @@ impl Stage {
         if let Some(network) = &run.network {
             by = format!("{by} # --network={network}");
         }
+        let mounts = self.mounts(b, index, run).await?;
+        for (text, wanted) in run.mounts.iter().zip(&mounts) {
+            // What a cache holds says nothing of the outcome, and nobody is told what a secret is.
+            by = match &wanted.files {
+                Some((_, shown)) if wanted.mount.kind == MountKind::Bind => {
+                    format!("{by} # --mount={text} {}", shown.digest)
+                }
+                _ => format!("{by} # --mount={text}"),
+            };
+        }
         let (key, hit) = self.known(b, &by)?;
         if hit.is_some() {
-            b.audience.tell(Event::Cached).await?;
-            return self.keep(b, by, key, hit, None).await;
+            self.audience.tell(Event::Cached).await?;
+            return self.keep(by, key, hit, None).await;
         }
         let mut env = args;
-        env.extend(self.args.hidden(&b.globals, &self.config));
+        env.extend(self.args.hidden(&b.globals.lock(), &self.config));
+        let workdir = self.working_dir();
+        let mounted = b.prepared.mount(mounts, &workdir, || self.means(b));
+        let mounted = self.audience.wait(mounted).await?;
+        env.extend(mounted.env.iter().cloned());
         let job = Job {
+            mounted,
             script: run.script(escape).map(str::to_owned),
             words,
             env,
@@ -205,15 +223,43 @@ impl Stage {
         };
         let mut from = self.draft.clone();
         from.set_config(self.config.clone());
-        let layer = b.prepared.run_step(&from, job, b.audience).await?;
-        self.keep(b, by, key, None, Some(layer)).await
+        let layer = {
+            let _permit = self.audience.wait(b.permit()).await?;
+            b.prepared.run_step(&from, job, &self.audience).await?
+        };
+        self.keep(by, key, None, Some(layer)).await
     }
 
-    async fn copy(&mut self, b: &mut Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
+    /// What a `RUN` mounts, with the files of mounts that show some.
+    async fn mounts(&self, b: &Building<'_>, index: usize, run: &Run) -> Result<Vec<Wanted>, Error> {
+        let mut all = Vec::new();
+        for text in &run.mounts {
+            let mount = Mount::parse(text).map_err(|e| Error::Invalid(format!("RUN --mount={text}: {e}")))?;
+            if mount.env.is_some() {
+                return Err(Error::Unsupported(format!(
+                    "RUN --mount={text}: a secret as a variable is not supported by Biga: read it from its file below /run/secrets"
+                )));
+            }
+            let shows = mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some());
+            let files = match shows {
+                false => None,
+                true => {
+                    let task = Arc::new(mount_task(b, index, &mount, &self.audience).await?);
+                    let mounts = b.prepared.builder.engine.mounts.clone();
+                    let shown = self.audience.wait(copy::look(task.clone(), mounts)).await?;
+                    Some((task, shown))
+                }
+            };
+            all.push(Wanted { mount, files });
+        }
+        Ok(all)
+    }
+
+    async fn copy(&mut self, b: &Building<'_>, index: usize, t: &Transfer) -> Result<(), Error> {
         let name = if t.add { "ADD" } else { "COPY" };
         let from = match &t.from {
             None => From::Context(b.prepared.context.clone()),
-            Some(word) => From::Layers(b.layers_of(word, index).await?),
+            Some(word) => from(b, word, index, &self.audience).await?,
         };
         let mut task = Task {
             name,
@@ -230,6 +276,7 @@ impl Stage {
             excludes: Ignore::parse(&t.excludes.join("\n")).map_err(Error::Invalid)?,
             parents: t.parents,
             unpack: t.unpack.unwrap_or(t.add),
+            keep_owner: false,
             now: now(),
         };
         let mut fetched = false;
@@ -237,7 +284,7 @@ impl Stage {
             task.sources.push(match t.add && is_address(source) {
                 true => {
                     fetched = true;
-                    Source::Here(b.audience.wait(fetch(b, t, source)).await?)
+                    Source::Here(self.audience.wait(fetch(b, t, source)).await?)
                 }
                 false => Source::Path(source.clone()),
             });
@@ -263,22 +310,55 @@ impl Stage {
         let config = self.config.clone();
         let dest = t.dest.clone();
         let by = move |digest: &str| nothing_run(&config, &format!("{name} {options}{digest} in {dest} "));
-        let (draft, cache, write) = (self.draft.clone(), b.cache(), by.clone());
+        let (draft, cache, write, fresh) = (self.draft.clone(), b.cache(), by.clone(), self.fresh);
         let known = move |digest: &str| {
             let by = write(digest);
-            cache.lookup(&draft, &key(&draft, &by).ok()?, &by)
+            cache.lookup(&draft, &key(&draft, &by).ok()?, &by).filter(|_| !fresh)
         };
-        let (digest, outcome) = b.audience.wait(copy::copy(task, self.means(b), known)).await?;
+        let (digest, outcome) = self.audience.wait(copy::copy(task, self.means(b), known)).await?;
         let by = by(&digest);
         let key = key(&self.draft, &by)?;
         match outcome {
             Ok(hit) => {
-                b.audience.tell(Event::Cached).await?;
-                self.keep(b, by, key, Some(hit), None).await
+                self.audience.tell(Event::Cached).await?;
+                self.keep(by, key, Some(hit), None).await
             }
-            Err(layer) => self.keep(b, by, key, None, Some(layer)).await,
+            Err(layer) => self.keep(by, key, None, Some(layer)).await,
         }
     }
+}
+
+/// What `--from` means.
+async fn from(b: &Building<'_>, word: &str, index: usize, audience: &Audience) -> Result<From, Error> {
+    Ok(match b.prepared.named.get(word) {
+        Some(context) => From::Context(context.clone()),
+        None => From::Layers(b.layers_of(word, index, audience).await?),
+    })
+}
+
+/// The files that a mount shows, as if they were copied to a directory of their own.
+async fn mount_task(b: &Building<'_>, index: usize, mount: &Mount, audience: &Audience) -> Result<Task, Error> {
+    let from = match mount.from.as_deref() {
+        None => From::Context(b.prepared.context.clone()),
+        // Of an empty tree there is nothing to show but a directory.
+        Some(word) => from(b, word, index, audience).await?,
+    };
+    Ok(Task {
+        name: "RUN --mount",
+        from,
+        sources: vec![Source::Path(match mount.source.as_str() {
+            "" => "/".into(),
+            path => path.into(),
+        })],
+        dest: "/".into(),
+        owner: None,
+        mode: None,
+        excludes: Ignore::default(),
+        parents: false,
+        unpack: false,
+        keep_owner: true,
+        now: now(),
+    })
 }
 
 /// What a step is made of: all before it, and what it says.

@@ -8,6 +8,10 @@ use biga_image::{
 };
 use biga_model::{Reference, Timestamp};
 use biga_wire::build::Event;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::args::Globals;
 use crate::stage::Stage;
@@ -62,18 +66,34 @@ impl Cache {
     }
 }
 
-/// A build at work.
+/// A build at work. Stages are built by futures of one task; each waits for those that it needs.
 pub struct Building<'a> {
     /// What is built.
     pub prepared: &'a Prepared,
-    /// Who listens.
-    pub audience: &'a Audience,
+    /// Who listens to the whole.
+    audience: &'a Audience,
     /// Variables of all stages.
-    pub globals: Globals,
+    pub globals: Mutex<Globals>,
     cache: Cache,
-    /// Stages that are done, by their numbers.
-    done: Vec<Option<Draft>>,
-    number: usize,
+    /// The stages that the target needs.
+    plan: Plan,
+    /// What became of stages, by their numbers.
+    done: Vec<watch::Sender<Option<Draft>>>,
+    /// Commands that may run at a time.
+    runs: Semaphore,
+}
+
+/// What is built, in which order it is counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Plan {
+    target: usize,
+    /// For each stage its base, and the platform that it names.
+    names: Vec<(String, Option<String>)>,
+    /// For each stage the one that it begins with.
+    bases: Vec<Option<usize>>,
+    needed: Vec<bool>,
+    /// For each stage the number of its first step.
+    first: Vec<usize>,
     total: usize,
 }
 
@@ -88,22 +108,85 @@ impl Prepared {
             // One that is not here has nothing to give.
             from.extend(self.builder.here(name).await.ok());
         }
-        let mut building = Building {
-            globals: Globals::new(self.request.build_args.clone()),
+        let mut globals = Globals::new(self.request.build_args.clone());
+        let plan = self.plan(&mut globals)?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let building = Building {
+            globals: Mutex::new(globals),
             cache: Cache {
                 store,
                 steps: Arc::new(steps),
                 from: (!self.request.cache_from.is_empty()).then(|| Arc::new(from)),
                 off: self.request.no_cache,
             },
-            done: vec![None; self.file.stages.len()],
-            number: 0,
-            total: 0,
+            done: self.file.stages.iter().map(|_| watch::Sender::new(None)).collect(),
+            plan,
+            runs: Semaphore::new(cores.max(2)),
             prepared: &self,
             audience,
         };
         building.all().await
     }
+
+    /// Which stages are built, and what they begin with.
+    fn plan(&self, globals: &mut Globals) -> Result<Plan, Error> {
+        let file = &self.file;
+        for step in &file.globals {
+            let known = globals.clone();
+            let expanded = step
+                .instruction
+                .expand(file.escape, &|n| known.get(n))
+                .map_err(|e| at(step, e))?;
+            if let Instruction::Arg(list) = expanded {
+                list.into_iter()
+                    .for_each(|(name, default)| globals.declare(&name, default));
+            }
+        }
+        let target = file
+            .target(&self.request.target)
+            .map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut names = Vec::with_capacity(file.stages.len());
+        for stage in &file.stages {
+            let expanded = stage.from.instruction.expand(file.escape, &|n| globals.get(n));
+            match expanded.map_err(|e| at(&stage.from, e))? {
+                Instruction::From { image, .. } if self.named.contains_key(&image) => {
+                    return Err(at(
+                        &stage.from,
+                        format!("{image} is a directory of the client, and a stage begins with an image"),
+                    ));
+                }
+                Instruction::From { image, platform, .. } => names.push((image, platform)),
+                _ => return Err(at(&stage.from, "a stage begins with FROM".into())),
+            }
+        }
+        let mut bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
+        for (base, (name, _)) in bases.iter_mut().zip(&mut names) {
+            if let Some(image) = self.request.contexts.get(name) {
+                (*base, *name) = (None, image.clone());
+            }
+        }
+        let needed = file.needed(target, &bases);
+        // The classic builder counts the arguments before the first stage; BuildKit does not show them.
+        let before = if self.request.parallel { 0 } else { file.globals.len() };
+        let (mut first, mut total) = (Vec::new(), before);
+        for (i, stage) in file.stages.iter().enumerate() {
+            first.push(total + 1);
+            let labels = usize::from(i == target && !self.request.labels.is_empty());
+            total += if needed[i] { stage.steps.len() + 1 + labels } else { 0 };
+        }
+        Ok(Plan {
+            target,
+            names,
+            bases,
+            needed,
+            first,
+            total,
+        })
+    }
+}
+
+fn at(step: &Step, e: String) -> Error {
+    Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line))
 }
 
 impl Building<'_> {
@@ -122,65 +205,31 @@ impl Building<'_> {
         self.cache.lookup(draft, key, by)
     }
 
-    async fn all(&mut self) -> Result<ImageRecord, Error> {
-        let prepared = self.prepared;
-        let file = &prepared.file;
-        let at = |step: &Step, e: String| Error::Invalid(format!("dockerfile parse error on line {}: {e}", step.line));
-        for step in &file.globals {
-            let globals = self.globals.clone();
-            let expanded = step
-                .instruction
-                .expand(file.escape, &|n| globals.get(n))
-                .map_err(|e| at(step, e))?;
-            if let Instruction::Arg(list) = expanded {
-                list.into_iter()
-                    .for_each(|(name, default)| self.globals.declare(&name, default));
+    /// To be held while a command runs.
+    pub async fn permit(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let permit = self.runs.acquire().await;
+        permit.map_err(|_| Error::Failed("the build ends".into()))
+    }
+
+    async fn all(&self) -> Result<ImageRecord, Error> {
+        let needed = (0..self.done.len()).filter(|i| self.plan.needed[*i]);
+        if self.prepared.request.parallel {
+            let mut stages: FuturesUnordered<_> = needed.map(|i| self.one(i)).collect();
+            // The first that fails ends the others: what they run goes with them.
+            while let Some(done) = stages.next().await {
+                done?;
+            }
+        } else {
+            let mut number = 1;
+            for arg in &self.file().globals {
+                self.begin_step(&mut number, arg, None, self.audience).await?;
+            }
+            for i in needed {
+                self.one(i).await?;
             }
         }
-        let target = file
-            .target(&prepared.request.target)
-            .map_err(|e| Error::Invalid(e.to_string()))?;
-        let mut names = Vec::with_capacity(file.stages.len());
-        for stage in &file.stages {
-            let expanded = stage.from.instruction.expand(file.escape, &|n| self.globals.get(n));
-            match expanded.map_err(|e| at(&stage.from, e))? {
-                Instruction::From { image, platform, .. } => names.push((image, platform)),
-                _ => return Err(at(&stage.from, "a stage begins with FROM".into())),
-            }
-        }
-        let bases: Vec<Option<usize>> = names.iter().enumerate().map(|(i, (n, _))| file.stage(n, i)).collect();
-        let needed = file.needed(target, &bases);
-        let steps = file
-            .stages
-            .iter()
-            .zip(&needed)
-            .filter(|(_, n)| **n)
-            .map(|(s, _)| s.steps.len() + 1);
-        self.total = file.globals.len() + steps.sum::<usize>() + usize::from(!prepared.request.labels.is_empty());
-        for arg in &file.globals {
-            self.begin_step(&arg.text).await?;
-        }
-        for (i, stage) in file.stages.iter().enumerate().filter(|(i, _)| needed[*i]) {
-            self.begin_step(&stage.from.text).await?;
-            let (name, platform) = &names[i];
-            if name.is_empty() {
-                return Err(at(
-                    &stage.from,
-                    format!("base name ({}) should not be blank", stage.from.text),
-                ));
-            }
-            check_platform(platform.as_deref())?;
-            let draft = self.base(name, bases[i]).await?;
-            let mut made = Stage::new(draft);
-            let outcome = self.stage(i, &mut made, target).await;
-            if let Err(e) = outcome {
-                self.keep_for_next_try(&made.draft).await;
-                return Err(e);
-            }
-            self.done[i] = Some(made.draft);
-        }
-        let record = self.image(target).await?;
-        let unused = self.globals.unused().join(" ");
+        let record = self.image().await?;
+        let unused = self.globals.lock().unused().join(" ");
         if !unused.is_empty() {
             self.audience
                 .note(format!("[Warning] One or more build-args [{unused}] were not consumed"))
@@ -192,44 +241,113 @@ impl Building<'_> {
         Ok(record)
     }
 
-    async fn begin_step(&mut self, text: &str) -> Result<(), Error> {
-        self.number += 1;
-        let event = Event::Step {
-            number: self.number,
-            total: self.total,
-            text: text.to_owned(),
+    /// One stage, from its base to its last step.
+    async fn one(&self, index: usize) -> Result<(), Error> {
+        let audience = Audience {
+            stage: self.prepared.request.parallel.then_some(index),
+            ..self.audience.clone()
         };
-        self.audience.tell(event).await
+        let done = self.begin(index, &audience).await;
+        if let Err(e) = &done
+            && !matches!(e, Error::Cancelled)
+        {
+            audience.tell(Event::Broken).await?;
+        }
+        done
     }
 
-    async fn base(&mut self, name: &str, stage: Option<usize>) -> Result<Draft, Error> {
+    async fn begin(&self, index: usize, audience: &Audience) -> Result<(), Error> {
+        let stage = &self.file().stages[index];
+        let (name, platform) = &self.plan.names[index];
+        let base = self.plan.bases[index];
+        // Only what can begin is told.
+        if let Some(base) = base {
+            self.stage_done(base, name, audience).await?;
+        }
+        let mut number = self.plan.first[index];
+        self.begin_step(&mut number, &stage.from, stage.name.as_deref(), audience)
+            .await?;
+        if name.is_empty() {
+            return Err(at(
+                &stage.from,
+                format!("base name ({}) should not be blank", stage.from.text),
+            ));
+        }
+        check_platform(platform.as_deref())?;
+        let draft = self.base(name, base, audience).await?;
+        let fresh = stage.name.as_ref().is_some_and(|n| {
+            let mut all = self.prepared.request.no_cache_stages.iter();
+            all.any(|f| f.eq_ignore_ascii_case(n))
+        });
+        let mut made = Stage::new(draft, audience.clone(), fresh);
+        if let Err(e) = self.stage(index, &mut made, number, audience).await {
+            self.keep_for_next_try(&made.draft).await;
+            return Err(e);
+        }
+        self.done[index].send_replace(Some(made.draft));
+        Ok(())
+    }
+
+    async fn begin_step(
+        &self,
+        number: &mut usize,
+        step: &Step,
+        stage: Option<&str>,
+        audience: &Audience,
+    ) -> Result<(), Error> {
+        let event = Event::Step {
+            number: *number,
+            total: self.plan.total,
+            text: step.text.clone(),
+            line: step.line,
+            stage: stage.unwrap_or_default().to_owned(),
+        };
+        *number += 1;
+        audience.tell(event).await
+    }
+
+    /// What became of a stage that is needed, once it is done.
+    async fn stage_done(&self, index: usize, word: &str, audience: &Audience) -> Result<Draft, Error> {
+        if !self.plan.needed[index] {
+            return Err(Error::Invalid(format!(
+                "stage {word} is named by a build trigger alone, and so was not built: name it in a COPY"
+            )));
+        }
+        let mut done = self.done[index].subscribe();
+        let waiting = async {
+            let done = done.wait_for(Option::is_some).await;
+            let draft = done.ok().and_then(|d| d.clone());
+            draft.ok_or_else(|| Error::Failed(format!("stage {word} was not built")))
+        };
+        audience.wait(waiting).await
+    }
+
+    async fn base(&self, name: &str, stage: Option<usize>, audience: &Audience) -> Result<Draft, Error> {
         let store = self.prepared.builder.store().clone();
         if let Some(i) = stage {
-            let draft = self.done[i]
-                .clone()
-                .ok_or_else(|| Error::Failed(format!("stage {name} was not built")))?;
+            let draft = self.stage_done(i, name, audience).await?;
             let image = draft.id()?.to_string();
-            self.audience.tell(Event::Made { image }).await?;
+            audience.tell(Event::Made { image }).await?;
             // Its steps are those of another image.
             return Ok(draft);
         }
         if name.eq_ignore_ascii_case("scratch") {
-            self.audience.note(" --->").await?;
+            audience.note(" --->").await?;
             return Ok(store.draft_of_nothing(&Platform::host()));
         }
-        let record = self.prepared.image(name, self.audience).await?;
+        let record = self.prepared.image(name, audience).await?;
         let image = record.image_id.to_string();
-        self.audience.tell(Event::Made { image }).await?;
+        audience.tell(Event::Made { image }).await?;
         let id = record.image_id;
         crate::prepare::blocking(move || Ok(store.draft(&id)?)).await
     }
 
-    async fn stage(&mut self, index: usize, made: &mut Stage, target: usize) -> Result<(), Error> {
+    async fn stage(&self, index: usize, made: &mut Stage, mut number: usize, audience: &Audience) -> Result<(), Error> {
         let prepared = self.prepared;
         let triggers = made.triggers();
         if !triggers.is_empty() {
             let plural = if triggers.len() == 1 { "" } else { "s" };
-            self.audience
+            audience
                 .note(format!("# Executing {} build trigger{plural}", triggers.len()))
                 .await?;
         }
@@ -244,11 +362,12 @@ impl Building<'_> {
             made.step(self, index, &step).await?;
         }
         for step in &prepared.file.stages[index].steps {
-            self.begin_step(&step.text).await?;
+            self.begin_step(&mut number, step, prepared.file.stages[index].name.as_deref(), audience)
+                .await?;
             made.step(self, index, step).await?;
         }
         let labels = &prepared.request.labels;
-        if index == target && !labels.is_empty() {
+        if index == self.plan.target && !labels.is_empty() {
             let list: Vec<(String, String)> = labels.iter().map(|(k, v)| (quoted(k), quoted(v))).collect();
             let text = labels
                 .iter()
@@ -258,32 +377,35 @@ impl Building<'_> {
                 text,
                 instruction: Instruction::Label(list),
             };
-            self.begin_step(&step.text).await?;
+            self.begin_step(&mut number, &step, None, audience).await?;
             made.step(self, index, &step).await?;
         }
         Ok(())
     }
 
-    /// The layers of a stage before this one, or of an image.
-    pub async fn layers_of(&mut self, word: &str, index: usize) -> Result<Vec<LayerRecord>, Error> {
-        if let Some(i) = self.file().stage(word, index) {
-            let draft = self.done[i].as_ref();
-            let draft = draft.ok_or_else(|| {
-                Error::Invalid(format!(
-                    "stage {word} is named by a build trigger alone, and so was not built: name it in a COPY"
-                ))
-            })?;
-            return Ok(self.prepared.builder.store().draft_layers(draft));
+    /// The layers of a stage before this one, once it is done, or of an image.
+    pub async fn layers_of(&self, word: &str, index: usize, audience: &Audience) -> Result<Vec<LayerRecord>, Error> {
+        if let Some(image) = self.prepared.request.contexts.get(word) {
+            return Ok(self.prepared.image(image, audience).await?.layers);
         }
-        Ok(self.prepared.image(word, self.audience).await?.layers)
+        if let Some(i) = self.file().stage(word, index) {
+            let draft = self.stage_done(i, word, audience).await?;
+            return Ok(self.prepared.builder.store().draft_layers(&draft));
+        }
+        Ok(self.prepared.image(word, audience).await?.layers)
+    }
+
+    fn drafts(&self) -> Vec<Option<Draft>> {
+        self.done.iter().map(|d| d.borrow().clone()).collect()
     }
 
     /// Keeps the stages as images: the target's, and with it the others, for later builds.
-    async fn image(&mut self, target: usize) -> Result<ImageRecord, Error> {
+    async fn image(&self) -> Result<ImageRecord, Error> {
+        let target = self.plan.target;
+        let drafts = self.drafts();
         let store = self.prepared.builder.store();
         let mut with: Vec<ImageId> = Vec::new();
-        for draft in self
-            .done
+        for draft in drafts
             .iter()
             .enumerate()
             .filter(|(i, _)| *i != target)
@@ -293,11 +415,12 @@ impl Building<'_> {
                 with.push(store.keep_draft(draft, Built::default()).await?.image_id);
             }
         }
-        let draft = self.done[target]
+        let draft = drafts[target]
             .as_ref()
             .ok_or_else(|| Error::Failed("the target was not built".into()))?;
         let built = Built {
             with,
+            until: self.prepared.request.discard.then(next_try).flatten(),
             ..Built::default()
         };
         Ok(store.keep_draft(draft, built).await?)
@@ -306,8 +429,14 @@ impl Building<'_> {
     /// After a failure: what was good is used again if the next try comes soon enough.
     async fn keep_for_next_try(&self, draft: &Draft) {
         let store = self.prepared.builder.store();
-        let until = Timestamp::from_second(Timestamp::now().as_second() + KEEP_FAILED).ok();
-        for draft in self.done.iter().flatten().chain([draft]).filter(|d| d.own_steps() > 0) {
+        let until = next_try();
+        for draft in self
+            .drafts()
+            .iter()
+            .flatten()
+            .chain([draft])
+            .filter(|d| d.own_steps() > 0)
+        {
             let built = Built {
                 until,
                 ..Built::default()
@@ -328,7 +457,7 @@ impl Building<'_> {
             let name = name.familiar();
             self.audience.tell(Event::Tagged { name }).await?;
         }
-        if tags.is_empty() && record.built.is_some() {
+        if tags.is_empty() && !self.prepared.request.discard && record.built.is_some() {
             let id: String = record.image_id.hex().chars().take(12).collect();
             let made_up: Reference = format!("built:{id}").parse().map_err(Error::Failed)?;
             images.keep_nameless(&made_up, record).await?;
@@ -336,6 +465,11 @@ impl Building<'_> {
         images.keep_budget(Some(&record.image_id)).await;
         Ok(())
     }
+}
+
+/// Until when something is kept for the next build alone.
+fn next_try() -> Option<Timestamp> {
+    Timestamp::from_second(Timestamp::now().as_second() + KEEP_FAILED).ok()
 }
 
 /// In quotes, so that nothing in it is taken for a variable.

@@ -1,7 +1,7 @@
 //! The last steps before exec: limits, user, filter, capabilities; and exec itself.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use biga_sys::process::Command;
 use rustix::fs::{CWD, Mode};
@@ -10,6 +10,7 @@ use rustix::thread::{Gid, Uid};
 
 use crate::Error;
 use crate::caps::{self, Caps};
+use crate::control::{self, Message};
 use crate::error::Context;
 use crate::labels::Labels;
 use crate::seccomp::Filter;
@@ -110,8 +111,8 @@ pub fn raise_hard_limits(limits: &[(Resource, i64, i64)]) {
 }
 
 impl Confinement {
-    /// Applies all of it to this process, for good.
-    pub fn apply(&self) -> Result<(), Error> {
+    /// Applies all of it to this process, for good. The shim is told over the socket of a filter whose listener it must take over.
+    pub fn apply(&self, socket: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         if let Some(score) = self.oom_score_adj {
             set_oom_score(score)?;
         }
@@ -124,8 +125,8 @@ impl Confinement {
             rustix::thread::set_no_new_privs(true).step(|| "forbid new privileges".into())?;
         }
         // The filter needs CAP_SYS_ADMIN (without no_new_privs), so it comes before capabilities go; what follows is allowed by it.
-        if let Some(f) = &self.filter {
-            biga_sys::seccomp::install(&f.code, f.flags).step(|| "install the system call filter".into())?;
+        if let Some(filter) = &self.filter {
+            install(filter, socket)?;
         }
         self.change_user()?;
         self.labels.apply()?;
@@ -144,6 +145,26 @@ impl Confinement {
         rustix::thread::set_thread_res_uid(uid, uid, uid).step(|| format!("become user {}", who.uid))?;
         // Leaving user 0 cleared the capabilities already; setting would be refused.
         if who.uid == 0 { caps::apply(self.caps) } else { Ok(()) }
+    }
+}
+
+fn install(filter: &Filter, socket: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let what = || "install the system call filter".into();
+    if filter.listener.is_none() {
+        return biga_sys::seccomp::install(&filter.code, filter.flags).step(what);
+    }
+    let Some(socket) = socket else {
+        return Err(Error::State(
+            "nobody can take over the listener of the system call filter",
+        ));
+    };
+    let listener = biga_sys::seccomp::install_listening(&filter.code, filter.flags).step(what)?;
+    // Any call from here on may wait for an answer, and nobody listens before this one was heard.
+    let what = || "speak to the shim".into();
+    control::send(socket, &Message::Listener(listener.as_raw_fd()), None).step(what)?;
+    match control::receive_plain(socket).step(what)? {
+        Some(Message::Listener(_)) => Ok(()),
+        _ => Err(Error::State("the shim went away")),
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) enum Message {
     Terminal,
     /// Child: another process, of this id, goes on in its place; its descriptor comes along.
     Born(u32),
+    /// Child: a filter of system calls is in force, whose listener is its open descriptor of this number. Shim: somebody listens.
+    Listener(i32),
     /// Child: all is made, waiting to run. Shim: run.
     Ready,
     /// Child: all is done, about to be replaced by its program.
@@ -32,10 +34,16 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
         .step(|| "make a socket pair".into())
 }
 
-/// Sends a message.
+/// Sends a message. Without a descriptor by a plain write: a system call filter may allow little else by then.
 pub(crate) fn send(socket: impl AsFd, message: &Message, with: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
-    fd::send(socket, &bytes, with.as_slice())
+    match with {
+        Some(fd) => fd::send(socket, &bytes, &[fd]),
+        None => {
+            rustix::io::retry_on_intr(|| rustix::io::write(&socket, &bytes))?;
+            Ok(())
+        }
+    }
 }
 
 /// Waits for a message; `None` when the other side is gone: a child ended, or executed its program.
@@ -46,6 +54,15 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(Message, Option<O
         return Ok(None);
     }
     Ok(Some((serde_json::from_slice(&buf[..n])?, fds.pop())))
+}
+
+/// Waits for a message without a descriptor, by a plain read.
+pub(crate) fn receive_plain(socket: impl AsFd) -> io::Result<Option<Message>> {
+    let mut buf = [0u8; 8192];
+    match rustix::io::retry_on_intr(|| rustix::io::read(&socket, &mut buf))? {
+        0 => Ok(None),
+        n => Ok(Some(serde_json::from_slice(&buf[..n])?)),
+    }
 }
 
 /// Tells the shim why this child ends.

@@ -37,7 +37,7 @@ pub(crate) fn run(program: &Program, confinement: &Confinement, socket: &OwnedFd
         }
     };
     // From here on the socket must be the child's alone: its end says that the program runs.
-    if biga_sys::fd::replace_by_null(socket.as_fd()).is_err() || confinement.apply().is_err() {
+    if biga_sys::fd::replace_by_null(socket.as_fd()).is_err() || confinement.apply(None).is_err() {
         exit_now(FAILED);
     }
     watch(&signals, &child)

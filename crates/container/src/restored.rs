@@ -24,7 +24,7 @@ use crate::criu::mountinfo;
 use crate::error::{Context, Error};
 use crate::setup::{Streams, begin_any, loopback_up};
 use crate::workload::{end_of, hears};
-use crate::{beneath, criu, mounts, rootfs};
+use crate::{beneath, criu, mounts, rootfs, seccomp};
 
 const SIGKILL: i32 = 9;
 /// How long a restore may take: who waits for it does nothing else.
@@ -37,7 +37,9 @@ const NETWORK: &str = "network";
 /// Refuses what CRIU, or this program's use of it, cannot save.
 pub(crate) fn supported(container: &Container) -> Result<(), Error> {
     let n = &container.namespaces;
+    let answered = container.seccomp_profile.as_ref().is_some_and(seccomp::profile::asks);
     let refused = [
+        (answered, "system calls that another program answers"),
         (container.process.tty, "a terminal"),
         (container.system, "an init system"),
         (n.user.is_some(), "user ids of its own"),
@@ -560,5 +562,13 @@ mod tests {
         assert!(supported(&c).is_ok());
         c.process.tty = true;
         assert!(supported(&c).unwrap_err().to_string().contains("with a terminal"));
+        let rule = |action: &str| serde_json::json!({"syscalls": [{"names": ["mkdir"], "action": action}]});
+        for (action, saved) in [("SCMP_ACT_LOG", true), ("SCMP_ACT_NOTIFY", false)] {
+            let c = Container {
+                seccomp_profile: Some(rule(action)),
+                ..Container::default()
+            };
+            assert_eq!(supported(&c).is_ok(), saved, "{action}");
+        }
     }
 }

@@ -357,7 +357,7 @@ fn die_with_shim() -> Result<(), Error> {
 /// Confines this process and executes the program; returns only on failure.
 pub(crate) fn launch(program: &Program, confinement: &Confinement, socket: &OwnedFd) -> Error {
     confine::own_streams(&confinement.identity);
-    if let Err(e) = confinement.apply() {
+    if let Err(e) = confinement.apply(Some(socket.as_fd())) {
         return e;
     }
     // Says that what ends the process from here on is its own matter.

@@ -1,5 +1,6 @@
 //! A container as its shim holds it.
 
+mod answered;
 mod checkpoint;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use biga_wire::workload::{Fault, Host, Interest, MAIN, StreamId, Workload};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use serde_json::Value;
 
 use self::checkpoint::Saving;
 use crate::caps::{self, Caps};
@@ -25,7 +27,7 @@ use crate::error::{Context, Error};
 use crate::labels::Labels;
 use crate::oom::{Notice, OOM};
 use crate::pod::Joined;
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter, Listener};
 use crate::setup::{self, First, Further, Program, Streams};
 use crate::stream::{self, Ends, Stream};
 use crate::userns::{self, Owner};
@@ -36,7 +38,6 @@ const SAVING: u32 = u32::MAX - 1;
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SIGKILL: i32 = 9;
-
 /// A container.
 #[derive(Debug)]
 pub struct ContainerWorkload {
@@ -67,6 +68,12 @@ struct Pending {
     pipes: Option<Ends>,
     /// It was said which process goes on inside.
     born: bool,
+    /// That will be said, and until then the child is one before it.
+    bears: bool,
+    /// A listener of which it spoke before that was said.
+    early: Option<i32>,
+    /// Who gets the listener of its system call filter, and what is said of its container then.
+    listening: Option<(Listener, Value)>,
     /// Longer is not listened to it. What runs inside can stop a process that enters, and this process must not wait for ever.
     until: Option<Instant>,
 }
@@ -86,6 +93,11 @@ impl ContainerWorkload {
             }
         }
         let filter = filter(&container, caps)?;
+        if container.process.init && filter.as_ref().is_some_and(|f| f.listener.is_some()) {
+            // The init is under the filter, too, and there is one listener.
+            let why = "SCMP_ACT_NOTIFY cannot be together with an init of Biga's (--init)";
+            return Err(Error::Field("the seccomp profile", why.into()));
+        }
         Ok(ContainerWorkload {
             config,
             container,
@@ -193,6 +205,11 @@ impl ContainerWorkload {
             Some(_) => Namespaces::MOUNT,
         };
         let directory = group.directory();
+        let late = match &self.pod {
+            Some(_) => joined,
+            None => namespaces::appears_late(&self.container),
+        };
+        let bears = late || owner.is_some();
         let first = First {
             program,
             container: &self.container,
@@ -214,6 +231,9 @@ impl ContainerWorkload {
                 terminal: None,
                 pipes,
                 born: false,
+                bears,
+                early: None,
+                listening: self.listening("creating"),
                 // Nobody is inside yet; filling volumes may take its time.
                 until: None,
             }),
@@ -271,6 +291,12 @@ impl ContainerWorkload {
             terminal: None,
             pipes,
             born: false,
+            bears: true,
+            early: None,
+            listening: match spec.privileged {
+                true => None,
+                false => self.listening("running"),
+            },
             until: Some(Instant::now() + PATIENCE),
         };
         let stream = pending.finish(id, false, host)?;
@@ -423,7 +449,11 @@ impl Pending {
                     let before = std::mem::replace(&mut self.child, Child { pid, pidfd });
                     // It ended after it said so.
                     end_of(&before).step(what)?;
+                    self.early.take().map_or(Ok(()), |number| self.hand_over(number))?;
                 }
+                // The number is one of the process that goes on, of which nothing was heard yet.
+                Some((Message::Listener(number), _)) if self.bears && !self.born => self.early = Some(number),
+                Some((Message::Listener(number), _)) => self.hand_over(number)?,
                 // The process may speak before the one that made it says which it is, and it must be reaped.
                 Some((Message::Failed(code, message), _)) => failed = Some(Error::Child { code, message }),
                 Some((message, _)) => return Ok(Some(message)),
@@ -704,6 +734,9 @@ mod tests {
             terminal: None,
             pipes: None,
             born: false,
+            bears: true,
+            early: None,
+            listening: None,
             until: Some(Instant::now() + Duration::from_millis(200)),
         }
     }

@@ -77,6 +77,12 @@ impl Ignore {
         self.excludes(dir) && !self.rules.iter().any(|r| r.back && may_fit(r))
     }
 
+    /// The rules, one a line as they were read.
+    pub fn patterns(&self) -> Vec<String> {
+        let back = |r: &Rule| if r.back { "!" } else { "" };
+        self.rules.iter().map(|r| format!("{}{}", back(r), r.text)).collect()
+    }
+
     /// Whether it has no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

@@ -257,6 +257,10 @@ impl Instruction {
                     ..t.clone()
                 })
             }
+            Instruction::Run(run) if !run.mounts.is_empty() => Instruction::Run(Run {
+                mounts: all(&run.mounts)?,
+                ..run.clone()
+            }),
             Instruction::Env(list) => Instruction::Env(both(list)?),
             Instruction::Label(list) => Instruction::Label(both(list)?),
             Instruction::Expose(list) => {

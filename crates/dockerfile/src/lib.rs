@@ -24,12 +24,14 @@ mod duration;
 mod flags;
 mod instruction;
 mod lines;
+mod mount;
 mod stages;
 mod words;
 
 pub use duration::show as show_duration;
 pub use instruction::{Command, Health, Instruction, Owner, Run, Transfer};
 pub use lines::Heredoc;
+pub use mount::{Mount, MountKind, Sharing};
 pub use stages::{Dockerfile, Stage, parse};
 
 /// Largest Dockerfile, in bytes.

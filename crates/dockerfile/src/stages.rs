@@ -1,6 +1,7 @@
 //! A whole Dockerfile: what stands before the first `FROM`, and the stages.
 
 use crate::instruction::Instruction;
+use crate::mount::Mount;
 use crate::{Error, Step, lines};
 
 /// Most instructions.
@@ -114,10 +115,12 @@ impl Dockerfile {
             if !needed[i] {
                 continue;
             }
-            let copied = stage.steps.iter().filter_map(|s| match &s.instruction {
-                Instruction::Copy(t) => self.stage(t.from.as_deref()?, i),
-                _ => None,
+            let words = stage.steps.iter().flat_map(|s| match &s.instruction {
+                Instruction::Copy(t) => t.from.as_deref().into_iter().collect(),
+                Instruction::Run(r) => r.mounts.iter().filter_map(|m| Mount::from_of(m)).collect(),
+                _ => Vec::new(),
             });
+            let copied = words.filter_map(|w| self.stage(w, i));
             let base = bases.get(i).copied().flatten().filter(|b| *b < i);
             for used in copied.chain(base).collect::<Vec<_>>() {
                 needed[used] = true;

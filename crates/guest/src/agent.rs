@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use biga_wire::files::FileWork;
 use biga_wire::guest::{self, MAIN_STREAM, Request, Setup};
 use biga_wire::shim::{Exit, Reply};
 use biga_wire::workload::Fault;
@@ -16,10 +17,10 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, Timespec};
 
 use crate::modules::Modules;
-use crate::process::Plan;
+use crate::process::{Plan, Running};
 use crate::root::{self, Mounted};
 use crate::stream::{End, Stream};
-use crate::{Context, Error, devices, network};
+use crate::{Context, Error, devices, files, network};
 
 /// Bytes that may wait for the host before processes are no longer read.
 const HIGH: usize = 256 << 10;
@@ -196,6 +197,7 @@ impl Agent {
             Ok(Request::Setup { setup }) => self.setup(*setup).map_err(|e| Fault::failed(e.to_string())),
             Ok(Request::Start) => self.start(id, Plan::main),
             Ok(Request::Exec { exec }) => self.start(id, |setup| Plan::exec(setup, &exec)),
+            Ok(Request::Files { work }) => self.files(id, &work),
             Ok(Request::Pids) => Ok(Reply::Pids { pids: pids() }),
             Ok(Request::Shutdown) => {
                 // Answers by itself: the answer is the last thing that happens.
@@ -250,13 +252,36 @@ impl Agent {
     }
 
     fn start(&mut self, id: u16, plan: impl FnOnce(&Setup) -> Result<Plan, Fault>) -> Result<Reply, Fault> {
-        if self.state != State::Ready || id == 0 || self.streams.contains_key(&id) {
-            return Err(Fault::state("the guest cannot start a process now"));
+        self.takes(id)?;
+        let running = plan(&self.setup)?.start()?;
+        Ok(self.follow(id, running))
+    }
+
+    /// Works on files in a process of its own, so that all else goes on meanwhile.
+    fn files(&mut self, id: u16, work: &FileWork) -> Result<Reply, Fault> {
+        self.takes(id)?;
+        let changed = match (work, &self.mounted) {
+            (FileWork::Changes | FileWork::Layer, Some(mounted)) => {
+                Some(mounted.layers().map_err(|e| Fault::failed(e.to_string()))?)
+            }
+            _ => None,
+        };
+        let running = files::start(work, &self.setup, changed)?;
+        Ok(self.follow(id, running))
+    }
+
+    fn takes(&self, id: u16) -> Result<(), Fault> {
+        match self.state != State::Ready || id == 0 || self.streams.contains_key(&id) {
+            true => Err(Fault::state("the guest cannot start a process now")),
+            false => Ok(()),
         }
-        let stream = Stream::new(id, plan(&self.setup)?.start()?);
+    }
+
+    fn follow(&mut self, id: u16, running: Running) -> Reply {
+        let stream = Stream::new(id, running);
         let pid = stream.pid();
         self.streams.insert(id, stream);
-        Ok(Reply::Exec { pid })
+        Reply::Exec { pid }
     }
 
     fn stream_ready(&mut self, id: u16, end: End) {

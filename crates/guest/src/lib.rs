@@ -3,7 +3,7 @@
 //! ```text
 //!  kernel ─► main ─► modules ─► port ──Setup──► root: layers, overlay, switch ─► volumes, network, sysctls
 //!                                │                                                     │
-//!                                └──Start, Exec──► process ◄──frames──► agent (one loop, one thread)
+//!                          └──Start, Exec, Files──► process ◄──frames──► agent (one loop, one thread)
 //! ```
 //!
 //! - [`modules`]: loads kernel modules in order
@@ -12,6 +12,7 @@
 //! - [`network`]: addresses and routes, by netlink
 //! - [`process`]: starts processes
 //! - [`stream`]: input and output of one process
+//! - [`files`]: work on files of the root, in processes of its own
 //! - [`agent`]: talks to the host
 //!
 //! Everything here runs in a kernel of its own: what an image does to it stays inside. The host, in turn, does not trust
@@ -19,6 +20,7 @@
 
 pub mod agent;
 pub mod devices;
+pub mod files;
 pub mod modules;
 pub mod network;
 pub mod process;

@@ -149,30 +149,13 @@ impl Plan {
         })
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "the two sides of one set of pipes, taken apart at once"
-    )]
-    fn streams(&self) -> std::io::Result<((Option<OwnedFd>, OwnedFd, Option<OwnedFd>), [OwnedFd; 3])> {
+    fn streams(&self) -> std::io::Result<(Ours, [OwnedFd; 3])> {
         if self.process.tty {
             let (master, slave) = self.terminal()?;
             let theirs = [slave.try_clone()?, slave.try_clone()?, slave];
             return Ok(((Some(master.try_clone()?), master, None), theirs));
         }
-        let near = |fd: &OwnedFd| rustix::io::ioctl_fionbio(fd, true);
-        let (out_r, out_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (err_r, err_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        near(&out_r)?;
-        near(&err_r)?;
-        let (stdin, input) = match self.process.stdin {
-            true => {
-                let (r, w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-                near(&w)?;
-                (Some(w), r)
-            }
-            false => (None, File::open("/dev/null")?.into()),
-        };
-        Ok(((stdin, out_r, Some(err_r)), [input, out_w, err_w]))
+        pipes(self.process.stdin)
     }
 
     fn terminal(&self) -> std::io::Result<(OwnedFd, OwnedFd)> {
@@ -222,8 +205,29 @@ impl Plan {
         if !self.process.tty {
             confine::own_streams(&self.confinement.identity);
         }
-        Ok(self.confinement.apply()?)
+        Ok(self.confinement.apply(None)?)
     }
+}
+
+/// Our ends of streams: input, output, error output.
+pub type Ours = (Option<OwnedFd>, OwnedFd, Option<OwnedFd>);
+
+/// Pipes for a process without a terminal: our ends, which do not block, and its own.
+pub fn pipes(stdin: bool) -> std::io::Result<(Ours, [OwnedFd; 3])> {
+    let near = |fd: &OwnedFd| rustix::io::ioctl_fionbio(fd, true);
+    let (out_r, out_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (err_r, err_w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    near(&out_r)?;
+    near(&err_r)?;
+    let (stdin, input) = match stdin {
+        true => {
+            let (r, w) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            near(&w)?;
+            (Some(w), r)
+        }
+        false => (None, File::open("/dev/null")?.into()),
+    };
+    Ok(((stdin, out_r, Some(err_r)), [input, out_w, err_w]))
 }
 
 /// Sets a terminal's size.

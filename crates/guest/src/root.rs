@@ -15,12 +15,20 @@ use crate::{Context, Error, devices};
 
 /// Where the new root is put together.
 const NEW: &str = "/root";
+/// Name of the directory where all layers are one tree.
+const TOGETHER: &str = "all";
 
 /// What is needed to leave the disks whole.
 #[derive(Debug)]
 pub struct Mounted {
     /// The writable disk's file system.
     rw: OwnedFd,
+    /// Where the layers are mounted, out of the root's sight.
+    layers: OwnedFd,
+    /// How many there are.
+    count: usize,
+    /// A directory beside them; what they are together is mounted in it when somebody asks.
+    lower: OwnedFd,
     /// Volumes, in the order they were mounted.
     volumes: Vec<PathBuf>,
 }
@@ -71,13 +79,16 @@ pub fn build(setup: &Setup) -> Result<Mounted, Error> {
     rustix::process::chdir("/layers").step(|| "enter /layers".into())?;
     let options = format!("lowerdir={},upperdir=/rw/upper,workdir=/rw/work", lower.join(":"));
     put("overlay", NEW, "overlay", MountFlags::empty(), &options)?;
-    let rw = open_dir("/rw")?;
-    let devices = open_dir("/dev")?;
-    switch()?;
+    make_dir(format!("/lower/{TOGETHER}"), 0o755)?;
     let mut mounted = Mounted {
-        rw,
+        rw: open_dir("/rw")?,
+        layers: open_dir("/layers")?,
+        count: lower.len(),
+        lower: open_dir("/lower")?,
         volumes: Vec::new(),
     };
+    let devices = open_dir("/dev")?;
+    switch()?;
     mounted.populate(setup, &devices)?;
     Ok(mounted)
 }
@@ -182,6 +193,41 @@ impl Mounted {
             self.volumes.push(PathBuf::from(&m.target));
         }
         Ok(())
+    }
+
+    /// The writable layer, and the image below it as one read-only tree.
+    pub fn layers(&self) -> Result<(OwnedFd, OwnedFd), Error> {
+        let open = |at: &OwnedFd, name: &str| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat(at, name, flags, Mode::empty()).step(|| format!("open {name}"))
+        };
+        let upper = open(&self.rw, "upper")?;
+        if self.count == 1 {
+            return Ok((upper, open(&self.layers, "0")?));
+        }
+        let lower = open(&self.lower, TOGETHER)?;
+        let device = |fd: &OwnedFd| {
+            rustix::fs::fstat(fd)
+                .map(|s| s.st_dev)
+                .step(|| "look at the image".into())
+        };
+        if device(&lower)? != device(&self.lower)? {
+            return Ok((upper, lower));
+        }
+        // The topmost first, by short names: all options together have to fit one page.
+        let names: Vec<String> = (0..self.count).rev().map(|n| n.to_string()).collect();
+        let target = format!("/proc/self/fd/{}/{TOGETHER}", self.lower.as_raw_fd());
+        rustix::process::fchdir(&self.layers).step(|| "enter the layers".into())?;
+        let put = put(
+            "overlay",
+            &target,
+            "overlay",
+            MountFlags::RDONLY,
+            &format!("lowerdir={}", names.join(":")),
+        );
+        rustix::process::chdir("/").step(|| "leave the layers".into())?;
+        put?;
+        Ok((upper, open(&self.lower, TOGETHER)?))
     }
 
     /// Leaves every disk whole. Nothing runs any more but this program.

@@ -7,8 +7,8 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use crate::layer::{Limits, convert};
+use crate::split::TarReader;
 use crate::store::oci;
-use crate::tarstream::split::TarReader;
 use crate::{DiskFormat, Platform, disk};
 
 /// Something that reads foreign bytes.

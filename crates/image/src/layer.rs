@@ -10,12 +10,12 @@
 //! hides all that lower layers have in its directory.
 
 use std::fs::File;
-use std::io::{self, BufRead, Cursor, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, BufRead, Read};
+
+pub(crate) use biga_files::compression::decompress;
 
 use crate::erofs::{self, OnlyFile, Special, StoredFile, Writer, split_last};
-use crate::tarstream::split::{Extent, SplitWriter};
+use crate::split::{Extent, SplitWriter};
 use crate::tarstream::{self, Entry, EntryKind, Input, Reader};
 
 /// Bounds on what one layer may hold.
@@ -33,8 +33,7 @@ pub struct Limits {
     pub ratio: u64,
 }
 
-/// Below so many uncompressed bytes the ratio does not matter.
-pub const RATIO_FROM: u64 = 1 << 30;
+pub use biga_files::compression::RATIO_FROM;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -89,7 +88,7 @@ struct Stretch {
 pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) -> Result<Converted, Error> {
     let source = decompress(blob, limits.ratio).map_err(tarstream::Error::Io)?;
     let split = SplitWriter::new(split).map_err(Error::Split)?;
-    let mut reader = Reader::new(Input::new(source, limits.tar_bytes), Some(split));
+    let mut reader = Reader::with(Input::new(source, limits.tar_bytes), split);
     let mut writer = Writer::new(image, limits);
     let mut stretches = Vec::new();
     while let Some(entry) = reader.next_entry()? {
@@ -101,9 +100,7 @@ pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) ->
     uuid.copy_from_slice(&diff_id[..16]);
     let (_, stored, summary) = writer.finish(uuid)?;
     let extents: Vec<Extent<'_>> = stretches.iter().flat_map(|s| extents(s, &stored)).collect();
-    if let Some(split) = split {
-        split.finish(extents.into_iter(), tar_size).map_err(Error::Split)?;
-    }
+    split.finish(extents.into_iter(), tar_size).map_err(Error::Split)?;
     Ok(Converted {
         diff_id,
         tar_size,
@@ -115,7 +112,7 @@ pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) ->
 
 fn add<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     entry: &Entry,
     stretches: &mut Vec<Stretch>,
 ) -> Result<(), Error> {
@@ -152,7 +149,7 @@ fn add<R: Read>(
 /// Copies a file's content; returns its number.
 fn content<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     entry: &Entry,
     stretches: &mut Vec<Stretch>,
 ) -> Result<u32, Error> {
@@ -183,7 +180,7 @@ fn content<R: Read>(
 
 fn sparse_content<R: Read>(
     writer: &mut Writer,
-    reader: &mut Reader<R>,
+    reader: &mut Reader<R, SplitWriter>,
     size: u64,
     segments: &[(u64, u64)],
 ) -> Result<(), Error> {
@@ -231,101 +228,4 @@ fn extents<'t>(stretch: &Stretch, stored: &'t [StoredFile]) -> Vec<Extent<'t>> {
         });
     }
     all
-}
-
-/// Counts the bytes taken from a blob.
-struct Counted<B> {
-    inner: B,
-    count: Arc<AtomicU64>,
-}
-
-impl<B: BufRead> Read for Counted<B> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(out)?;
-        self.count.fetch_add(n as u64, Ordering::Relaxed);
-        Ok(n)
-    }
-}
-
-impl<B: BufRead> BufRead for Counted<B> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.inner.consume(n);
-        self.count.fetch_add(n as u64, Ordering::Relaxed);
-    }
-}
-
-/// Refuses what unpacks to far more than it is.
-struct Guarded<R> {
-    inner: R,
-    count: Arc<AtomicU64>,
-    out: u64,
-    ratio: u64,
-}
-
-impl<R: Read> Read for Guarded<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(out)?;
-        self.out += n as u64;
-        // Decoders read ahead, so the count is never behind what made these bytes.
-        if self.out > RATIO_FROM && self.out / self.ratio > self.count.load(Ordering::Relaxed) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("it unpacks to more than {} times its size", self.ratio),
-            ));
-        }
-        Ok(n)
-    }
-}
-
-/// Recognises gzip and zstd by their first bytes; media types are often wrong.
-pub(crate) fn decompress<'b>(mut blob: impl BufRead + 'b, ratio: u64) -> io::Result<Box<dyn Read + 'b>> {
-    let mut head = Vec::with_capacity(4);
-    (&mut blob).take(4).read_to_end(&mut head)?;
-    let kind = Compression::of(&head);
-    let whole = Cursor::new(head).chain(blob);
-    if kind == Compression::None {
-        return Ok(Box::new(whole));
-    }
-    let count = Arc::new(AtomicU64::new(0));
-    let counted = Counted {
-        inner: whole,
-        count: count.clone(),
-    };
-    Ok(match kind {
-        Compression::Gzip => Box::new(Guarded {
-            inner: flate2::bufread::MultiGzDecoder::new(counted),
-            count,
-            out: 0,
-            ratio,
-        }),
-        _ => Box::new(Guarded {
-            inner: zstd::stream::read::Decoder::with_buffer(counted)?,
-            count,
-            out: 0,
-            ratio,
-        }),
-    })
-}
-
-/// How a blob is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-impl Compression {
-    /// By the first bytes.
-    pub(crate) fn of(head: &[u8]) -> Compression {
-        match head {
-            [0x1f, 0x8b, ..] => Compression::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-            _ => Compression::None,
-        }
-    }
 }

@@ -83,7 +83,7 @@ pub fn unpack(archive: impl Read, dir: &Path) -> Result<(), Error> {
         let full = io::Error::new(io::ErrorKind::AlreadyExists, "it is not empty");
         return Err(failed("write into", dir)(full));
     }
-    let mut tar = Reader::new(Input::new(archive, u64::MAX), None);
+    let mut tar = Reader::new(Input::new(archive, u64::MAX));
     while let Some(entry) = tar.next_entry()? {
         let name = show(&entry.path);
         let name = name.trim_end_matches('/');

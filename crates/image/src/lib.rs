@@ -4,8 +4,8 @@
 //! - [`registry`]: the distribution protocol: names, logins, blobs
 //! - [`layer`]: one streaming pass from a compressed tar to a layer file
 //! - [`erofs`]: writes that layer file, which the kernel mounts as it stands
-//! - [`tarstream`]: reads tar streams of any dialect, and builds the very same tar again
-//! - [`files`]: trees of files as tars and back, and what a writable layer changed
+//! - [`split`]: what a layer's tar has beside file contents, so that the very same tar can be built again
+//! - [`files`]: trees of files as tars and back, and what a writable layer changed; [`tarstream`]: tars of any dialect
 //! - [`layout_dir`]: archives as directories
 //! - [`mounts`]: [`LayerMounts`], every layer mounted once for all who use it
 //! - [`policy`]: which images may come in and run
@@ -14,9 +14,11 @@
 //! A layer is unpacked into no directory tree: it becomes one EROFS file, written front to back while the tar
 //! arrives, so a pull costs little more than its decompression.
 
+pub use biga_files as files;
+pub use biga_files::tarstream;
+
 pub mod disk;
 pub mod erofs;
-pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod layer;
@@ -24,8 +26,8 @@ pub mod layout_dir;
 pub mod mounts;
 pub mod policy;
 pub mod registry;
+pub mod split;
 pub mod store;
-pub mod tarstream;
 
 mod digest;
 mod error;

@@ -95,7 +95,7 @@ fn go(
     gate: Option<(OwnedFd, OwnedFd)>,
 ) -> io::Result<()> {
     let say = |to: &OwnedFd, e: &Error| control::send(to, &Message::Failed(e.to_string()), None);
-    let settled = descriptors::take_terminal(first.process).and_then(|()| confinement.apply());
+    let settled = descriptors::take_terminal(first.process).and_then(|()| confinement.apply(&socket));
     let ready = settled.and_then(|()| {
         let program = find(&first.process.args[0], &first.process.env)?;
         Ok((program, command(first)?))

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use biga_container::caps::{self, Caps};
@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet, Gid, Uid};
 
+use crate::control::{self, Message};
 use crate::error::{Error, Step};
 use crate::namespaces::Kind;
 use crate::seccomp::Filter;
@@ -285,8 +286,9 @@ impl Confinement {
         Ok(())
     }
 
-    /// Becomes who it is to be, in the working directory. The filter is the one thing left, with `no_new_privileges`.
-    pub fn apply(&self) -> Result<(), Error> {
+    /// Becomes who it is to be, in the working directory. The filter is the one thing left, with `no_new_privileges` and unless it
+    /// has a listener, of which the runtime is told over the socket.
+    pub fn apply(&self, socket: &OwnedFd) -> Result<(), Error> {
         // Not earlier: making a container may take more than its program may have.
         for (what, soft, hard) in &self.rlimits {
             let limit = |n: u64| (n != u64::MAX).then_some(n);
@@ -314,7 +316,7 @@ impl Confinement {
         // The directory may be one that only root, or only the user, can enter.
         let entered = change_directory(&self.cwd);
         if self.filter.is_some() && !self.no_new_privileges {
-            self.install()?;
+            self.install(socket)?;
         }
         rustix::thread::set_thread_res_uid(uid, uid, uid).step(|| format!("become user {}", self.user.uid))?;
         if let Err(e) = entered {
@@ -328,8 +330,17 @@ impl Confinement {
         self.apply_sets()?;
         if self.no_new_privileges {
             rustix::thread::set_no_new_privs(true).step(|| "forbid new privileges".into())?;
+            if self.listens() {
+                // Later on nobody is there who could hand the listener over.
+                self.install(socket)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether another program answers system calls.
+    fn listens(&self) -> bool {
+        self.filter.as_ref().is_some_and(|f| f.listener.is_some())
     }
 
     fn apply_sets(&self) -> Result<(), Error> {
@@ -360,15 +371,27 @@ impl Confinement {
     /// The last thing before the program: the label, and the filter where it was not installed before.
     pub fn last(&self) -> Result<(), Error> {
         self.label.as_ref().map_or(Ok(()), Label::write)?;
-        if self.no_new_privileges { self.install() } else { Ok(()) }
-    }
-
-    fn install(&self) -> Result<(), Error> {
         match &self.filter {
-            Some(filter) => {
+            Some(filter) if self.no_new_privileges && !self.listens() => {
                 biga_sys::seccomp::install(&filter.code, filter.flags).step(|| "install the system call filter".into())
             }
-            None => Ok(()),
+            _ => Ok(()),
+        }
+    }
+
+    fn install(&self, socket: &OwnedFd) -> Result<(), Error> {
+        let what = || "install the system call filter".into();
+        let Some(filter) = &self.filter else { return Ok(()) };
+        if !self.listens() {
+            return biga_sys::seccomp::install(&filter.code, filter.flags).step(what);
+        }
+        let listener = biga_sys::seccomp::install_listening(&filter.code, filter.flags).step(what)?;
+        // Any call from here on may wait for an answer, and nobody listens before this one was heard.
+        let what = || "speak to the runtime".into();
+        control::send(socket, &Message::Listener(listener.as_raw_fd()), None).step(what)?;
+        match control::receive(socket).step(what)? {
+            Some(Message::Listener(_)) => Ok(()),
+            _ => Err(Error::Child("the runtime went away".into())),
         }
     }
 }

@@ -20,6 +20,8 @@ pub enum Message {
     Mounted,
     /// Child: its child is the container's first process, with this id.
     Pid(u32),
+    /// Child: a filter of system calls is in force, whose listener is its open descriptor of this number. Runtime: somebody listens.
+    Listener(i32),
     /// Child: all is made. Runtime: run the program.
     Ready,
     /// Child: it failed and ends.
@@ -42,6 +44,7 @@ fn encode(message: &Message) -> Vec<u8> {
         Message::Mounted => b"M".to_vec(),
         Message::Ready => b"R".to_vec(),
         Message::Pid(pid) => format!("P{pid}").into_bytes(),
+        Message::Listener(number) => format!("L{number}").into_bytes(),
         Message::Failed(text) => format!("F{}", &text[..text.floor_char_boundary(MAX - 1)]).into_bytes(),
     }
 }
@@ -60,6 +63,7 @@ fn decode(bytes: &[u8]) -> io::Result<Message> {
         Some(b'M') => Message::Mounted,
         Some(b'R') => Message::Ready,
         Some(b'P') => Message::Pid(text().parse().map_err(|_| bad())?),
+        Some(b'L') => Message::Listener(text().parse().map_err(|_| bad())?),
         Some(b'F') => Message::Failed(text()),
         _ => return Err(bad()),
     })
@@ -108,6 +112,7 @@ mod tests {
             Message::Mounted,
             Message::Ready,
             Message::Pid(77),
+            Message::Listener(9),
             Message::Failed("no".into()),
         ] {
             assert_eq!(decode(&encode(&message)).unwrap(), message);

@@ -128,6 +128,7 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     }
     let mut warnings = Vec::new();
     let filter = seccomp::filter(spec.linux.seccomp.as_ref())?;
+    let listener = filter.as_ref().and_then(|f| f.listener.clone());
     let mut confinement = confine::read(&process, validate::personality(&spec.linux)?, filter, &mut warnings)?;
     if !request.no_keyring {
         confinement.own_keyring(request.id);
@@ -167,7 +168,8 @@ pub fn make(request: &Request<'_>) -> Result<Made, Error> {
     let child = undo.child.as_ref().ok_or_else(|| Error::NotFound(request.id.into()))?;
     let mut state = state;
     state.pid = child.pid;
-    let terminal = accompany(&spec, child, &state, &socket, console.as_ref())?;
+    let given = Given { console, listener };
+    let terminal = accompany(&spec, child, &state, &socket, &given)?;
     state.start_time = start_time(child.pid).ok_or_else(|| died(child))?;
     place.save(&state, &text)?;
     if let Some(path) = &request.pid_file {
@@ -374,13 +376,31 @@ fn clocks(spec: &Spec, wanted: &Wanted) -> Result<(), Error> {
     std::fs::write("/proc/self/timens_offsets", text).step(|| "set the offsets of clocks".into())
 }
 
+/// Who gets what the process gives away.
+struct Given {
+    /// The master of its terminal.
+    console: Option<UnixStream>,
+    /// The listener of its filter.
+    listener: Option<seccomp::Listener>,
+}
+
+/// Hands the listener of a process's filter over, with the container's state.
+pub(crate) fn hand_over(
+    listener: &seccomp::Listener,
+    child: &Child,
+    number: i32,
+    (state, status): (&State, &str),
+) -> Result<(), Error> {
+    Ok(listener.hand_over(child, number, &state.oci_version, &state.document(status))?)
+}
+
 /// Answers the process until it is ready; gives the master of its terminal if nobody else got it.
 fn accompany(
     spec: &Spec,
     child: &Child,
     state: &State,
     socket: &OwnedFd,
-    console: Option<&UnixStream>,
+    given: &Given,
 ) -> Result<Option<OwnedFd>, Error> {
     let what = || "speak to the container's first process".into();
     let mut terminal = None;
@@ -393,7 +413,7 @@ fn accompany(
                 ids::write(child.pid, &spec.linux.uid_mappings, &spec.linux.gid_mappings)?;
                 control::send(socket, &Message::Ids, None).step(what)?;
             }
-            (Message::Terminal, Some(master)) => match console {
+            (Message::Terminal, Some(master)) => match &given.console {
                 Some(to) => console::send(to, &master)?,
                 None => terminal = Some(master),
             },
@@ -401,6 +421,11 @@ fn accompany(
                 hooks::run(&spec.hooks.prestart, "prestart", state, "creating")?;
                 hooks::run(&spec.hooks.create_runtime, "createRuntime", state, "creating")?;
                 control::send(socket, &Message::Pid(child.pid), None).step(what)?;
+            }
+            (Message::Listener(number), _) => {
+                let listener = given.listener.as_ref().ok_or_else(|| died(child))?;
+                hand_over(listener, child, number, (state, "creating"))?;
+                control::send(socket, &Message::Listener(0), None).step(what)?;
             }
             (Message::Ready, _) => return Ok(terminal),
             (Message::Failed(text), _) => return Err(Error::Child(text)),

@@ -73,6 +73,7 @@ pub fn start(request: &Request<'_>, state: &State, spec: &Spec) -> Result<Runnin
     validate::process_fields(process)?;
     let mut warnings = Vec::new();
     let filter = seccomp::filter(spec.linux.seccomp.as_ref())?;
+    let listener = filter.as_ref().and_then(|f| f.listener.clone());
     let personality = validate::personality(&spec.linux)?;
     let confinement = confine::read(process, personality, filter, &mut warnings)?;
     for warning in warnings {
@@ -91,7 +92,8 @@ pub fn start(request: &Request<'_>, state: &State, spec: &Spec) -> Result<Runnin
     process::set_undumpable().step(|| "hide this process".into())?;
     let child = fork_inside(request, confinement, (&entrances, &kinds, &init), &theirs)?;
     drop(theirs);
-    let started = accompany(request, &child, &socket).and_then(|terminal| {
+    let listening = listener.map(|l| (l, state));
+    let started = accompany(request, &child, &socket, listening).and_then(|terminal| {
         if let Some(path) = &request.pid_file {
             create::write_pid(path, child.pid)?;
         }
@@ -108,7 +110,12 @@ pub fn start(request: &Request<'_>, state: &State, spec: &Spec) -> Result<Runnin
     }
 }
 
-fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+fn accompany(
+    request: &Request<'_>,
+    child: &Child,
+    socket: &OwnedFd,
+    listening: Option<(seccomp::Listener, &State)>,
+) -> Result<Option<OwnedFd>, Error> {
     let what = || "speak to the process".into();
     let mut terminal = None;
     let mut ready = false;
@@ -119,6 +126,11 @@ fn accompany(request: &Request<'_>, child: &Child, socket: &OwnedFd) -> Result<O
                 Some(path) => console::send(&console::connect(path)?, &master)?,
                 None => terminal = Some(master),
             },
+            (Message::Listener(number), _) => {
+                let (listener, state) = listening.as_ref().ok_or_else(|| create::died(child))?;
+                create::hand_over(listener, child, number, (state, "running"))?;
+                control::send(socket, &Message::Listener(0), None).step(what)?;
+            }
             (Message::Ready, _) => ready = true,
             (Message::Failed(text), _) => return Err(Error::Child(text)),
             _ => return Err(Error::Child("the process speaks another language".into())),
@@ -259,7 +271,8 @@ fn lead_session(process: &Process) -> Result<(), Error> {
 
 fn launch(request: &Request<'_>, confinement: &Confinement, socket: &OwnedFd) -> Error {
     let process = &request.process;
-    let ready = lead_session(process).and_then(|()| confinement.apply()).and_then(|()| {
+    let confined = lead_session(process).and_then(|()| confinement.apply(socket));
+    let ready = confined.and_then(|()| {
         let program = find(&process.args[0], &process.env)?;
         Ok((program, crate::child::command_of(process, Vec::new())?))
     });

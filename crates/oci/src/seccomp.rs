@@ -1,8 +1,8 @@
 //! The system call filter of a configuration.
 
 use biga_container::caps::Caps;
-pub use biga_container::seccomp::Filter;
 use biga_container::seccomp::profile;
+pub use biga_container::seccomp::{Filter, Listener};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -10,17 +10,16 @@ use crate::error::Error;
 /// Compiles a filter; `None` where nothing is filtered.
 pub fn filter(profile: Option<&Value>) -> Result<Option<Filter>, Error> {
     let Some(profile) = profile else { return Ok(None) };
-    for name in ["listenerPath", "listenerMetadata"] {
-        if profile.get(name).and_then(Value::as_str).is_some_and(|s| !s.is_empty()) {
-            return Err(Error::unsupported(
-                format!("linux.seccomp.{name}"),
-                "this runtime hands no system call over to another program",
-            ));
-        }
-    }
     // Conditions on capabilities are Docker's own form: engines resolve them.
     Ok(Some(profile::compile(profile, Caps::default())?))
 }
+
+const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
 
 /// What is known of filters, for `features`.
 pub fn features() -> Value {
@@ -28,13 +27,13 @@ pub fn features() -> Value {
         "enabled": true,
         "actions": [
             "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-            "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+            "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
         ],
         "operators": [
             "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
         ],
         "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
-        "knownFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"],
-        "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"],
+        "knownFlags": FLAGS,
+        "supportedFlags": FLAGS,
     })
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{FromRequestParts, Path, RawQuery};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -10,6 +10,7 @@ use base64::engine::{DecodePaddingMode, general_purpose};
 use biga_api_kube::ApiError;
 use biga_api_kube::query::Query;
 use futures_util::{StreamExt, TryStreamExt};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::Streams;
@@ -29,11 +30,20 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
-fn check_node(streams: &Streams, node: &str) -> Result<(), ApiError> {
-    if node == "self" || *node == *streams.node {
-        return Ok(());
+/// A call to the node that the path names, which is this one.
+pub(crate) struct OnNode(Streams);
+
+impl FromRequestParts<Streams> for OnNode {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, streams: &Streams) -> Result<OnNode, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, streams).await;
+        let Path(node) = path.map_err(|e| ApiError::bad_request(e.body_text()))?;
+        if node == "self" || *node == *streams.node {
+            return Ok(OnNode(streams.clone()));
+        }
+        Err(ApiError::not_found("nodes", &node))
     }
-    Err(ApiError::not_found("nodes", node))
 }
 
 fn query(raw: Option<&str>) -> Result<Query, ApiError> {
@@ -64,19 +74,13 @@ fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError> 
     Ok((auth != RegistryAuth::default()).then_some(auth))
 }
 
-pub(crate) async fn load(State(s): State<Streams>, Path(node): Path<String>, body: Body) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn load(OnNode(s): OnNode, body: Body) -> Result<Response, ApiError> {
     Ok(long::answer(move |report| async move {
         s.backend.image_load(upload(body), report).await
     }))
 }
 
-pub(crate) async fn save(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn save(OnNode(s): OnNode, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
     let q = query(raw.as_deref())?;
     let format = match q.get("format") {
         None | Some("docker") => ArchiveFormat::Docker,
@@ -92,13 +96,7 @@ pub(crate) async fn save(
     Ok(r)
 }
 
-pub(crate) async fn import(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-    body: Body,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn import(OnNode(s): OnNode, RawQuery(raw): RawQuery, body: Body) -> Result<Response, ApiError> {
     let q = query(raw.as_deref())?;
     let reference = required(&q, "reference")?;
     let format = match q.get("format") {
@@ -132,13 +130,7 @@ fn image_config(text: &str) -> Result<serde_json::Value, ApiError> {
     if value.is_object() { Ok(value) } else { Err(bad()) }
 }
 
-pub(crate) async fn push(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn push(OnNode(s): OnNode, RawQuery(raw): RawQuery, headers: HeaderMap) -> Result<Response, ApiError> {
     let q = query(raw.as_deref())?;
     let reference = required(&q, "reference")?;
     let target = q.get("as").map_or_else(|| reference.clone(), String::from);
@@ -149,13 +141,7 @@ pub(crate) async fn push(
     }))
 }
 
-pub(crate) async fn pull(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn pull(OnNode(s): OnNode, RawQuery(raw): RawQuery, headers: HeaderMap) -> Result<Response, ApiError> {
     let q = query(raw.as_deref())?;
     let (reference, referrers) = (required(&q, "reference")?, q.flag("referrers")?);
     let platform = q.get("platform").map(String::from);
@@ -171,13 +157,11 @@ pub(crate) async fn pull(
 const MAX_BUILD: usize = 256 << 10;
 
 pub(crate) async fn build(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
+    OnNode(s): OnNode,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
     let bad =
         |why: String| ApiError::bad_request(format!("options is the base64 of the JSON of a build's options: {why}"));
     let text = required(&query(raw.as_deref())?, "options")?;
@@ -204,53 +188,35 @@ fn registry_auths(headers: &HeaderMap) -> Result<std::collections::BTreeMap<Stri
     serde_json::from_slice(&bytes).map_err(|_| bad())
 }
 
-pub(crate) async fn detail(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn detail(OnNode(s): OnNode, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
     let reference = required(&query(raw.as_deref())?, "reference")?;
     Ok(Json(s.backend.image_detail(&reference).await?).into_response())
 }
 
 pub(crate) async fn referrers(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
+    OnNode(s): OnNode,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
     let reference = required(&query(raw.as_deref())?, "reference")?;
     let auth = registry_auth(&headers)?;
     Ok(Json(s.backend.image_referrers(&reference, auth).await?).into_response())
 }
 
-pub(crate) async fn login(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn login(OnNode(s): OnNode, headers: HeaderMap) -> Result<Response, ApiError> {
     let auth = registry_auth(&headers)?.filter(|a| !a.server_address.is_empty());
     let auth = auth.ok_or_else(|| ApiError::bad_request("the header X-Registry-Auth must name a serveraddress"))?;
     s.backend.registry_login(auth).await?;
     Ok(Json(serde_json::json!({})).into_response())
 }
 
-pub(crate) async fn tag(
-    State(s): State<Streams>,
-    Path(node): Path<String>,
-    RawQuery(raw): RawQuery,
-) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn tag(OnNode(s): OnNode, RawQuery(raw): RawQuery) -> Result<Response, ApiError> {
     let q = query(raw.as_deref())?;
     let (reference, target) = (required(&q, "reference")?, required(&q, "as")?);
     Ok(Json(s.backend.image_tag(&reference, &target).await?).into_response())
 }
 
-pub(crate) async fn prune(State(s): State<Streams>, Path(node): Path<String>) -> Result<Response, ApiError> {
-    check_node(&s, &node)?;
+pub(crate) async fn prune(OnNode(s): OnNode) -> Result<Response, ApiError> {
     Ok(long::answer(move |report| async move { s.backend.prune(report).await }))
 }
 

@@ -1,6 +1,7 @@
 //! A connection.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use biga_wire::workload::{Interest, StreamId};
 use biga_wire::{Decoder, Frame, FrameKind, MAX_DATA};
@@ -8,9 +9,14 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::poll::{Poll, Source};
+use crate::spill::{self, Spill};
 
-/// Bytes kept for a slow client before its process is held back.
+/// Bytes kept in memory for a slow client. Of a stream that others read too, more wait in a file; else, and when that is full, the
+/// process is held back.
 pub const LIMIT: usize = 1 << 20;
+
+/// Bytes that come back from a file at once.
+const PIECE: usize = 256 << 10;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +53,12 @@ pub struct Client {
     pub stalled: Option<Vec<u8>>,
     out: Vec<u8>,
     sent: usize,
+    /// What comes after `out`.
+    spill: Option<Spill>,
+    /// What comes after `spill`, where no more could be written there.
+    rest: Vec<u8>,
+    /// Whether more than fits into memory may go to a file.
+    spills: bool,
     /// Closed once all is sent.
     closing: bool,
     /// Nothing more comes from the other side.
@@ -65,6 +77,9 @@ impl Client {
             stalled: None,
             out: Vec::new(),
             sent: 0,
+            spill: None,
+            rest: Vec::new(),
+            spills: false,
             closing: false,
             finished: false,
             watched: None,
@@ -73,30 +88,76 @@ impl Client {
 
     /// Bytes not sent yet.
     pub fn backlog(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.len() - self.sent + self.spill.as_ref().map_or(0, Spill::len) + self.rest.len()
     }
 
     /// Bytes it takes before its process should be held back.
     pub fn room(&self) -> usize {
-        LIMIT.saturating_sub(self.backlog())
+        let limit = if self.spills { spill::LIMIT } else { LIMIT };
+        limit.saturating_sub(self.backlog())
     }
 
     /// Queues a frame.
     pub fn push(&mut self, frame: &Frame) {
         if !self.closing {
-            frame.encode(&mut self.out);
+            frame.encode(self.end());
         }
     }
 
-    /// Queues bytes of a process.
-    pub fn push_output(&mut self, kind: FrameKind, bytes: &[u8]) {
+    /// The memory that what comes now is added to.
+    fn end(&mut self) -> &mut Vec<u8> {
+        match &self.spill {
+            Some(_) => &mut self.rest,
+            None => &mut self.out,
+        }
+    }
+
+    /// Queues bytes of a process. What does not fit into memory goes to a file in `dir`, if there is one.
+    pub fn push_output(&mut self, kind: FrameKind, bytes: &[u8], dir: Option<&Path>) {
         if self.closing {
             return;
         }
+        let out = self.end();
         for piece in bytes.chunks(MAX_DATA) {
-            self.out.extend_from_slice(&Frame::header(kind, 0, piece.len()));
-            self.out.extend_from_slice(piece);
+            out.extend_from_slice(&Frame::header(kind, 0, piece.len()));
+            out.extend_from_slice(piece);
         }
+        self.spills = dir.is_some();
+        if let Some(dir) = dir {
+            self.spill(dir);
+        }
+    }
+
+    /// Moves what is too much for memory to the file. Where that fails it stays, and the process is held back.
+    fn spill(&mut self, dir: &Path) {
+        if self.spill.is_none() && self.out.len() - self.sent > LIMIT {
+            self.rest = self.out.split_off(self.sent + LIMIT);
+            self.spill = Spill::new(dir).ok();
+            if self.spill.is_none() {
+                self.out.append(&mut self.rest);
+            }
+        }
+        let Some(spill) = &mut self.spill else {
+            self.spills = self.out.len() - self.sent <= LIMIT;
+            return;
+        };
+        self.spills = self.rest.is_empty() || spill.push(&self.rest).is_ok();
+        if self.spills {
+            self.rest.clear();
+        }
+    }
+
+    /// Takes back what waits behind what was sent; false where the file cannot be read.
+    fn unspill(&mut self) -> bool {
+        let Some(spill) = &mut self.spill else { return true };
+        if spill.take(PIECE, &mut self.out).is_err() {
+            return false;
+        }
+        if spill.len() == 0 {
+            self.spill = None;
+            self.out.append(&mut self.rest);
+        }
+        true
     }
 
     /// Takes nothing more and closes once all is sent.
@@ -122,7 +183,17 @@ impl Client {
                 &self.out[self.sent..],
                 SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
             ) {
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    self.sent += n;
+                    if self.sent == self.out.len() {
+                        self.out.clear();
+                        self.sent = 0;
+                        // Bytes that are lost must not go unnoticed: the connection ends.
+                        if !self.unspill() {
+                            return false;
+                        }
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     // Keeps the buffer from growing by what was sent already.

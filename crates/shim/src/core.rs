@@ -54,6 +54,8 @@ pub struct Core {
     log: Log,
     hold: Option<Hold>,
     run_dir: PathBuf,
+    /// Where what slow clients have not read may lie: beside the log, on disk.
+    spill_dir: Option<std::sync::Arc<std::path::Path>>,
     group: Option<Group>,
     group_path: String,
     limits: Limits,
@@ -82,6 +84,12 @@ impl Core {
                 exit: None,
             }),
             run_dir: config.run_dir.clone(),
+            spill_dir: config
+                .log
+                .path
+                .as_deref()
+                .and_then(std::path::Path::parent)
+                .map(Into::into),
             group: None,
             group_path: config.cgroup.clone(),
             limits: config.limits.clone(),
@@ -164,7 +172,7 @@ impl Core {
         {
             self.poll.timer(Timer::Hold, None);
             for (kind, bytes) in hold.frames {
-                c.push_output(kind, &bytes);
+                c.push_output(kind, &bytes, None);
             }
             self.output_ready.insert(MAIN);
             if let Some(exit) = hold.exit {
@@ -382,9 +390,12 @@ impl Host for Core {
             pod.log(stream, output, bytes);
             self.arm_logs();
         }
+        // Who reads an exec's output is alone with it.
+        let shared = stream == MAIN || container_index(stream).is_some();
+        let dir = self.spill_dir.clone().filter(|_| shared);
         for number in self.shows(stream) {
             if let Some(c) = self.clients.get_mut(&number) {
-                c.push_output(kind, bytes);
+                c.push_output(kind, bytes, dir.as_deref());
             }
             self.flush(number);
         }

@@ -24,6 +24,7 @@ pub mod server;
 pub mod sink;
 
 mod files;
+mod spill;
 
 use std::path::Path;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use biga_wire::checkpoint::CheckpointSpec;
 use biga_wire::config::{self, ShimConfig};
+use biga_wire::files::FileWork;
 use biga_wire::shim::{ErrorCode, ExecSpec, Reply, Request, State};
 use biga_wire::workload::{Fault, MAIN, StreamId, Workload, container_index};
 use biga_wire::{Frame, FrameKind};
@@ -396,6 +397,7 @@ impl Server {
             Request::Update { limits } => self.workload.update(&limits, &mut self.core).map(|()| Some(Reply::Ok)),
             Request::Stats => self.stats(),
             Request::Exec { exec } => self.exec(number, &exec),
+            Request::Files { work } => self.files(number, &work),
             Request::Checkpoint { checkpoint } => self.checkpoint(number, &checkpoint),
             Request::Of { container, request } => self.request_of(number, &container, *request),
             Request::Finish { exit } => self.finish(exit),
@@ -548,25 +550,11 @@ impl Server {
 
     /// Runs another process: in a container of a pod, or in the instance.
     fn exec_of(&mut self, number: u32, container: Option<StreamId>, spec: &ExecSpec) -> Result<Option<Reply>, Fault> {
-        match self.core.status.state {
-            State::Running => {}
-            State::Paused => return Err(Fault::state(format!("{} is paused: resume it first", self.config.name))),
-            _ => self.running()?,
-        }
+        self.takes_more()?;
         if let Some(container) = container {
             self.container_runs(container)?;
         }
-        let stream = self
-            .core
-            .new_exec()
-            .ok_or_else(|| Fault::failed("too many processes were started in it at once"))?;
-        if let Some(c) = self.core.clients.get_mut(&number) {
-            c.role = Role::Stream {
-                stream,
-                stdin: spec.stdin,
-                exec: true,
-            };
-        }
+        let stream = self.new_stream(number, spec.stdin)?;
         let begun = match (container, self.workload.containers()) {
             (Some(container), Some(pod)) => pod.exec(container, stream, spec, &mut self.core),
             _ => self.workload.exec(stream, spec, &mut self.core),
@@ -576,6 +564,42 @@ impl Server {
             self.core.started(stream, Err(fault));
         }
         Ok(None)
+    }
+
+    /// Works on files inside.
+    fn files(&mut self, number: u32, work: &FileWork) -> Result<Option<Reply>, Fault> {
+        self.takes_more()?;
+        let stream = self.new_stream(number, true)?;
+        if let Err(fault) = self.workload.files(stream, work, &mut self.core) {
+            use biga_wire::workload::Host;
+            self.core.started(stream, Err(fault));
+        }
+        Ok(None)
+    }
+
+    /// Fails unless another process can be started in it now.
+    fn takes_more(&self) -> Result<(), Fault> {
+        match self.core.status.state {
+            State::Running => Ok(()),
+            State::Paused => Err(Fault::state(format!("{} is paused: resume it first", self.config.name))),
+            _ => self.running(),
+        }
+    }
+
+    /// A client's connection becomes that of another process.
+    fn new_stream(&mut self, number: u32, stdin: bool) -> Result<StreamId, Fault> {
+        let stream = self
+            .core
+            .new_exec()
+            .ok_or_else(|| Fault::failed("too many processes were started in it at once"))?;
+        if let Some(c) = self.core.clients.get_mut(&number) {
+            c.role = Role::Stream {
+                stream,
+                stdin,
+                exec: true,
+            };
+        }
+        Ok(stream)
     }
 
     fn attach(&mut self, number: u32, stream: StreamId, stdin: bool) -> Result<Option<Reply>, Fault> {

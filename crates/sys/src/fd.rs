@@ -89,9 +89,15 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
             "more than four descriptors",
         ));
     }
-    rustix::io::retry_on_intr(|| {
+    let sent = rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
     })?;
+    if sent < bytes.len() {
+        return Err(io::Error::new(
+            io::ErrorKind::WriteZero,
+            "the receiver took only a part",
+        ));
+    }
     Ok(())
 }
 

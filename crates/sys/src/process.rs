@@ -229,6 +229,14 @@ pub fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// A copy (close-on-exec) of another process's open descriptor, by its number there. Needs the right to trace that process.
+pub fn take_fd(pidfd: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0u32) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// Sends a signal by descriptor. A process that ended already is no error.
 pub fn signal_pidfd(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     // SAFETY: no memory is passed.

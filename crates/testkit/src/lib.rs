@@ -4,7 +4,9 @@
 //! - [`images`]: root file systems made of what the machine has
 //! - [`apparmor`]: profiles that are loaded for a test
 //! - [`Peer`]: Debian's dockerd, the real engine, beside it
+//! - [`answers`]: a program that answers system calls
 
+pub mod answers;
 pub mod apparmor;
 pub mod daemon;
 pub mod images;

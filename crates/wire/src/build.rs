@@ -26,6 +26,10 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
     /// Use nothing of earlier builds.
     pub no_cache: bool,
+    /// Stages that use nothing of earlier builds, by name.
+    pub no_cache_stages: Vec<String>,
+    /// Images that `FROM` and `--from` mean by these names.
+    pub contexts: BTreeMap<String, String>,
     /// Ask registries for images that are here, too.
     pub pull: bool,
     /// Leave the containers of steps that succeeded.
@@ -60,6 +64,10 @@ pub struct Build {
     pub cgroup_parent: Option<String>,
     /// `os/architecture`; must be the node's own.
     pub platform: String,
+    /// The image gets no name and goes after a while: somebody takes what is in it, or only wants to know that it can be built.
+    pub discard: bool,
+    /// Build stages that do not need each other at the same time; what happens then is told with its stage ([`Event::Of`]).
+    pub parallel: bool,
 }
 
 /// What happens in a build.
@@ -74,6 +82,21 @@ pub enum Event {
         total: usize,
         /// As it was written.
         text: String,
+        /// Its line in the Dockerfile; 0 where it has none.
+        #[serde(default)]
+        line: usize,
+        /// Name of its stage; empty where it has none.
+        #[serde(default)]
+        stage: String,
+    },
+    /// It failed, and with it the build.
+    Broken,
+    /// Happens in one of several stages that are built at the same time.
+    Of {
+        /// The stage's number.
+        stage: usize,
+        /// What happens.
+        event: Box<Event>,
     },
     /// Its outcome is that of an earlier build.
     Cached,

@@ -94,3 +94,60 @@ pub struct Commit {
     /// Freeze the instance meanwhile, so that its files agree with each other.
     pub pause: bool,
 }
+
+/// Work on files that the init of a microvm does itself, on the root file system as its processes see it. It is a stream as an exec
+/// is: what is asked for comes as output, a tar to unpack goes as input (never compressed), and after a failure, with another exit
+/// code than 0, a [`FileFault`] as error output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "work", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum FileWork {
+    /// What stands at a path: a [`PathStat`].
+    Stat {
+        /// As a client gave it.
+        path: String,
+    },
+    /// The same, a line end, and the tar of it and all beneath it.
+    Read {
+        /// As a client gave it.
+        path: String,
+    },
+    /// Unpack a tar into a directory.
+    Write {
+        /// As a client gave it.
+        path: String,
+        /// See [`Put::keep_kinds`].
+        keep_kinds: bool,
+        /// See [`Put::to_user`].
+        to_user: bool,
+    },
+    /// A tar of the root, without what is mounted over it.
+    Export,
+    /// What the writable layer changed of the image: a list of [`Change`].
+    Changes,
+    /// The same as the tar of a layer.
+    Layer,
+}
+
+/// Why work on files was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FileFault {
+    /// Nothing stands at this path.
+    NotFound(String),
+    /// This is no directory.
+    NotADirectory(String),
+    /// A directory and something else stand in each other's way.
+    InTheWay(String),
+    /// This is on a read-only file system.
+    ReadOnly(String),
+    /// An entry of a tar wants to leave its directory.
+    Escape(String),
+    /// This is made by the kernel.
+    Kernel(String),
+    /// Deeper, longer or more than is allowed.
+    TooMuch(String),
+    /// The request makes no sense.
+    Invalid(String),
+    /// Anything else.
+    Failed(String),
+}

@@ -2,7 +2,7 @@
 //!
 //! - Stream 0 is control: one [`Request`] at a time, answered in order by a [`crate::shim::Reply`].
 //! - Any other stream carries one process. The shim opens it with [`Request::Start`] (always
-//!   [`MAIN_STREAM`]) or [`Request::Exec`]; the guest answers on the same stream and then sends `Stdout`, `Stderr` and,
+//!   [`MAIN_STREAM`]), [`Request::Exec`] or [`Request::Files`]; the guest answers on the same stream and then sends `Stdout`, `Stderr` and,
 //!   as the last frame, `Exit` (or `Error`).
 //! - Flow control: either side may send at most [`WINDOW`] bytes of data frames on a stream, and so many more as the
 //!   other side has allowed by `Credit` frames. Control frames are not counted.
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Process;
+use crate::files::FileWork;
 use crate::shim::ExecSpec;
 
 /// Name of the virtio-serial port.
@@ -40,6 +41,11 @@ pub enum Request {
     Exec {
         /// What to run.
         exec: Box<ExecSpec>,
+    },
+    /// Work on files, as a stream.
+    Files {
+        /// What.
+        work: FileWork,
     },
     /// Ids of the processes inside.
     Pids,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::CheckpointSpec;
 use crate::config::Limits;
+use crate::files::FileWork;
 
 /// First frame of a connection to the shim.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,11 @@ pub enum Request {
     Exec {
         /// What to run.
         exec: Box<ExecSpec>,
+    },
+    /// Work on the files of a microvm, done inside; the connection becomes its stream. Answered by [`Reply::Exec`].
+    Files {
+        /// What.
+        work: FileWork,
     },
     /// The connection becomes a stream of the main process's input and output from now on
     /// (from the beginning where the instance waited for its first client). Answered by [`Reply::Ok`].

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::checkpoint::CheckpointSpec;
 use crate::config::Limits;
+use crate::files::FileWork;
 use crate::shim::{ErrorCode, Event, ExecSpec, Exit, Stats};
 
 /// Number of a stream; fits the stream field of a frame.
@@ -185,6 +186,13 @@ pub trait Workload {
     /// Begins another process as `stream`; the result comes by [`Host::started`], in this call or later. An `Err` here means the
     /// same as one given there.
     fn exec(&mut self, stream: StreamId, spec: &ExecSpec, host: &mut dyn Host) -> Result<(), Fault>;
+
+    /// As [`Workload::exec`], for work on files that is done inside.
+    fn files(&mut self, _stream: StreamId, _work: &FileWork, _host: &mut dyn Host) -> Result<(), Fault> {
+        Err(Fault::unsupported(
+            "only the init of a microvm works on files: those of a container are reached from outside, those of a machine not at all",
+        ))
+    }
 
     /// Sends a signal to the process of a stream. Of [`MAIN`] of a machine: SIGTERM presses its power button, SIGKILL ends it.
     fn signal(&mut self, stream: StreamId, signal: i32, host: &mut dyn Host) -> Result<(), Fault>;

@@ -9,9 +9,11 @@ use biga_dockerfile::config as change;
 use biga_image::ImageRecord;
 use biga_image::files::{Crossing, Packer, changes};
 use biga_model::{ContainerSpec, Instance, Object, Protocol, Reference, Timestamp};
+use biga_wire::files::FileWork;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::guest::Guest;
 use super::pipe::Piped;
 use super::source::{Root, Source, may_be_frozen};
 use super::{Error, Files};
@@ -34,30 +36,52 @@ pub struct Commit {
     pub pause: bool,
 }
 
+/// Where its changes are read.
+enum Changed {
+    Guest(Box<Guest>),
+    Source(Box<Source>),
+}
+
 impl Files {
     /// Makes an image of an instance. Gives its name and itself.
     pub async fn commit(&self, namespace: &str, name: &str, commit: Commit) -> Result<(Reference, ImageRecord), Error> {
-        let source = self.source(namespace, name).await?;
-        let base = source.record.image_id.clone();
+        let from = match self.guest(namespace, name).await? {
+            Some(guest) => Changed::Guest(Box::new(guest)),
+            None => Changed::Source(Box::new(self.source(namespace, name).await?)),
+        };
+        let (object, image) = match &from {
+            Changed::Guest(guest) => (guest.object.clone(), guest.image()?),
+            Changed::Source(source) => (source.object.clone(), source.record.clone()),
+        };
+        let base = image.image_id.clone();
         let files = self.engine.images.files().clone();
         let raw = files.raw_config(&base).map_err(|e| Error::Failed(e.to_string()))?;
         let raw: Value = serde_json::from_slice(&raw).map_err(|e| Error::Failed(format!("the image's config: {e}")))?;
-        let mut config = config(raw.get("config"), &source.object);
+        let mut config = config(raw.get("config"), &object);
         for (k, v) in &commit.labels {
             label(&mut config, k, v);
         }
         for instruction in &commit.changes {
             change::apply_text(&mut config, instruction).map_err(|e| Error::Invalid(e.to_string()))?;
         }
-        let held = self.hold(&source, commit.pause).await?;
         let what = biga_image::Commit {
             config,
             author: commit.author.clone(),
             comment: commit.comment.clone(),
-            created_by: command_line(&source),
+            created_by: command_line(&object, &image),
             created: Timestamp::now().to_string(),
         };
-        let layer = self.layer_of(source, held).await?;
+        let layer = match from {
+            // Its init reads them, and could not if it were frozen.
+            Changed::Guest(guest) => Piped {
+                from: guest.tar(FileWork::Layer).await?,
+                piece: Bytes::new(),
+            },
+            Changed::Source(source) => {
+                let held = self.hold(&source, commit.pause).await?;
+                self.layer_of(*source, held, Vec::new()).await?
+            }
+        };
         let made = files.commit(&base, layer, what).await;
         let record = made.map_err(|e| Error::Failed(format!("cannot make an image of {name}: {}", causes(&e))))?;
         let images = &self.engine.images;
@@ -76,12 +100,18 @@ impl Files {
     }
 
     /// What an instance changed of its image, as the tar of a layer. To be read where blocking is allowed.
-    pub async fn layer(&self, namespace: &str, name: &str) -> Result<impl Read + Send + use<>, Error> {
+    /// Places at `mounted`, without a slash in front, that were made only to mount something on them, are no part of it.
+    pub async fn layer(
+        &self,
+        namespace: &str,
+        name: &str,
+        mounted: Vec<Vec<u8>>,
+    ) -> Result<impl Read + Send + use<>, Error> {
         let source = self.source(namespace, name).await?;
-        self.layer_of(source, None).await
+        self.layer_of(source, None, mounted).await
     }
 
-    async fn layer_of(&self, source: Source, held: Option<hold::Held>) -> Result<Piped, Error> {
+    async fn layer_of(&self, source: Source, held: Option<hold::Held>, mounted: Vec<Vec<u8>>) -> Result<Piped, Error> {
         let from = self
             .stream(source, move |source, out| {
                 // Goes on when the layer is written.
@@ -90,7 +120,7 @@ impl Files {
                 let Some(upper) = changes::directory(&source.upper())? else {
                     return Ok(Packer::new(out, Crossing::Stay).finish().map(drop)?);
                 };
-                let list = changes::list(upper.as_fd(), Some(lower.as_fd()))?;
+                let list = changes::list_without(upper.as_fd(), Some(lower.as_fd()), &mounted)?;
                 Ok(changes::write_layer(upper.as_fd(), &list, out).map(drop)?)
             })
             .await?;
@@ -128,9 +158,9 @@ fn unnamed(record: &ImageRecord) -> Result<Reference, Error> {
     format!("committed:{id}").parse().map_err(Error::Failed)
 }
 
-fn command_line(source: &Source) -> String {
-    let spec = source.object.spec.containers.first();
-    let process = spec.and_then(|s| merge::process(&source.record.config, s, "").ok());
+fn command_line(object: &Object<Instance>, image: &ImageRecord) -> String {
+    let spec = object.spec.containers.first();
+    let process = spec.and_then(|s| merge::process(&image.config, s, "").ok());
     process.map(|p| p.args.join(" ")).unwrap_or_default()
 }
 

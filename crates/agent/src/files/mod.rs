@@ -9,8 +9,11 @@
 //! executed, loaded or entered (CVE-2019-14271), and no path is resolved but by the kernel beneath that root
 //! (CVE-2018-15664).
 //!
+//! A microvm's files are on a disk that only its own kernel reads: there its init does the same work, while it runs.
+//!
 //! - [`runs`]: an instance is not started while its files are in use without it
 //! - [`source`]: where the root comes from
+//! - [`guest`]: work that is done inside
 //! - [`commit`]: changes as a layer, with a config
 
 use std::io::BufReader;
@@ -20,17 +23,19 @@ use biga_image::files::{Change, Crossing, Owner, Packer, Stat, Unpack, changes, 
 use biga_model::{Instance, Object};
 use biga_store::Store;
 use biga_store::typed::{Error as StoreError, Objects};
+use biga_wire::files::FileWork;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::engine::Engine;
 use crate::instance::Failure;
-use crate::streams;
+use crate::streams::{self, Streams};
 
 pub mod commit;
 pub mod runs;
 
+mod guest;
 mod pipe;
 mod source;
 
@@ -98,6 +103,7 @@ pub struct Put {
 pub struct Files {
     engine: Arc<Engine>,
     objects: Objects<Instance>,
+    streams: Streams,
     threads: Arc<Semaphore>,
 }
 
@@ -105,6 +111,7 @@ impl Files {
     /// Over the engine and the objects of the store.
     pub fn new(engine: Arc<Engine>, store: Arc<dyn Store>) -> Files {
         Files {
+            streams: Streams::new(engine.clone(), store.clone()),
             engine,
             objects: Objects::new(store),
             threads: Arc::new(Semaphore::new(THREADS)),
@@ -113,6 +120,9 @@ impl Files {
 
     /// What stands at a path.
     pub async fn stat(&self, namespace: &str, name: &str, path: &str) -> Result<Stat, Error> {
+        if let Some(guest) = self.guest(namespace, name).await? {
+            return guest.stat(path).await;
+        }
         let (source, path) = (self.source(namespace, name).await?, path.to_owned());
         self.work(source, move |source, _| {
             let root = source.root(true)?;
@@ -123,6 +133,9 @@ impl Files {
 
     /// What stands at a path, and the tar of it and all beneath it. Its names begin with the path's last component.
     pub async fn read(&self, namespace: &str, name: &str, path: &str) -> Result<(Stat, Pieces), Error> {
+        if let Some(guest) = self.guest(namespace, name).await? {
+            return guest.read(path).await;
+        }
         let (source, path) = (self.source(namespace, name).await?, path.to_owned());
         let (first, found) = oneshot::channel();
         let pieces = self
@@ -147,6 +160,9 @@ impl Files {
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,
     {
+        if let Some(guest) = self.guest(namespace, name).await? {
+            return guest.write(path, tar, put).await;
+        }
         let (source, path) = (self.source(namespace, name).await?, path.to_owned());
         source.keeps()?;
         let (to, from) = mpsc::channel(pipe::QUEUE);
@@ -169,15 +185,7 @@ impl Files {
             };
             Ok(unpack::unpack(root.borrow(), &path, BufReader::new(incoming), options)?)
         });
-        let feeding = async move {
-            let mut tar = std::pin::pin!(tar);
-            while let Some(piece) = tar.next().await {
-                if to.send(piece).await.is_err() {
-                    // It was refused; the rest is of no use.
-                    return;
-                }
-            }
-        };
+        let feeding = pipe::feed(tar, to);
         // The outcome counts, whether or not all was read.
         tokio::pin!(unpacking, feeding);
         tokio::select! {
@@ -189,6 +197,9 @@ impl Files {
 
     /// A tar of the whole root file system, without what is mounted over it.
     pub async fn export(&self, namespace: &str, name: &str) -> Result<Pieces, Error> {
+        if let Some(guest) = self.guest(namespace, name).await? {
+            return guest.tar(FileWork::Export).await;
+        }
         let source = self.source(namespace, name).await?;
         let (first, begun) = oneshot::channel();
         let pieces = self
@@ -208,6 +219,9 @@ impl Files {
 
     /// What its writable layer changed of the image, ordered by path.
     pub async fn changes(&self, namespace: &str, name: &str) -> Result<Vec<Change>, Error> {
+        if let Some(guest) = self.guest(namespace, name).await? {
+            return guest.changes().await;
+        }
         let source = self.source(namespace, name).await?;
         self.work(source, |source, _| {
             let Some(upper) = changes::directory(&source.upper())? else {
@@ -238,9 +252,8 @@ impl Files {
         let (done, result) = oneshot::channel();
         let patience = source.patience();
         thread(move || {
-            let result = work(&source, patience);
-            source.close();
-            let _ = done.send(result);
+            let result = inside(source, |source| work(source, patience));
+            let _ = done.send(result.unwrap_or_else(|| Err(Error::Failed("the work on files crashed".into()))));
         })?;
         result
             .await
@@ -257,15 +270,34 @@ impl Files {
         let patience = source.patience();
         let handle = tokio::runtime::Handle::current();
         thread(move || {
-            let result = work(&source, Outgoing::new(to.clone(), patience));
             // What was mounted goes before the client is told.
-            source.close();
-            if let Err(e) = result {
+            let result = inside(source, |source| work(source, Outgoing::new(to.clone(), patience)));
+            let crashed = || Err(Error::Failed("the work on files crashed".into()));
+            if let Err(e) = result.unwrap_or_else(crashed) {
                 let _ = handle.block_on(to.send(Err(e)));
             }
         })?;
         Ok(pieces)
     }
+}
+
+/// Runs work on a thread that may take on other namespaces and ids, and releases the layers where these do not count: unmounted in
+/// a namespace of its own, a layer would stay mounted for all others. `None` where it crashed.
+fn inside<T: Send>(source: Source, work: impl FnOnce(&Source) -> T + Send) -> Option<T> {
+    let done = std::thread::scope(|scope| {
+        let inner = std::thread::Builder::new()
+            .name("files-view".into())
+            .spawn_scoped(scope, move || {
+                let result = work(&source);
+                source.leave();
+                (source, result)
+            });
+        inner.ok()?.join().ok()
+    });
+    done.map(|(source, result)| {
+        drop(source);
+        result
+    })
 }
 
 fn thread(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -12,7 +13,7 @@ use super::Error;
 use super::runs::Hold;
 
 /// Bytes of one piece.
-const PIECE: usize = 64 << 10;
+pub(super) const PIECE: usize = 64 << 10;
 /// Pieces on their way.
 pub(super) const QUEUE: usize = 4;
 /// How long work on files may keep a run from beginning: work without a run while its client does not move, work on the
@@ -145,6 +146,20 @@ impl Read for Incoming {
         out[..n].copy_from_slice(&self.piece[..n]);
         self.piece.advance(n);
         Ok(n)
+    }
+}
+
+/// Passes on what comes from a client, as far as it is wanted.
+pub(super) async fn feed<S>(tar: S, to: mpsc::Sender<io::Result<Bytes>>)
+where
+    S: Stream<Item = io::Result<Bytes>> + Send,
+{
+    let mut tar = std::pin::pin!(tar);
+    while let Some(piece) = tar.next().await {
+        if to.send(piece).await.is_err() {
+            // It was refused; the rest is of no use.
+            return;
+        }
     }
 }
 

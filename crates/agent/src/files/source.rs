@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::pipe::Patience;
 use super::runs::Hold;
 use super::{Error, Files};
-use crate::prepare;
+use crate::prepare::{self, FilesOf};
 
 /// How long an instance may be on its way between running and not running.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -105,8 +105,9 @@ impl Source {
         }
     }
 
-    /// Lets go of all, the thread's permit too: what this thread mounted first, so that a run that waited finds the overlay gone.
-    pub(super) fn close(self) {
+    /// What this thread mounted goes, so that a run that waited finds the overlay gone. The layers are released with the rest, by a
+    /// thread whose mounts everybody sees.
+    pub(super) fn leave(&self) {
         if matches!(self.root, Root::Stopped { .. }) {
             view::leave(&self.state_dir);
         }
@@ -156,8 +157,13 @@ impl Files {
         let deadline = Instant::now() + SETTLING;
         loop {
             let object = self.kept(namespace, name).await?;
-            if let Some(why) = prepare::no_files(object.spec.isolation) {
-                return Err(Error::Unsupported(format!("instance {name} {why}")));
+            match prepare::files_of(object.spec.isolation) {
+                FilesOf::Outside => {}
+                FilesOf::Inside => {
+                    let message = format!("instance {name} became another isolation at this moment: try again");
+                    return Err(Error::State(message));
+                }
+                FilesOf::Nobody(why) => return Err(Error::Unsupported(format!("instance {name} {why}"))),
             }
             if let Some(source) = self.try_source(object).await? {
                 return Ok(Source {
@@ -174,7 +180,7 @@ impl Files {
     }
 
     /// An instance that is not about to go.
-    async fn kept(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
+    pub(super) async fn kept(&self, namespace: &str, name: &str) -> Result<Object<Instance>, Error> {
         let object = self.object(namespace, name).await?;
         match object.is_deleting() {
             true => Err(Error::State(format!("instance {name} is being removed"))),

@@ -4,6 +4,9 @@
 //! newest object) and what is seen (its status and the shim's events), asks [`plan`](super::plan::plan) for one step, and
 //! carries it out. Nothing else moves the instance.
 
+mod follow;
+mod health;
+mod launch;
 mod outcome;
 mod pod;
 
@@ -11,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biga_model::{
-    AGENT_FINALIZER, Condition, GuestInfo, Health, HealthResult, HealthStatus, Instance, InstanceStatus, Isolation,
-    Object, Phase, Power, RestartPolicy, Timestamp,
+    AGENT_FINALIZER, Condition, GuestInfo, HealthResult, Instance, InstanceStatus, Isolation, Object, Phase, Power,
+    RestartPolicy, Timestamp,
 };
 use biga_runtime::{Error as RuntimeError, Events, Runtime};
 use biga_store::Store;
@@ -21,10 +24,10 @@ use biga_wire::config::Limits;
 use biga_wire::shim::{Event, Exit, State, Status};
 use tokio::sync::watch;
 
-use self::outcome::{launch_failure, lost};
+use self::outcome::lost;
 use self::pod::{Containers, Next};
-use super::health::{self, Check, Prober};
-use super::plan::{self, LaunchReason, Seen, Step, StopReason, Wanted, plan};
+use super::health::{Check, Prober};
+use super::plan::{self, Seen, Step, StopReason, Wanted, plan};
 use super::{Failure, Host, limits};
 use crate::checkpoints;
 
@@ -321,52 +324,6 @@ impl Task {
         self.write().await;
     }
 
-    /// Probes while it runs, and only then.
-    fn follow_health(&mut self, object: &Object<Instance>) {
-        let Some(held) = self.held.as_ref().filter(|_| self.status.phase == Phase::Running) else {
-            (self.probes, self.probed) = (None, None);
-            return;
-        };
-        if self.probed.replace(object.metadata.generation) == Some(object.metadata.generation) {
-            return;
-        }
-        let Some(check) = self.host.health_check(object, &self.status) else {
-            (self.probes, self.status.health, self.unhealthy) = (None, None, false);
-            return;
-        };
-        if self.probes.as_ref().is_some_and(|(c, _)| *c == check) {
-            return;
-        }
-        let health = self.status.health.get_or_insert_default();
-        let starting = health.status == Health::Starting;
-        let age = self.status.started_at.map(|s| now().duration_since(s));
-        let age = age.and_then(|a| Duration::try_from(a).ok()).unwrap_or_default();
-        let left = check.start_period.saturating_sub(age);
-        let prober = Prober::start(held.runtime.clone(), self.uid.clone(), check.clone(), starting, left);
-        self.probes = Some((check, prober));
-    }
-
-    async fn take_health(&mut self, result: HealthResult, object: &Object<Instance>) {
-        let Some((check, _)) = &self.probes else { return };
-        let started = self.status.started_at;
-        let health = self.status.health.get_or_insert_default();
-        let output = result.output.trim().to_string();
-        let changed = health::take(health, check, result, started);
-        // Not only when it changes: a restart may be wished for later, and the daemon may begin anew over a sick one.
-        self.unhealthy = check.restart && health.status == Health::Unhealthy;
-        if changed {
-            let sick = health.status == Health::Unhealthy;
-            let message = match sick {
-                true if output.is_empty() => "its health check failed".to_string(),
-                true => format!("its health check failed: {output}"),
-                false => "its health check succeeded".to_string(),
-            };
-            let reason = if sick { UNHEALTHY } else { "Healthy" };
-            self.host.event(object, sick, reason, &message);
-        }
-        self.write().await;
-    }
-
     async fn fetch(&mut self, object: &Object<Instance>) {
         self.status.phase = Phase::Preparing;
         self.status.observed_restart = object.spec.restart_request;
@@ -382,109 +339,6 @@ impl Task {
                 self.host.event(object, false, "Created", "all is ready");
             }
             Err(f) => self.failed(&f, object).await,
-        }
-    }
-
-    async fn launch(&mut self, object: &Object<Instance>, reason: LaunchReason) {
-        match reason {
-            LaunchReason::Policy => {
-                self.status.restart_count += 1;
-                self.restarts_in_row = self.restarts_in_row.saturating_add(1);
-            }
-            LaunchReason::Wanted | LaunchReason::Requested => {
-                self.status.restart_count = 0;
-                self.restarts_in_row = 0;
-            }
-        }
-        let s = &mut self.status;
-        s.observed_restart = object.spec.restart_request;
-        s.stopped_by_user = false;
-        (s.exit_code, s.oom_killed, s.finished_at, s.guest) = (None, false, None, None);
-        (s.reason, s.message) = (String::new(), String::new());
-        s.phase = Phase::Preparing;
-        s.health = None;
-        self.unhealthy = false;
-        let from = object
-            .spec
-            .restore_from
-            .as_deref()
-            .filter(|_| reason != LaunchReason::Policy);
-        let mut config = match self.prepare(object).await {
-            Ok(c) => c,
-            Err(f) => return self.failed(&f, object).await,
-        };
-        // Nobody attaches to a run that a policy begins: whoever waited for the first one has it.
-        config.wait_attach_ms *= u64::from(reason != LaunchReason::Policy);
-        if let Some(Err(f)) = from.map(|name| self.host.restore(name, &mut config)) {
-            self.host.after_run(&self.uid).await;
-            return self.failed(&f, object).await;
-        }
-        let runtime = self.host.runtime(object.spec.isolation);
-        match self.start(&runtime, &config).await {
-            Ok((status, events)) => {
-                self.hold(runtime, events, config.limits.clone(), containers(&status, object));
-                self.status.phase = Phase::Starting;
-                self.status.health = self
-                    .host
-                    .health_check(object, &self.status)
-                    .map(|_| HealthStatus::default());
-                self.take_status(&status, object).await;
-                let (reason, message) = match from {
-                    Some(name) => ("Restored", format!("it goes on from checkpoint {name}")),
-                    None => ("Started", "it runs".to_owned()),
-                };
-                self.host.event(object, false, reason, &message);
-            }
-            Err(e) => {
-                let _ = runtime.delete(&self.uid).await;
-                self.host.after_run(&self.uid).await;
-                let mut failure = launch_failure(&e);
-                if from.is_some() {
-                    failure.reason = checkpoints::RESTORE_FAILED;
-                }
-                self.failed(&failure, object).await;
-            }
-        }
-    }
-
-    /// Prepares; where that takes long, lets people see that it goes on.
-    async fn prepare(&mut self, object: &Object<Instance>) -> Result<biga_wire::config::ShimConfig, Failure> {
-        let mut status = self.status.clone();
-        let host = self.host.clone();
-        let result = {
-            let preparing = host.prepare(object, &mut status);
-            tokio::pin!(preparing);
-            tokio::select! {
-                r = &mut preparing => r,
-                () = tokio::time::sleep(SHOW_PREPARING_AFTER) => {
-                    self.write().await;
-                    preparing.await
-                }
-            }
-        };
-        self.status = status;
-        result
-    }
-
-    async fn start(
-        &self,
-        runtime: &Arc<dyn Runtime>,
-        config: &biga_wire::config::ShimConfig,
-    ) -> Result<(Status, Events), RuntimeError> {
-        let created = runtime.create(config).await?;
-        match runtime.adopt(&self.uid).await {
-            Ok(found) => Ok(found),
-            // So short a run that its shim has gone already: what it wrote down is the truth.
-            Err(RuntimeError::Gone(_)) if self.host.last_exit(&self.uid).is_some() => {
-                let status = Status {
-                    exit: self.host.last_exit(&self.uid),
-                    state: State::Exited,
-                    ..created
-                };
-                let (_, events) = tokio::sync::mpsc::channel(1);
-                Ok((status, events))
-            }
-            Err(e) => Err(e),
         }
     }
 
@@ -572,60 +426,6 @@ impl Task {
                 self.observe_generation(object).await;
                 self.wait(Some(Instant::now() + Duration::from_secs(5))).await;
             }
-        }
-    }
-
-    /// Changes the limits of what runs to what is wanted.
-    async fn follow_limits(&mut self, object: &Object<Instance>) {
-        let wanted = limits(object);
-        let Some(held) = &mut self.held else { return };
-        if held.limits == wanted || self.status.phase == Phase::Stopping {
-            return;
-        }
-        held.limits = wanted.clone();
-        match held.runtime.update(&self.uid, &wanted).await {
-            Ok(()) => self
-                .host
-                .event(object, false, "Updated", "its limits were changed while it runs"),
-            Err(e) => self.host.event(
-                object,
-                true,
-                "UpdateFailed",
-                &format!("its limits stay as they were: {e}"),
-            ),
-        }
-    }
-
-    /// Brings its networks to what is wanted.
-    async fn follow_networks(&mut self, object: &Object<Instance>) {
-        let generation = object.metadata.generation;
-        if self.status.observed_networks == generation || self.status.phase == Phase::Stopping {
-            return;
-        }
-        let mut status = self.status.clone();
-        let result = self.host.follow_networks(object, &mut status).await;
-        let changed = status.networks != self.status.networks;
-        self.status = status;
-        self.status.observed_networks = generation;
-        let known = self.status.conditions.iter().any(|c| c.type_ == "Networks");
-        match &result {
-            Err(f) => {
-                Condition::set(
-                    &mut self.status.conditions,
-                    "Networks",
-                    false,
-                    f.reason,
-                    &f.message,
-                    now(),
-                );
-                self.host.event(object, true, f.reason, &f.message);
-            }
-            Ok(()) if known => Condition::set(&mut self.status.conditions, "Networks", true, "Joined", "", now()),
-            Ok(()) => {}
-        }
-        // A new generation is written down when it is observed; what others may wait for is written now.
-        if changed || result.is_err() || self.status.observed_generation == generation {
-            self.write().await;
         }
     }
 

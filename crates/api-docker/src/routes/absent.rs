@@ -1,4 +1,4 @@
-//! What is not here: swarms and plugins, as a daemon that has none answers; BuildKit.
+//! What is not here: swarms and plugins, as a daemon that has none answers.
 
 use axum::Router;
 use axum::extract::Path;
@@ -20,9 +20,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/swarm", get(no_swarm))
         .route("/swarm/leave", post(in_no_swarm))
         .route("/swarm/unlockkey", get(no_swarm))
-        .route("/swarm/{*rest}", any(no_swarm_here))
-        .route("/session", any(no_session))
-        .route("/grpc", any(no_session));
+        .route("/swarm/{*rest}", any(no_swarm_here));
     for kind in ["nodes", "services", "tasks", "secrets", "configs"] {
         r = r
             .route(&format!("/{kind}"), any(no_swarm))
@@ -56,8 +54,4 @@ async fn no_plugin(Path(rest): Path<String>) -> Error {
     let verbs = ["/json", "/enable", "/disable", "/push", "/set", "/upgrade"];
     let name = verbs.iter().find_map(|v| rest.strip_suffix(v)).unwrap_or(&rest);
     Error::not_found(format!("plugin \"{name}\" not found"))
-}
-
-async fn no_session() -> Error {
-    super::build::no_buildkit()
 }

@@ -173,9 +173,13 @@ async fn tell(building: Box<dyn Building>, lines: &Lines, quiet: bool) {
 fn lines_of(event: Event) -> Vec<Value> {
     let text = |t: String| json!({ "stream": t });
     match event {
-        Event::Step { number, total, text: t } => {
+        Event::Step {
+            number, total, text: t, ..
+        } => {
             vec![text(format!("Step {number}/{total} : {t}")), text("\n".into())]
         }
+        Event::Of { event, .. } => lines_of(*event),
+        Event::Broken => Vec::new(),
         Event::Cached => vec![text(" ---> Using cache\n".into())],
         Event::Running { instance } => vec![text(format!(" ---> Running in {}\n", short(&docker_id(&instance))))],
         Event::Output { stderr: false, text: t } => vec![text(t)],
@@ -288,6 +292,7 @@ fn wanted(q: &Query) -> Result<Build> {
         extra_hosts: hosts(q)?,
         cgroup_parent: some("cgroupparent"),
         platform: word("platform"),
+        ..Build::default()
     })
 }
 
@@ -308,12 +313,11 @@ fn hosts(q: &Query) -> Result<Vec<String>> {
     }
 }
 
-/// For clients that speak BuildKit only.
+/// For clients from before buildx that speak BuildKit, and nodes without a builder for it.
 pub(super) fn no_buildkit() -> Error {
     Error::new(
         StatusCode::NOT_IMPLEMENTED,
-        "BuildKit sessions are not supported by Biga yet: set DOCKER_BUILDKIT=0, and docker build uses the classic builder, \
-         which this daemon has",
+        "sessions of BuildKit are not supported here: use buildx, or set DOCKER_BUILDKIT=0, and docker build uses the classic builder",
     )
 }
 
@@ -380,6 +384,8 @@ mod tests {
                 number: 1,
                 total: 2,
                 text: "FROM a".into(),
+                line: 1,
+                stage: String::new(),
             },
             Event::Made {
                 image: format!("sha256:{}", "a".repeat(64)),

@@ -149,8 +149,7 @@ async fn start(
         Ok((stream, frames)) => {
             let plan = running.plan(format)?;
             Ok(hijack(request, kind, move |r, w| async move {
-                let end = pump(stream, &plan, r, w, frames).await;
-                running.ended(&end);
+                pump(stream, &plan, r, w, frames, |end| running.ended(end)).await;
             }))
         }
         // The node itself failed, nothing of the command.

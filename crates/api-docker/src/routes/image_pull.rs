@@ -40,6 +40,12 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference> {
 async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>) -> Result<Response> {
     let reference = reference(image, q.get("tag"))?;
     let platform = q.platform()?;
+    let before = api
+        .images()
+        .find("", &reference.object_name())
+        .await?
+        .map(|o| o.status_or_default())
+        .unwrap_or_default();
     if let Some(auth) = auth {
         return Ok(stream(move |lines| async move {
             let text = reference.familiar();
@@ -51,8 +57,9 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
             };
             match with_progress(&lines, call).await {
                 Ok(done) => {
-                    let digest = done.images.first().map(|i| i.digest.clone()).unwrap_or_default();
-                    finish(&lines, &text, &digest, false).await;
+                    let image = done.images.into_iter().next().unwrap_or_default();
+                    let same = !before.image_id.is_empty() && before.image_id == image.image_id;
+                    finish(&lines, &text, &image.digest, same).await;
                 }
                 Err(e) => {
                     lines.error(&e).await;
@@ -60,12 +67,6 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
             }
         }));
     }
-    let before = api
-        .images()
-        .find("", &reference.object_name())
-        .await?
-        .map(|o| o.status_or_default())
-        .unwrap_or_default();
     let o = ask(&api, &reference, platform).await?;
     let mut statuses = watch(api, &o);
     // The first news decide between an answer that streams and one that is an error.

@@ -6,7 +6,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use biga_model::{Image, Object, Reference};
 use biga_store::typed::DeleteOptions;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ use crate::lookup::FoundImage;
 use crate::state::DockerApi;
 use crate::translate::ids::{docker_id, short};
 use crate::translate::{familiar, image};
+use crate::version::{ApiVersion, MAX_API};
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -45,7 +46,10 @@ async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query,
         .rsplit_once('/')
         .ok_or_else(|| Error::not_found("page not found"))?;
     match (request.method(), verb) {
-        (&Method::GET | &Method::HEAD, "json") => inspect(&api, name, &q).await,
+        (&Method::GET | &Method::HEAD, "json") => {
+            let version = request.extensions().get().copied().unwrap_or(MAX_API);
+            inspect(&api, name, &q, as_for(version, request.headers())).await
+        }
         (&Method::GET | &Method::HEAD, "history") => history(&api, name, &q).await,
         (&Method::GET, "get") => image_transfer::save(&api, &[name.to_string()], &q).await,
         (&Method::POST, "tag") => tag(&api, name, &q).await,
@@ -137,12 +141,23 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-async fn inspect(api: &DockerApi, name: &str, q: &Query) -> Result<Response> {
+/// The version whose document a client gets. docker-compose 1 speaks the newest of the engine's and wants what went with 1.45:
+/// without it, it makes no container anew.
+fn as_for(version: ApiVersion, headers: &HeaderMap) -> ApiVersion {
+    let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
+    match agent.is_some_and(|a| a.contains("docker-compose/1.")) {
+        true => version.min(ApiVersion { major: 1, minor: 44 }),
+        false => version,
+    }
+}
+
+async fn inspect(api: &DockerApi, name: &str, q: &Query, version: ApiVersion) -> Result<Response> {
     let found = api.image(name).await?;
     found.serves(q.platform()?.as_deref())?;
     let config = api.image_config(&found.id).await;
     let objects: Vec<&Object<Image>> = found.objects.iter().collect();
     let mut doc = image::inspect(&found.id, &objects, &config);
+    image::of_version(&mut doc, version);
     if q.flag("manifests") {
         doc["Manifests"] = image::manifests(&objects, containers_of(api, &found.id).await?);
     }

@@ -2,6 +2,7 @@
 
 mod absent;
 mod build;
+mod buildkit;
 mod containers;
 mod distribution;
 mod events;
@@ -30,6 +31,9 @@ use crate::version::{self, MAX_API};
 /// Largest text of an error that another layer made.
 const MAX_ERROR: usize = 64 << 10;
 
+/// Bodies up to this are read before anything is done.
+const SMALL: usize = 64 << 10;
+
 /// All routes, with and without a version in front. Serve it by [`crate::serve`], or any HTTP/1 server with upgrades.
 pub fn router(api: DockerApi) -> Router {
     let routes = Router::new()
@@ -42,6 +46,7 @@ pub fn router(api: DockerApi) -> Router {
         .merge(networks::routes())
         .merge(volumes::routes())
         .merge(build::routes())
+        .merge(buildkit::routes())
         .merge(distribution::routes())
         .merge(absent::routes())
         .fallback(no_page)
@@ -68,9 +73,12 @@ async fn enter(State(outer): State<Outer>, mut request: Request) -> Response {
             request.extensions_mut().insert(version);
             // Nothing that this request changes may be missed by the events.
             outer.api.inner.events.ready().await;
-            match outer.routes.oneshot(request).await {
-                Ok(r) => with_message(r).await,
-                Err(never) => match never {},
+            match whole(request).await {
+                Ok(request) => match outer.routes.oneshot(request).await {
+                    Ok(r) => with_message(r).await,
+                    Err(never) => match never {},
+                },
+                Err(e) => e.into_response(),
             }
         }
         Err(e) => e.into_response(),
@@ -86,6 +94,21 @@ async fn enter(State(outer): State<Outer>, mut request: Request) -> Response {
     headers.insert("Docker-Experimental", HeaderValue::from_static("true"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     response
+}
+
+/// A request with its body, where that is small: of one that nobody read, the rest would end the connection, and a client's next
+/// request with it.
+async fn whole(request: Request) -> Result<Request, Error> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|l| l.to_str().ok()).and_then(|l| l.parse().ok());
+    if !length.is_some_and(|l: usize| (1..=SMALL).contains(&l)) {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, SMALL).await {
+        Ok(bytes) => Ok(Request::from_parts(parts, Body::from(bytes))),
+        Err(e) => Err(Error::bad(format!("the body cannot be read: {e}"))),
+    }
 }
 
 /// Errors of the framework (a path that is no UTF-8, for one) in Docker's form.

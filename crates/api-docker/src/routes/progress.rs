@@ -104,19 +104,28 @@ pub(super) async fn with_progress<T>(
             biased;
             p = rx.recv(), if open => match p {
                 Some(p) => {
-                    let id = if p.part.is_empty() { String::new() } else { short(&p.part) };
-                    lines.send(bar(&word(&p.action), &id, p.done, p.total)).await;
+                    tell(lines, &p).await;
                 }
                 None => open = false,
             },
             done = &mut work => {
                 // What was reported before the end.
                 while let Ok(p) = rx.try_recv() {
-                    lines.send(bar(&word(&p.action), &short(&p.part), p.done, p.total)).await;
+                    tell(lines, &p).await;
                 }
                 return done.map_err(Error::from);
             }
         }
+    }
+}
+
+async fn tell(lines: &Lines, p: &Progress) {
+    if p.part.is_empty() {
+        lines.status(word(&p.action)).await;
+    } else {
+        lines
+            .send(bar(&word(&p.action), &short(&p.part), p.done, p.total))
+            .await;
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::ok;
 use crate::error::{Error, Result};
 use crate::extract::{self, Query};
-use crate::state::DockerApi;
+use crate::state::{DockerApi, docker_arch};
 use crate::translate::{image, list, volume};
 use crate::version::{MAX_API, MIN_API};
 
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<DockerApi> {
         .route("/auth", post(auth))
 }
 
-async fn ping() -> Response {
+async fn ping(State(api): State<DockerApi>) -> Response {
     let mut r = Response::new(Body::from("OK"));
     let h = r.headers_mut();
     h.insert(
@@ -37,18 +37,11 @@ async fn ping() -> Response {
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
     h.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    h.insert("Builder-Version", HeaderValue::from_static("1"));
+    // 2 is BuildKit.
+    let builder = if api.inner.buildkit.is_some() { "2" } else { "1" };
+    h.insert("Builder-Version", HeaderValue::from_static(builder));
     h.insert("Swarm", HeaderValue::from_static("inactive"));
     r
-}
-
-/// Docker's word for this processor.
-fn arch() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }
 
 async fn version(State(api): State<DockerApi>) -> Response {
@@ -60,7 +53,7 @@ async fn version(State(api): State<DockerApi>) -> Response {
             "Name": "Engine",
             "Version": n.version,
             "Details": {
-                "ApiVersion": max, "MinAPIVersion": min, "Arch": arch(), "Os": "linux", "Experimental": "true",
+                "ApiVersion": max, "MinAPIVersion": min, "Arch": docker_arch(), "Os": "linux", "Experimental": "true",
                 "GitCommit": n.commit, "GoVersion": "none (Rust)", "KernelVersion": n.kernel, "BuildTime": "",
             },
         }],
@@ -70,7 +63,7 @@ async fn version(State(api): State<DockerApi>) -> Response {
         "GitCommit": n.commit,
         "GoVersion": "none (Rust)",
         "Os": "linux",
-        "Arch": arch(),
+        "Arch": docker_arch(),
         "KernelVersion": n.kernel,
         "BuildTime": "",
     }))

@@ -155,7 +155,8 @@ fn death(o: &Object<Instance>) -> Vec<Message> {
         &[("exitCode", code), ("execDuration", ran.to_string())],
     ));
     out.extend(networks(o, "disconnect"));
-    if s.stopped_by_user {
+    // A restart is a stop and a start.
+    if s.stopped_by_user || o.spec.restart_request > s.observed_restart {
         out.push(Message::container(o, "stop", &[]));
     }
     out
@@ -312,6 +313,10 @@ mod tests {
         assert_eq!(words(Some(&created), Some(&ended)), ["start", "die", "stop"]);
         let starting = at(Phase::Starting, |s| s.started_at = t(5));
         assert_eq!(words(Some(&starting), Some(&ended)), ["start", "die", "stop"]);
+        let mut again = at(Phase::Exited, |s| s.started_at = t(5));
+        assert_eq!(words(Some(&running), Some(&again)), ["die"]);
+        again.spec.restart_request = 1;
+        assert_eq!(words(Some(&running), Some(&again)), ["die", "stop"]);
         assert_eq!(words(Some(&ended), None), ["destroy"]);
         let die = &instance(Some(&running), Some(&ended))[0];
         assert_eq!(die.attributes["exitCode"], "3");

@@ -4,6 +4,8 @@ use biga_model::kinds::image::NAMELESS;
 use biga_model::{Image, Object, Reference};
 use serde_json::{Value, json};
 
+use crate::version::ApiVersion;
+
 /// All names of one image id.
 pub struct Group<'a> {
     /// `sha256:…`
@@ -151,6 +153,22 @@ fn own_config(config: &Value) -> Value {
         }
     }
     own
+}
+
+/// Adds to the document of an image what older versions of the API had. `ContainerConfig` says nothing, as Docker's does of images
+/// that its newer builder made.
+pub fn of_version(doc: &mut Value, version: ApiVersion) {
+    if !version.at_least(45) {
+        doc["Container"] = "".into();
+        doc["ContainerConfig"] = json!({
+            "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false,
+            "AttachStderr": false, "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null,
+            "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
+        });
+    }
+    if !version.at_least(44) {
+        doc["VirtualSize"] = doc["Size"].clone();
+    }
 }
 
 /// What there is under an image's name: here always one manifest.

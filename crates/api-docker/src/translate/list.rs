@@ -1,12 +1,13 @@
 //! An instance → a line of `docker ps`.
 
-use biga_model::{Instance, Object, Phase, Timestamp};
+use biga_model::{Instance, Object, Phase, PortMapping, Timestamp};
 use serde_json::{Value, json};
 
 use super::create::sent;
 use super::ids::docker_id;
 use super::inspect::{Beside, command, mounts, networks, port_summary, status_word};
 use super::{familiar, labels};
+use crate::types::container::CreateBody;
 
 /// One entry of `GET /containers/json`, but for its [`status_text`], which changes with time.
 pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
@@ -14,8 +15,8 @@ pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
     let sent = sent(&o.metadata);
     let (entrypoint, cmd) = command(&o.spec, beside.image);
     let words: Vec<String> = entrypoint.into_iter().chain(cmd).map(quote).collect();
-    let ports: Vec<Value> = match s.phase.is_live() {
-        true => s.ports.iter().map(port_summary).collect(),
+    let ports = match s.phase.is_live() {
+        true => ports(&s.ports, &sent, beside),
         false => Vec::new(),
     };
     let mode = super::inspect::host_config(o, &sent)["NetworkMode"].clone();
@@ -33,6 +34,23 @@ pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
         "NetworkSettings": {"Networks": networks(o, &s, beside)},
         "Mounts": mounts(o, &sent, beside),
     })
+}
+
+/// What is published, and what is only exposed.
+fn ports(published: &[PortMapping], sent: &CreateBody, beside: &Beside) -> Vec<Value> {
+    let mut out: Vec<Value> = published.iter().map(port_summary).collect();
+    let config = beside.image.and_then(|i| i.get("config")).unwrap_or(&Value::Null);
+    for text in super::hostconfig::exposed(sent, config) {
+        let (port, protocol) = text.split_once('/').unwrap_or((&text, "tcp"));
+        let Ok(port) = port.parse::<u16>() else { continue };
+        if !published
+            .iter()
+            .any(|p| p.port == port && p.protocol.as_str() == protocol)
+        {
+            out.push(json!({"PrivatePort": port, "Type": protocol}));
+        }
+    }
+    out
 }
 
 /// As Docker joins arguments: with quotes where a word has spaces.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{PATIENCE, Served, served};
 
-const CROWD: usize = 1000;
+const CROWD: usize = 2000;
 
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")
@@ -24,7 +24,7 @@ async fn first(body: &mut Incoming) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_follow_events_and_a_thousand_wait() {
+async fn thousands_follow_events_and_thousands_wait() {
     let s = served().await;
     s.run("one", &["sleep"]).await;
     let filters = "%7B%22event%22%3A%5B%22die%22%5D%7D";

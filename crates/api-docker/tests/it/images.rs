@@ -88,3 +88,25 @@ async fn an_import_can_have_changes_a_remark_a_platform_and_no_name() {
     );
     assert_eq!(all[2].address.as_deref(), Some("http://files.test/a.tar"));
 }
+
+#[tokio::test]
+async fn older_versions_have_the_fields_of_their_time() {
+    let s = served().await;
+    let at = async |version: &str| {
+        let path = format!("/v1.{version}/images/busybox/json");
+        s.get(&path).await.must(200).json()
+    };
+    let (old, new) = (at("43").await, at("45").await);
+    assert!(
+        old["ContainerConfig"].is_object() && old["VirtualSize"] == old["Size"],
+        "{old}"
+    );
+    assert!(at("44").await["ContainerConfig"].is_object());
+    for field in ["Container", "ContainerConfig", "VirtualSize"] {
+        assert!(new.get(field).is_none(), "{field}");
+    }
+    let mut compose = Served::request("GET", "/v1.51/images/busybox/json", None);
+    let agent = "docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1".parse().unwrap();
+    compose.headers_mut().insert("user-agent", agent);
+    assert!(s.send(compose).await.json()["ContainerConfig"].is_object());
+}

@@ -97,3 +97,31 @@ async fn ids_lead_to_what_is_there_now() {
     s.get(&format!("/containers/{id}/json")).await.must(404);
     s.get(&format!("/containers/{}/json", &id[..12])).await.must(404);
 }
+
+#[tokio::test]
+async fn a_document_is_as_new_as_what_it_shows() {
+    let s = served().await;
+    let id = s.run("one", &["sleep", "9"]).await;
+    let document = async || s.get(&format!("/containers/{id}/json")).await.must(200).json();
+    let first = document().await;
+    assert_eq!(document().await, first, "the same again");
+    assert_eq!(
+        (&first["State"]["Status"], &first["ExecIDs"]),
+        (&json!("running"), &json!(null))
+    );
+
+    let body = json!({"Cmd": ["sleep", "9"], "AttachStdout": true});
+    let exec = s.post("/containers/one/exec", body).await.must(201).json();
+    let exec = exec["Id"].as_str().unwrap().to_string();
+    s.post(&format!("/exec/{exec}/start"), json!({"Detach": true}))
+        .await
+        .must(200);
+    let now = document().await;
+    assert!(now["ExecIDs"].is_null() || now["ExecIDs"] == json!([exec]), "{now}");
+
+    s.post("/containers/one/stop?t=0", json!(null)).await.must(204);
+    assert_eq!(document().await["State"]["Status"], "exited");
+    let sized = s.get("/containers/one/json?size=1").await.must(200).json();
+    assert!(sized["SizeRw"].is_u64(), "{sized}");
+    assert_eq!(document().await.get("SizeRw"), None);
+}

@@ -3,6 +3,7 @@
 #![recursion_limit = "256"]
 
 mod bad_input;
+mod bad_routes;
 mod cli;
 mod crowd;
 mod fields;

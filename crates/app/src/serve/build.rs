@@ -43,7 +43,11 @@ impl Node {
     /// Forgets what builds left for later ones, and removes what nobody needs any more.
     pub async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {
         self.images().files().forget_builds(all).await.map_err(failed)?;
-        self.prune().await
+        let (mut removed, bytes) = self.builder().prune().await?;
+        let mut done = self.prune().await?;
+        done.removed.append(&mut removed);
+        done.freed_bytes += bytes;
+        Ok(done)
     }
 }
 
@@ -51,11 +55,16 @@ impl Node {
 pub struct Ready(Prepared);
 
 impl Ready {
+    /// Of this.
+    pub fn new(prepared: Prepared) -> Ready {
+        Ready(prepared)
+    }
+
     /// Builds. Dropping the call ends the build: its step is killed and removed.
     pub async fn run(self, events: mpsc::Sender<Event>) -> Result<ImageRecord, Error> {
         let cancel = CancellationToken::new();
         let _guard = cancel.clone().drop_guard();
-        let audience = Audience { events, cancel };
+        let audience = Audience::new(events, cancel);
         // In a task of its own: what has to be undone is undone whether or not the client stays.
         let work = tokio::spawn(async move { self.0.run(&audience).await });
         work.await

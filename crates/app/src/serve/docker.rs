@@ -116,6 +116,7 @@ fn rootfs(wanted: &Import) -> Result<Rootfs, String> {
         config: serde_json::from_value(config.into()).map_err(|e| e.to_string())?,
         platform: wanted.platform.as_deref().map(str::parse).transpose()?,
         comment: wanted.message.clone(),
+        created: Some(biga_model::Timestamp::now().to_string()),
     })
 }
 
@@ -287,6 +288,10 @@ impl Backend for Docker {
     ) -> Result<Box<dyn Building>, Fault> {
         let auths = auths.into_iter().map(|(k, a)| (k, a.into()));
         Ok(Box::new(self.0.build_prepare(build, auths, context).await?))
+    }
+
+    fn builder(&self) -> Option<Arc<dyn biga_buildkit::Engine>> {
+        Some(Arc::new(super::buildkit::Kit(self.0.clone())))
     }
 
     async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {

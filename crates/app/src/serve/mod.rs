@@ -2,6 +2,7 @@
 
 mod backend;
 mod build;
+mod buildkit;
 mod checkpoints;
 mod docker;
 mod files;
@@ -113,6 +114,7 @@ pub const DOCKER_SOCKET: &str = "docker.sock";
 pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     let begun = Instant::now();
     log_to_stderr(&options)?;
+    raise_open_files();
     // One TLS stack for server and registry client.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -123,6 +125,25 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     // What still runs in threads of its own (a trial of KVM, say) is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// As the unit of `dist/` sets it, for who starts the daemon by hand: each instance takes some descriptors, and shells begin with
+/// 1024. Containers start with the same, unless they have limits of their own.
+const OPEN_FILES: u64 = 1 << 20;
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES));
+    if now.current.is_some_and(|soft| soft < most) {
+        let wanted = Rlimit {
+            current: Some(most),
+            maximum: now.maximum,
+        };
+        if let Err(e) = setrlimit(Resource::Nofile, wanted) {
+            tracing::warn!("the limit of open files stays at {:?}: {e}", now.current);
+        }
+    }
 }
 
 async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {

@@ -171,6 +171,8 @@ pub struct Rootfs {
     pub platform: Option<Platform>,
     /// A remark in its history.
     pub comment: Option<String>,
+    /// When it was made.
+    pub created: Option<String>,
 }
 
 /// Who asks a registry.
@@ -355,6 +357,30 @@ impl Node {
                 None => wanted.push((record.image_id, name.into_iter().collect())),
             }
         }
+        Ok(self.archive(wanted, format))
+    }
+
+    /// One image, with names that it may not have here.
+    pub async fn save_as(
+        &self,
+        image: &str,
+        names: &[String],
+        format: ArchiveFormat,
+    ) -> Result<BoxStream<'static, Result<Bytes, Fault>>, Fault> {
+        let record = self.find(image).await?;
+        let names: Result<Vec<Reference>, String> = names.iter().map(|n| n.parse()).collect();
+        let names = names.map_err(|message| Fault {
+            kind: FaultKind::Invalid,
+            message,
+        })?;
+        Ok(self.archive(vec![(record.image_id, names)], format))
+    }
+
+    fn archive(
+        &self,
+        wanted: Vec<(ImageId, Vec<Reference>)>,
+        format: ArchiveFormat,
+    ) -> BoxStream<'static, Result<Bytes, Fault>> {
         let (writer, reader) = tokio::io::duplex(256 << 10);
         let files = self.images().files().clone();
         let saving = tokio::spawn(async move { files.save(&wanted, writer, format).await });
@@ -367,7 +393,7 @@ impl Node {
             }
         });
         let bytes = ReaderStream::with_capacity(reader, 128 << 10).map(|b| b.map_err(failed));
-        Ok(bytes.chain(outcome).boxed())
+        bytes.chain(outcome).boxed()
     }
 
     /// Makes an image of a root file system or a disk. Without a name it is called `imported:` and the beginning of its id,
@@ -384,9 +410,12 @@ impl Node {
                         config,
                         platform,
                         comment,
+                        created,
                     } = *rootfs;
                     let comment = comment.as_deref().unwrap_or("imported");
-                    files.import_rootfs_as(content, config, platform, comment).await
+                    files
+                        .import_rootfs_as(content, config, platform, comment, created)
+                        .await
                 }
                 Import::Disk(format) => files.import_disk(content, format).await,
             };

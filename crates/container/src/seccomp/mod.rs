@@ -3,14 +3,17 @@
 //! - [`profile`]: profiles in the OCI form
 //! - `table`: the default one
 //! - [`document`]: either, written for another runtime
+//! - [`Listener`]: the program that answers calls, where a profile names one
 //! - `program`: from answers to a program of the kernel's
 
 pub mod document;
+mod listener;
 mod names;
 pub mod profile;
 mod program;
 mod table;
 
+pub use listener::Listener;
 pub use profile::Filter;
 
 use crate::caps::Caps;
@@ -34,6 +37,7 @@ pub fn default_filter(caps: Caps) -> Filter {
     Filter {
         code: program::compile(&[table(caps, false), table(caps, true)], ERRNO | EPERM),
         flags: biga_sys::seccomp::SPEC_ALLOW,
+        listener: None,
     }
 }
 

@@ -4,6 +4,7 @@ use biga_sys::seccomp::Insn;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::listener::Listener;
 use super::names::number;
 use super::program::{self, Answer, Branch, Op, Table, Test};
 use super::{ALLOW, AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, ENOSYS, EPERM, ERRNO, X32};
@@ -15,6 +16,7 @@ const KILL_THREAD: u32 = 0;
 const TRAP: u32 = 0x0003_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 
 /// A filter ready to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Filter {
     pub code: Vec<Insn>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Who answers calls, where it has some answered.
+    pub listener: Option<Listener>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +40,10 @@ struct Profile {
     arch_map: Vec<ArchMap>,
     #[serde(default)]
     flags: Vec<String>,
+    #[serde(default)]
+    listener_path: String,
+    #[serde(default)]
+    listener_metadata: String,
     #[serde(default)]
     syscalls: Option<Vec<Rule>>,
 }
@@ -110,10 +118,43 @@ pub fn compile(document: &Value, caps: Caps) -> Result<Filter, Error> {
             program::MAX
         )));
     }
+    let listener = listener(&profile, default, &rules)?;
     Ok(Filter {
         code,
-        flags: flags(&profile.flags)?,
+        flags: flags(&profile.flags, listener.is_some())?,
+        listener,
     })
+}
+
+/// Whether a profile has calls answered by another program.
+pub fn asks(document: &Value) -> bool {
+    let rules = document.get("syscalls").and_then(Value::as_array);
+    rules.is_some_and(|all| all.iter().any(|r| r["action"] == "SCMP_ACT_NOTIFY"))
+}
+
+/// Who answers calls; `None` where no rule asks for it, whatever is said of a listener.
+fn listener(profile: &Profile, default: u32, rules: &[&Rule]) -> Result<Option<Listener>, Error> {
+    let asks = |r: &&&Rule| r.action == "SCMP_ACT_NOTIFY";
+    if default == NOTIFY {
+        return Err(bad(
+            "SCMP_ACT_NOTIFY cannot be the default action: name the calls that are to be answered",
+        ));
+    }
+    let Some(first) = rules.iter().find(asks) else {
+        return Ok(None);
+    };
+    let mut names = rules.iter().filter(asks).flat_map(|r| r.names.iter().chain([&r.name]));
+    if names.any(|n| n == "write") {
+        // It is by this call that the runtime hears where the listener is.
+        return Err(bad("SCMP_ACT_NOTIFY cannot be used for the system call write"));
+    }
+    if profile.listener_path.is_empty() {
+        let calls = first.names.join(", ");
+        return Err(bad(format!(
+            "SCMP_ACT_NOTIFY (for {calls}) needs listenerPath: the unix socket of the program that answers"
+        )));
+    }
+    Listener::new(&profile.listener_path, &profile.listener_metadata).map(Some)
 }
 
 /// A profile for these capabilities in the plain form of the specification: what Docker's form says of when rules apply is settled.
@@ -149,6 +190,14 @@ pub fn plain(document: &Value, caps: Caps) -> Result<Value, Error> {
     }
     if !profile.flags.is_empty() {
         plain["flags"] = profile.flags.into();
+    }
+    for (name, value) in [
+        ("listenerPath", profile.listener_path),
+        ("listenerMetadata", profile.listener_metadata),
+    ] {
+        if !value.is_empty() {
+            plain[name] = value.into();
+        }
     }
     Ok(plain)
 }
@@ -293,16 +342,12 @@ fn action(name: &str, errno: Option<u32>) -> Result<u32, Error> {
         "SCMP_ACT_TRAP" => TRAP,
         "SCMP_ACT_TRACE" => TRACE | data,
         "SCMP_ACT_LOG" => LOG,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(bad(
-                "SCMP_ACT_NOTIFY needs a listening agent, which is not supported: use another action",
-            ));
-        }
+        "SCMP_ACT_NOTIFY" => NOTIFY,
         other => return Err(bad(format!("{other:?} is no action, as in SCMP_ACT_ERRNO"))),
     })
 }
 
-fn flags(names: &[String]) -> Result<u32, Error> {
+fn flags(names: &[String], listens: bool) -> Result<u32, Error> {
     if names.is_empty() {
         return Ok(biga_sys::seccomp::SPEC_ALLOW);
     }
@@ -313,8 +358,9 @@ fn flags(names: &[String]) -> Result<u32, Error> {
                 "SECCOMP_FILTER_FLAG_TSYNC" => 0,
                 "SECCOMP_FILTER_FLAG_LOG" => 2,
                 "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
-                // Only with a listener.
-                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 0,
+                // Of a filter without a listener it says nothing, and the kernel would refuse it.
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if !listens => 0,
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => biga_sys::seccomp::WAIT_KILLABLE,
                 other => return Err(bad(format!("{other:?} is no flag of a filter"))),
             })
     })
@@ -415,11 +461,48 @@ mod tests {
     }
 
     #[test]
+    fn listeners() {
+        let with = |action: &str, flags: &[&str]| {
+            json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent.sock", "listenerMetadata": "of mine",
+                "flags": flags, "syscalls": [{"names": ["mkdir"], "action": action}],
+            })
+        };
+        let killable = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"];
+        let p = with("SCMP_ACT_NOTIFY", &killable);
+        let filter = compile(&p, Caps::default()).unwrap();
+        assert_eq!(filter.flags, biga_sys::seccomp::WAIT_KILLABLE);
+        assert_eq!(
+            filter.listener,
+            Some(Listener::new("/run/agent.sock", "of mine").unwrap())
+        );
+        assert_eq!(ask(&p, Caps::default(), AUDIT_ARCH_X86_64, "mkdir", [0; 6]), NOTIFY);
+        assert_eq!(plain(&p, Caps::default()).unwrap()["listenerPath"], "/run/agent.sock");
+        // Nobody is asked: the rest means nothing.
+        let filter = compile(&with("SCMP_ACT_LOG", &killable), Caps::default()).unwrap();
+        assert_eq!((filter.listener, filter.flags), (None, 0));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (p, hint) in [
             (json!({}), "defaultAction"),
             (json!({"defaultAction": "ALLOW"}), "no action"),
-            (json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "listening agent"),
+            (json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "cannot be the default"),
+            (
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+                "(for mkdir) needs listenerPath",
+            ),
+            (
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "agent.sock",
+                       "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+                "absolute",
+            ),
+            (
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent.sock",
+                       "syscalls": [{"names": ["mkdir", "write"], "action": "SCMP_ACT_NOTIFY"}]}),
+                "system call write",
+            ),
             (json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}), "no flag"),
             (
                 json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["amd64"]}),

@@ -23,9 +23,10 @@ mod out;
 mod tree;
 mod writer;
 
+pub use biga_files::Attributes;
+pub(crate) use biga_files::{show, split_last};
 pub use format::BLOCK;
-pub use tree::{Attributes, NodeId, Special, Tree};
-pub(crate) use tree::{show, split_last};
+pub use tree::{NodeId, Special, Tree};
 pub use writer::{ImageSummary, OnlyFile, StoredFile, Writer};
 
 /// Why a tree cannot be written.

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Error;
 use super::format::{encode_rdev, encode_xattr};
+use super::{Attributes, Error, show, split_last};
 
 /// Longest path taken, in bytes: what one system call can name.
 const MAX_PATH: usize = 4096;
@@ -21,24 +21,6 @@ const NODE_COST: usize = 160;
 /// Number of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(pub(super) u32);
-
-/// What every inode has.
-#[derive(Debug, Clone, Default)]
-pub struct Attributes {
-    /// The twelve permission bits.
-    pub mode: u16,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Modification time: seconds since 1970, may be negative.
-    pub mtime: i64,
-    /// And nanoseconds, less than 10⁹.
-    pub mtime_nsec: u32,
-    /// Extended attributes by full name. Those of namespaces that EROFS lacks are left out, and so are overlayfs's
-    /// own, which would let a layer steer the overlay.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
 
 /// Inodes without content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -442,32 +424,6 @@ fn check_path(path: &[u8]) -> Result<(), Error> {
 /// Components that name something: leading, doubled and trailing slashes and `.` do not.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&b| b == b'/').filter(|c| !c.is_empty() && *c != b".")
-}
-
-/// What comes before the last component, and that.
-pub(crate) fn split_last(mut path: &[u8]) -> (&[u8], Option<&[u8]>) {
-    loop {
-        let (dir, name) = match path.iter().rposition(|&b| b == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], path),
-        };
-        if !name.is_empty() && name != b"." {
-            return (dir, Some(name));
-        }
-        if dir.is_empty() {
-            return (dir, None);
-        }
-        path = dir;
-    }
-}
-
-/// A path in a message.
-pub(crate) fn show(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
-    match text.char_indices().nth(300) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub(super) struct Request {
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Body,
+    /// Not to be made again by itself: after a failure it would not mean the same.
+    pub once: bool,
 }
 
 /// What a request carries.
@@ -99,10 +101,11 @@ impl Client {
     pub(super) async fn send(&self, request: &Request, insecure: bool) -> Result<reqwest::Response, Error> {
         let mut attempt = 1;
         loop {
+            let last = request.once || attempt >= self.attempts;
             let wait = match self.send_once(request, insecure).await {
-                Ok(response) if !is_transient(response.status()) || attempt >= self.attempts => return Ok(response),
+                Ok(response) if !is_transient(response.status()) || last => return Ok(response),
                 Ok(response) => retry_after(&response).unwrap_or_else(|| self.pause(attempt)),
-                Err(e) if !e.retryable() || attempt >= self.attempts => return Err(e),
+                Err(e) if !e.retryable() || last => return Err(e),
                 Err(e) => {
                     tracing::debug!("try {attempt} failed: {e}");
                     self.pause(attempt)
@@ -127,6 +130,7 @@ impl Client {
             url,
             headers: HeaderMap::new(),
             body: Body::None,
+            once: false,
         };
         let response = self.send(&request, true).await?;
         match response.status() {
@@ -315,6 +319,18 @@ mod tests {
         ] {
             assert!(!is_loopback(no), "{no}");
         }
+    }
+
+    #[test]
+    fn pauses_grow_and_have_an_end() {
+        let options = Options {
+            backoff: Duration::from_millis(100),
+            ..Options::default()
+        };
+        let client = Client::new(&options).unwrap();
+        let all: Vec<u64> = (1..=5).map(|n| client.pause(n).as_millis() as u64).collect();
+        assert_eq!(all, [100, 200, 400, 800, 1600]);
+        assert_eq!((client.pause(9), client.pause(u32::MAX)), (MAX_BACKOFF, MAX_BACKOFF));
     }
 
     #[test]

@@ -297,8 +297,15 @@ impl<'c> Repo<'c> {
             .map_err(|_| self.odd("the Location of an upload is no address"))?;
         target.query_pairs_mut().append_pair("digest", digest);
         let kind = HeaderValue::from_static("application/octet-stream");
-        let response = self.call(Method::PUT, target, &[(CONTENT_TYPE, kind)], body).await?;
-        self.checked(response, "the blob", digest).await.map(|_| ())
+        let sent = self.deliver(Request {
+            method: Method::PUT,
+            url: target,
+            headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),
+            body,
+            // A session that broke may have kept a part, or be gone.
+            once: true,
+        });
+        self.checked(sent.await?, "the blob", digest).await.map(|_| ())
     }
 
     /// Names a manifest. Tells whether the registry put it on its list of those that refer to another.
@@ -328,12 +335,17 @@ impl<'c> Repo<'c> {
         headers: &[(HeaderName, HeaderValue)],
         body: Body,
     ) -> Result<Response, Error> {
-        let mut request = Request {
+        self.deliver(Request {
             method,
             url,
             headers: headers.iter().cloned().collect::<HeaderMap>(),
             body,
-        };
+            once: false,
+        })
+        .await
+    }
+
+    async fn deliver(&self, mut request: Request) -> Result<Response, Error> {
         let same_host = host_of(&request.url) == host_of(&self.base);
         let known = self.authorization.lock().clone();
         if let Some(value) = known.filter(|_| same_host) {
@@ -394,6 +406,7 @@ impl<'c> Repo<'c> {
             url: ask.url,
             headers,
             body,
+            once: false,
         };
         let response = self.client.send(&request, self.insecure).await?;
         let response = self.checked(response, "a token for", &self.name).await?;

@@ -20,11 +20,11 @@ pub(super) async fn import_rootfs(
     config: ImageConfig,
     platform: Platform,
     comment: String,
+    created: Option<String>,
 ) -> Result<ImageRecord, Error> {
     store.options.policy.allows_archives()?;
     let store = store.clone();
     let tar = SyncIoBridge::new(tar);
-    let created = biga_model::Timestamp::now().to_string();
     blocking(move || {
         let mut pins = store.pins();
         let fresh = store.convert(BufReader::with_capacity(BUFFER, tar), "to be imported")?;
@@ -32,15 +32,15 @@ pub(super) async fn import_rootfs(
             architecture: platform.architecture,
             os: platform.os,
             variant: platform.variant,
-            created: Some(created.clone()),
+            created: created.clone(),
             config: Some(config),
             rootfs: RootFs {
                 kind: "layers".into(),
                 diff_ids: vec![fresh.diff_id.clone()],
             },
             history: Some(vec![History {
-                created: Some(created),
                 comment: Some(comment),
+                created,
                 ..History::default()
             }]),
         };

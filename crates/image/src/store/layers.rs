@@ -17,7 +17,7 @@ use crate::Error;
 use crate::erofs::OnlyFile;
 use crate::layer::{Converted, convert};
 use crate::registry::Piece;
-use crate::tarstream::split::TarReader;
+use crate::split::TarReader;
 
 /// What stands in a layer's `.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -101,7 +101,7 @@ fn invalid(why: String) -> Error {
 fn read(store: &ImageStore, reader: impl Read) -> Result<Archive, Error> {
     let limits = &store.options.limits;
     let plain = decompress(BufReader::with_capacity(BUFFER, reader), limits.ratio).map_err(Error::Stream)?;
-    let mut tar = Reader::new(Input::new(plain, limits.tar_bytes.saturating_mul(4)), None);
+    let mut tar = Reader::new(Input::new(plain, limits.tar_bytes.saturating_mul(4)));
     let mut archive = Archive {
         documents: HashMap::new(),
         layers: HashMap::new(),

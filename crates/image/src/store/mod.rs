@@ -4,7 +4,7 @@
 //! <root>/images/<hex>.json        one ImageRecord each: these are the roots
 //! <root>/blobs/sha256/<hex>       manifests and configs as they came
 //! <root>/layers/<hex>.erofs       a layer by its diff id, ready to mount
-//! <root>/layers/<hex>.split       what the tar had beside file contents (see tarstream::split)
+//! <root>/layers/<hex>.split       what the tar had beside file contents (see split)
 //! <root>/layers/<hex>.json        sizes, for checking; written last, so it marks a layer as whole
 //! <root>/disks/<hex>.raw|qcow2    disk images
 //! <root>/used/<hex>               empty; its time tells when the image was last used
@@ -326,19 +326,20 @@ impl ImageStore {
         config: ImageConfig,
         platform: Option<Platform>,
     ) -> Result<ImageRecord, Error> {
-        self.import_rootfs_as(tar, config, platform, "imported").await
+        self.import_rootfs_as(tar, config, platform, "imported", None).await
     }
 
-    /// The same, with a remark for its history.
+    /// The same, with a remark for its history and when it was made: without that, the same archive gives the same image.
     pub async fn import_rootfs_as(
         self: &Arc<Self>,
         tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
         config: ImageConfig,
         platform: Option<Platform>,
         comment: &str,
+        created: Option<String>,
     ) -> Result<ImageRecord, Error> {
         let platform = platform.unwrap_or_else(Platform::host);
-        import::import_rootfs(self, tar, config, platform, comment.to_owned()).await
+        import::import_rootfs(self, tar, config, platform, comment.to_owned(), created).await
     }
 
     /// The bytes at an address (http or https) that somebody gave by hand.

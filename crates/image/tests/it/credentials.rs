@@ -70,6 +70,11 @@ async fn the_file_keeps_and_forgets() {
     assert!(matches!(lookup(&file, "r.example").await.unwrap(), Auth::Anonymous));
     assert!(!erase(&file, "r.example").await.unwrap());
     assert!(!file.exists());
+    // The way to have no logins at all.
+    assert!(matches!(
+        lookup(Path::new("/dev/null"), "r.example").await.unwrap(),
+        Auth::Anonymous
+    ));
     assert_eq!(store(&file, "r.example", &basic("ann", "p:w")).await.unwrap(), None);
     let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));

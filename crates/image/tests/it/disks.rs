@@ -5,6 +5,7 @@ use std::path::Path;
 use biga_image::{DiskFormat, Error, ImageRecord};
 use biga_model::ImageFormat;
 
+use crate::fake::{Content, Fake};
 use crate::support::*;
 
 async fn import(s: &Store, file: &Path, format: DiskFormat) -> Result<ImageRecord, Error> {
@@ -43,6 +44,41 @@ async fn qcow2_and_raw() {
     }
     assert!(matches!(import(&s, &qcow2, DiskFormat::Raw).await, Err(Error::Disk(_))));
     assert!(matches!(import(&s, &raw, DiskFormat::Qcow2).await, Err(Error::Disk(_))));
+}
+
+/// A containerDisk as KubeVirt's users build it: `FROM scratch`, `ADD --chown=107:107 fedora.qcow2 /disk/`.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_somebody_else_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, qcow2) = (dir.path().join("d.raw"), dir.path().join("disk/fedora.qcow2"));
+    std::fs::create_dir(dir.path().join("disk")).unwrap();
+    std::fs::write(&raw, [noise(100_000, 1), vec![0; 948_576]].concat()).unwrap();
+    run(
+        "qemu-img",
+        &["convert", "-f", "raw", "-O", "qcow2", str(&raw), str(&qcow2)],
+    );
+    let tar = dir.path().join("layer.tar");
+    let owner = ["--owner=107", "--group=107", "--numeric-owner"];
+    run(
+        "tar",
+        &[&["-C", str(dir.path()), "-cf", str(&tar)], &owner[..], &["disk"]].concat(),
+    );
+    let c = Content::of(&std::fs::read(&tar).unwrap(), "amd64");
+    let fake = Fake::start(move |a| c.reply(a));
+    let s = Store::new();
+    let record = s
+        .store
+        .pull(&fake.reference("app"), &Default::default(), |_| {})
+        .await
+        .unwrap();
+    let bytes = std::fs::read(&qcow2).unwrap();
+    assert_eq!(
+        (record.format, record.image_id.as_str()),
+        (ImageFormat::Disk, sha(&bytes).as_str())
+    );
+    let disk = record.disk.unwrap();
+    assert_eq!((disk.format, disk.virtual_size), (DiskFormat::Qcow2, 1_048_576));
+    assert!(std::fs::read(&disk.file).unwrap() == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,11 @@
 //! Against Debian's registry, with images of skopeo's and of our own.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use biga_image::{Auth, Error, LayerState, Progress, PullOptions, PushOptions};
 use parking_lot::Mutex;
@@ -198,8 +202,62 @@ async fn passwords() {
     assert!(b.store.pull(&name, &pull, |_| {}).await.is_err());
 }
 
+/// Passes connections on to a registry, and breaks the first two that bring much.
+fn flaky(to: &str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let left = Arc::new(AtomicUsize::new(2));
+    let (to, breaks) = (to.to_owned(), left.clone());
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&to) else { return };
+            let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(Shutdown::Write);
+            });
+            let breaks = breaks.clone();
+            std::thread::spawn(move || pass_on(client, server, &breaks));
+        }
+    });
+    (host, left)
+}
+
+fn pass_on(mut client: TcpStream, mut server: TcpStream, breaks: &AtomicUsize) {
+    let (mut piece, mut passed) = (vec![0; 16 << 10], 0);
+    while let Ok(n @ 1..) = client.read(&mut piece) {
+        passed += n;
+        let breaks_now = passed > 100_000
+            && breaks
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                .is_ok();
+        if breaks_now || server.write_all(&piece[..n]).is_err() {
+            let _ = client.shutdown(Shutdown::Both);
+            break;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Both);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_breaks_is_made_again() {
+    let registry = Registry::plain();
+    let (host, left) = flaky(&registry.host);
+    let (a, b) = (Store::new(), Store::new());
+    let image = a.import(tar(), "app").await;
+    let name = format!("{host}/team/app:1").parse().unwrap();
+    a.store
+        .push(&image.image_id, &name, &PushOptions::default(), |_| {})
+        .await
+        .unwrap();
+    assert_eq!(left.load(Ordering::SeqCst), 0, "nothing broke");
+    let direct = registry.reference("team/app:1");
+    let pulled = b.store.pull(&direct, &PullOptions::default(), |_| {}).await.unwrap();
+    assert_eq!(pulled.image_id, image.image_id);
+}
+
 fn base64(bytes: &[u8]) -> String {
-    use std::io::Write;
     let mut child = std::process::Command::new("base64")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())

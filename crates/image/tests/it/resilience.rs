@@ -416,6 +416,28 @@ async fn plain_http_is_for_this_host() {
     assert!(matches!(e, Error::PlainHttp { .. }), "{e}");
 }
 
+/// Beyond loopback plain HTTP takes a setting for the registry, or a wish for one call.
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_elsewhere_is_by_setting() {
+    let c = content();
+    let fake = Fake::start(move |a| c.reply(a));
+    // An address that is not of loopback to us, and this host to the kernel.
+    let port = fake.host.rsplit(':').next().unwrap();
+    let host = format!("0.0.0.0:{port}");
+    let name = format!("{host}/app").parse().unwrap();
+    let s = Store::with(|o| o.attempts = 1);
+    let e = s.store.pull(&name, &amd64(), |_| {}).await.unwrap_err();
+    assert!(e.to_string().contains("https://0.0.0.0"), "{e}");
+    assert_eq!(fake.count("/manifests/"), 0);
+    let wish = PullOptions {
+        insecure: true,
+        ..amd64()
+    };
+    s.store.pull(&name, &wish, |_| {}).await.unwrap();
+    let s = Store::with(|o| o.insecure_registries.push(host));
+    s.store.pull(&name, &amd64(), |_| {}).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_pulls_share_the_work() {
     let c = content();

@@ -82,7 +82,7 @@ impl Layer {
     /// The tar put together again.
     pub fn tar(&self) -> Vec<u8> {
         let open = |p: PathBuf| File::open(p).unwrap();
-        let mut reader = biga_image::tarstream::split::TarReader::new(open(self.split()), open(self.image())).unwrap();
+        let mut reader = biga_image::split::TarReader::new(open(self.split()), open(self.image())).unwrap();
         let mut tar = Vec::new();
         reader.read_to_end(&mut tar).unwrap();
         tar

@@ -123,6 +123,13 @@ fn supported(spec: &Spec, wanted: &Wanted) -> Result<(), Error> {
     let refused = [
         (spec.process.as_ref().is_some_and(|p| p.terminal), "a terminal"),
         (wanted.has(Kind::User), "a user namespace"),
+        (
+            spec.linux
+                .seccomp
+                .as_ref()
+                .is_some_and(biga_container::seccomp::profile::asks),
+            "system calls that another program answers",
+        ),
         (!wanted.is_new(Kind::Pid), "process ids that it shares"),
         (!wanted.is_new(Kind::Mount), "mounts that it shares"),
         (

@@ -29,7 +29,7 @@ pub(super) fn features() -> Result<i32, Error> {
         },
         "annotations": {
             "dev.biga.oci.version": env!("CARGO_PKG_VERSION"),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": [],
     }))?;

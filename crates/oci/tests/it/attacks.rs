@@ -122,7 +122,7 @@ fn the_program_cannot_be_overwritten() {
     assert!(fs::read(&program).unwrap() == before, "the program changed");
 }
 
-/// CVE-2019-16884, CVE-2019-19921, CVE-2023-27561: what is masked, or labelled, is not the kernel's `/proc`.
+/// CVE-2019-16884, CVE-2019-19921, CVE-2023-27561, CVE-2023-28642: what is masked, or labelled, is not the kernel's `/proc`.
 #[test]
 fn proc_and_sys_are_where_they_are_said_to_be() {
     for name in ["proc", "sys"] {
@@ -131,6 +131,19 @@ fn proc_and_sys_are_where_they_are_said_to_be() {
             fs::remove_dir(&at).unwrap();
             fs::create_dir(dir.join("rootfs/elsewhere")).unwrap();
             symlink("/elsewhere", at).unwrap();
+        });
+        bundle.run().refused("ordinary directory");
+    }
+    // The link comes with the image, and what it leads to with a volume, mounted before.
+    for name in ["proc", "sys"] {
+        let bundle = sh("echo it ran").with(|c, dir| {
+            let at = dir.join("rootfs").join(name);
+            fs::remove_dir(&at).unwrap();
+            symlink(format!("../volume/{name}"), at).unwrap();
+            fs::create_dir_all(dir.join("volume").join(name)).unwrap();
+            let volume =
+                json!({"destination": "/volume", "type": "bind", "source": dir.join("volume"), "options": ["bind"]});
+            c["mounts"].as_array_mut().unwrap().insert(0, volume);
         });
         bundle.run().refused("ordinary directory");
     }
@@ -152,7 +165,8 @@ fn proc_and_sys_are_where_they_are_said_to_be() {
     bundle.run().refused("/proc");
 }
 
-/// CVE-2021-30465: a directory of a shared volume becomes a link while something is mounted in it.
+/// CVE-2021-30465, CVE-2024-45310: a directory of a shared volume becomes a link while something is mounted in it, and what is
+/// made there to mount on, directories and empty files.
 #[test]
 fn a_destination_that_is_exchanged_leads_nowhere() {
     let bundle = sh("cat /proc/self/mountinfo | wc -l >/dev/null; echo it ran").with(|c, dir| {
@@ -160,11 +174,15 @@ fn a_destination_that_is_exchanged_leads_nowhere() {
         fs::create_dir(dir.join("outside")).unwrap();
         symlink(dir.join("outside"), dir.join("rootfs/volume/link")).unwrap();
         fs::create_dir(dir.join("data")).unwrap();
-        for n in 0..4 {
-            let at = format!("/volume/dir/deep{n}");
+        fs::write(dir.join("file"), "data").unwrap();
+        for n in 0..6 {
+            let (at, source) = match n % 2 {
+                0 => (format!("/volume/dir/deep{n}/deeper"), "data"),
+                _ => (format!("/volume/dir/files{n}/file"), "file"),
+            };
             mount(
                 c,
-                json!({"destination": at, "type": "bind", "source": dir.join("data"), "options": ["bind"]}),
+                json!({"destination": at, "type": "bind", "source": dir.join(source), "options": ["bind"]}),
             );
         }
     });

@@ -636,6 +636,22 @@ pub const REFUSED: &[(&str, Change)] = &[
     ("a filter of no action", |c, _| {
         c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ODD"})
     }),
+    (
+        "every call answered by somebody",
+        |c, _| c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/not/there.sock"}),
+    ),
+    ("the runtime's own word answered by somebody", |c, _| {
+        c["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/not/there.sock",
+            "syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}],
+        })
+    }),
+    (
+        "an answer that nobody gives",
+        |c, _| {
+            c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]})
+        },
+    ),
     ("less memory and swap than memory", |c, _| {
         c["linux"]["resources"]["memory"] = json!({"limit": 67_108_864, "swap": 33_554_432})
     }),

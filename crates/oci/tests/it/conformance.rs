@@ -17,7 +17,7 @@
 //! - A masked file is read-only here; `runc`'s is a writable null device.
 //! - With ids of its own and a writable view of its control group of version 2, a container may make groups below it here, as the
 //!   specification has it; `runc` leaves the group to the host's root unless systemd makes it.
-//! - `SCMP_ACT_NOTIFY`, `intelRdt`, control groups by systemd, and checkpoints are refused here.
+//! - `intelRdt` and control groups by systemd are refused here.
 
 use std::path::Path;
 

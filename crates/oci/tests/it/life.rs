@@ -251,6 +251,17 @@ fn what_it_can_do_and_a_configuration_to_begin_with() {
     for system in ["apparmor", "selinux", "seccomp"] {
         assert_eq!(features["linux"][system]["enabled"], true, "{system}");
     }
+    let seccomp = &features["linux"]["seccomp"];
+    assert!(
+        seccomp["actions"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("SCMP_ACT_NOTIFY"))
+    );
+    assert_eq!(
+        features["annotations"]["org.opencontainers.runc.checkpoint.enabled"],
+        "true"
+    );
     assert!(b.must(&["--version"]).starts_with("biga-oci version "));
     let dir = b.dir.join("new");
     fs::create_dir(&dir).unwrap();

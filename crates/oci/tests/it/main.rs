@@ -1,5 +1,6 @@
 //! Real containers, as root: by our runtime, and by `runc` where they are compared.
 
+mod answers;
 mod attacks;
 mod cases;
 mod checkpoints;

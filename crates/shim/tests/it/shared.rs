@@ -315,6 +315,56 @@ fn a_profile_of_ones_own() {
 }
 
 #[test]
+fn calls_that_another_program_answers() {
+    use biga_testkit::answers::Answers;
+    let asking = |rig: Rig| {
+        let socket = rig.dir.join("agent.sock");
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket, "listenerMetadata": "of a test",
+            // What the shim's child says itself must be heard without these.
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"},
+                         {"names": ["sendmsg", "recvmsg", "sendto"], "action": "SCMP_ACT_ERRNO"}],
+        });
+        (socket, rig.with(|c| c.seccomp_profile = Some(profile)))
+    };
+    let script = "mkdir /x 2>&1; ls -d /x 2>&1; echo up; sleep 1000";
+    for strict in [false, true] {
+        let (socket, rig) = asking(Rig::sh(script));
+        let agent = Answers::at(&socket, 18);
+        let rig = rig.with(|c| c.no_new_privileges = strict).up();
+        until("what it says", || rig.log().contains("up").then_some(()));
+        assert!(
+            rig.log().contains("cross-device") && rig.log().contains("No such file"),
+            "{}",
+            rig.log()
+        );
+        let (exit, out, err) = rig.exec(&["mkdir", "/y"]);
+        assert!(exit.code == 1 && err.contains("cross-device"), "{out}{err}");
+        let states = agent.states();
+        let words: Vec<_> = states.iter().map(|s| s["state"]["status"].as_str().unwrap()).collect();
+        assert_eq!((words, agent.calls()), (vec!["creating", "running"], 2));
+        for s in &states {
+            assert_eq!(
+                (s["metadata"].as_str(), s["state"]["id"].as_str()),
+                (Some("of a test"), Some(&*rig.config.uid))
+            );
+            assert_eq!(s["state"]["pid"], states[0]["pid"], "{s}");
+        }
+    }
+    // Nobody listens, and what cannot be together.
+    let (_, mut rig) = asking(Rig::sh(script));
+    match rig.launch() {
+        Reply::Error { message, .. } => assert!(message.contains("agent.sock"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let (_, rig) = asking(Rig::sh(script));
+    match rig.with(|c| c.process.init = true).launch() {
+        Reply::Error { message, .. } => assert!(message.contains("--init"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn programs_of_32_bits_run_under_the_default_filter() {
     let rig = Rig::sh("/prog; echo $?");
     // mount(NULL, …) must be refused with EPERM, then: write(1, "32\n", 3); exit(mount's answer negated).

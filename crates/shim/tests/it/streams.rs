@@ -56,6 +56,24 @@ fn a_slow_client_holds_the_process_back_and_a_gone_one_does_not() {
     });
 }
 
+/// What it has not read waits on disk, beside the log.
+#[test]
+fn a_slow_client_beside_a_log_holds_up_nobody_and_misses_nothing() {
+    let rig = Rig::sh("yes 0123456789abcde | head -c 8000000; echo err >&2; exit 3")
+        .config(|c| c.start = false)
+        .up();
+    let (mut slow, mut fast) = (rig.connect(), rig.connect());
+    for c in [&mut slow, &mut fast] {
+        assert_eq!(c.ask(&Request::Attach { stdin: false }), Reply::Ok);
+    }
+    assert!(matches!(rig.ask(Request::Start), Reply::Status { .. }));
+    let (exit, out, err) = fast.collect_bytes();
+    assert_eq!((exit.code, out.len(), err.as_slice()), (3, 8_000_000, &b"err\n"[..]));
+    let (exit, late, err) = slow.collect_bytes();
+    assert_eq!((exit.code, err.as_slice()), (3, &b"err\n"[..]));
+    assert!(late == out, "{} of {} bytes", late.len(), out.len());
+}
+
 #[test]
 fn output_is_held_for_the_first_client() {
     let rig = Rig::sh("echo first; echo second >&2; exit 4")

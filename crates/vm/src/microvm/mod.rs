@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use biga_wire::config::{Limits, Microvm, ShimConfig};
+use biga_wire::files::FileWork;
 use biga_wire::guest;
 use biga_wire::shim::{ErrorCode, ExecSpec, Exit, Reply, Stats};
 use biga_wire::workload::{CONSOLE, Fault, Host, Interest, MAIN, Output, StreamId, Workload};
@@ -411,6 +412,20 @@ impl MicrovmWorkload {
             .ok_or_else(|| Fault::state(format!("microvm {} is not running", self.name)))
     }
 
+    /// Asks the guest for another process.
+    fn begin(&mut self, stream: StreamId, request: &guest::Request, host: &mut dyn Host) -> Result<(), Fault> {
+        let name = self.name.clone();
+        let vm = self.vm()?;
+        if vm.phase != Phase::Running || vm.paused {
+            return Err(Fault::state(format!(
+                "microvm {name} does not run a process now: it is paused, booting or ending"
+            )));
+        }
+        vm.execs.insert(stream, false);
+        vm.channel.request(wire(stream), request, host);
+        Ok(())
+    }
+
     fn monitor(&mut self, command: &str, host: &mut dyn Host) -> Result<Value, Fault> {
         let vm = self.vm()?;
         let answer = vm.qmp.call(command, Value::Null, QMP_TIME, host);
@@ -474,17 +489,12 @@ impl Workload for MicrovmWorkload {
     }
 
     fn exec(&mut self, stream: StreamId, spec: &ExecSpec, host: &mut dyn Host) -> Result<(), Fault> {
-        let name = self.name.clone();
-        let vm = self.vm()?;
-        if vm.phase != Phase::Running || vm.paused {
-            return Err(Fault::state(format!(
-                "microvm {name} does not run a process now: it is paused, booting or ending"
-            )));
-        }
-        vm.execs.insert(stream, false);
         let exec = Box::new(spec.clone());
-        vm.channel.request(wire(stream), &guest::Request::Exec { exec }, host);
-        Ok(())
+        self.begin(stream, &guest::Request::Exec { exec }, host)
+    }
+
+    fn files(&mut self, stream: StreamId, work: &FileWork, host: &mut dyn Host) -> Result<(), Fault> {
+        self.begin(stream, &guest::Request::Files { work: work.clone() }, host)
     }
 
     fn signal(&mut self, stream: StreamId, signal: i32, host: &mut dyn Host) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use super::metadata::{self, Package};
 const SEES_ALL: [&str; 2] = ["biga", "biga-testkit"];
 
 /// Every other crate, and the crates of the workspace it may depend on.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     // Words, forms and the lowest tools.
     ("biga-model", &[]),
     ("biga-wire", &[]),
@@ -23,7 +23,11 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("biga-store", &["biga-model"]),
     ("biga-control", &["biga-model", "biga-store"]),
     ("biga-api-kube", &["biga-model", "biga-store"]),
-    ("biga-api-docker", &["biga-model", "biga-store", "biga-wire"]),
+    ("biga-buildkit", &["biga-dockerfile", "biga-wire"]),
+    (
+        "biga-api-docker",
+        &["biga-buildkit", "biga-model", "biga-store", "biga-wire"],
+    ),
     ("biga-client", &["biga-model", "biga-wire"]),
     (
         "biga-server",
@@ -37,7 +41,8 @@ const LAYERS: [(&str, &[&str]); 20] = [
         ],
     ),
     // The engine's side: never the API.
-    ("biga-image", &["biga-model", "biga-sys"]),
+    ("biga-files", &[]),
+    ("biga-image", &["biga-files", "biga-model", "biga-sys"]),
     ("biga-net", &["biga-model", "biga-sys"]),
     ("biga-runtime", &["biga-model", "biga-wire"]),
     ("biga-container", &["biga-runtime", "biga-sys", "biga-wire"]),
@@ -70,7 +75,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         ],
     ),
     // Small static programs beside or inside an instance.
-    ("biga-guest", &["biga-container", "biga-sys", "biga-wire"]),
+    ("biga-guest", &["biga-container", "biga-files", "biga-sys", "biga-wire"]),
 ];
 
 /// The OCI runtime's command line: a program of its own, linked static like the shim.

@@ -123,10 +123,12 @@ impl Session {
         attached.connected();
         match opened {
             Ok(shim) => {
-                let end = pump(shim, &self.plan, read, write, self.frames).await;
-                if matches!(end, crate::stream::End::Detached) {
-                    self.api.tell(&self.o, "detach", &[]);
-                }
+                let ended = |end: &crate::stream::End| {
+                    if matches!(end, crate::stream::End::Detached) {
+                        self.api.tell(&self.o, "detach", &[]);
+                    }
+                };
+                pump(shim, &self.plan, read, write, self.frames, ended).await;
             }
             Err(e) => {
                 tracing::debug!(name, "attach: {e}");

@@ -205,6 +205,7 @@ pub(super) async fn stop(State(api): State<DockerApi>, Path(id): Path<String>, q
         }
         return Ok(empty(StatusCode::NOT_MODIFIED));
     }
+    tell_stop(&api, &o, &signal).await;
     let o = api
         .change(&o, |now| {
             now.spec.power = Power::Stopped;
@@ -240,6 +241,15 @@ fn stop_options(q: &Query) -> Result<(Option<u32>, Option<String>)> {
     Ok((time, signal))
 }
 
+/// Whoever follows the events is told by which signal a run is asked to end.
+async fn tell_stop(api: &DockerApi, o: &Object<Instance>, signal: &Option<String>) {
+    let image = api.image_config(&o.status_or_default().image_id).await;
+    let of_image = image.pointer("/config/StopSignal").and_then(serde_json::Value::as_str);
+    let signal = signal.as_deref().or(o.spec.stop.signal.as_deref()).or(of_image);
+    let number = signal.and_then(|s| parse_signal(s).ok()).unwrap_or(15);
+    api.tell(o, "kill", &[("signal", number.to_string())]);
+}
+
 fn apply(stop: &mut biga_model::StopSpec, time: Option<u32>, signal: &Option<String>) {
     if let Some(t) = time {
         stop.grace_period_seconds = Some(t);
@@ -254,6 +264,9 @@ pub(super) async fn restart(State(api): State<DockerApi>, Path(id): Path<String>
     let (time, signal) = stop_options(&q)?;
     if o.is_deleting() {
         return Err(being_removed(&o));
+    }
+    if o.status_or_default().phase.is_live() {
+        tell_stop(&api, &o, &signal).await;
     }
     let o = api
         .change(&o, |now| {

@@ -11,8 +11,7 @@ use crate::extract::{Filters, Query};
 use crate::seen::Known;
 use crate::state::DockerApi;
 use crate::translate::ids::network_name;
-use crate::translate::inspect::{container, status_word};
-use crate::translate::list::entry;
+use crate::translate::inspect::status_word;
 use crate::translate::{familiar, health, labels};
 
 const FILTERS: &[&str] = &[
@@ -109,28 +108,13 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
 async fn lines(api: &DockerApi, picked: &[Arc<Known>], sizes: &[(u64, u64)]) -> Result<Response> {
     let around = api.around().await?;
     let now = Timestamp::now();
-    let mut images = None;
     let mut out = Vec::with_capacity(picked.len() * 1024 + 2);
     out.push(b'[');
     for (at, k) in picked.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        let o = &*k.object;
-        let own = o.status.as_ref().map_or("", |s| &s.image_id);
-        let image_id = match own {
-            "" => api.image_id_of(o, &mut images).await?,
-            own => own.to_string(),
-        };
-        let image = api.image_config(&image_id).await;
-        let size = sizes.get(at);
-        k.write_line(&mut out, &around, now, size.copied(), || {
-            // Another image may have the name the next time, and a config that cannot be read now may be there.
-            let keep = !own.is_empty() && !image.is_null();
-            let mut line = entry(o, &around.beside(api, o, &image));
-            line["ImageID"] = image_id.into();
-            (line, keep)
-        });
+        k.write_line(&mut out, api, &around, now, sizes.get(at).copied()).await;
     }
     out.extend_from_slice(b"]\n");
     Ok(super::super::json_bytes(out))
@@ -285,19 +269,13 @@ fn name_fits(pattern: &str, name: &str) -> bool {
 }
 
 pub(super) async fn inspect(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
-    let o = api.container(&id).await?;
-    let around = api.around().await?;
-    let id = api.image_id_of(&o, &mut None).await?;
-    let image = api.image_config(&id).await;
-    let mut doc = container(&o, &around.beside(&api, &o, &image));
-    doc["Image"] = id.into();
-    if q.flag("size") {
-        for (rw, all) in super::super::usage::containers(&api, &[&o]).await? {
-            doc["SizeRw"] = rw.into();
-            doc["SizeRootFs"] = all.into();
-        }
-    }
-    Ok(super::super::ok(&doc))
+    let k = api.known_container(&id).await?;
+    let sizes = match q.flag("size") {
+        true => super::super::usage::containers(&api, &[&k.object]).await?,
+        false => Vec::new(),
+    };
+    let document = k.document(&api, &api.around().await?, sizes.first().copied()).await;
+    Ok(super::super::json_bytes(document))
 }
 
 #[cfg(test)]

@@ -88,7 +88,9 @@ impl View {
 
 fn plain(event: Event) {
     match event {
-        Event::Step { number, total, text } => note(format!("Step {number}/{total} : {}", clean(&text))),
+        Event::Step {
+            number, total, text, ..
+        } => note(format!("Step {number}/{total} : {}", clean(&text))),
         Event::Cached => note(" ---> Using cache"),
         // Programs that draw do so on terminals only, and this may be one all the same.
         Event::Output { text, .. } => text.lines().for_each(|l| note(clean(l))),
@@ -96,7 +98,8 @@ fn plain(event: Event) {
         Event::Note { text } => note(clean(&text)),
         Event::Built { image } => note(format!("built {}", short(&image))),
         Event::Tagged { name } => note(format!("named {name}")),
-        Event::Running { .. } | Event::Removed { .. } | Event::Pulling { .. } => {}
+        Event::Of { event, .. } => plain(*event),
+        Event::Running { .. } | Event::Removed { .. } | Event::Pulling { .. } | Event::Broken => {}
     }
 }
 
@@ -108,7 +111,9 @@ fn short(image: &str) -> &str {
 impl Live {
     fn show(&mut self, event: Event) {
         match event {
-            Event::Step { number, total, text } => {
+            Event::Step {
+                number, total, text, ..
+            } => {
                 self.end_step(true);
                 self.begin(format!("[{number}/{total}] {}", clean(&text)));
             }
@@ -137,7 +142,8 @@ impl Live {
                 drop(self.bars.println(&self.last));
             }
             Event::Tagged { name } => drop(self.bars.println(format!("named {name}"))),
-            Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } => {}
+            Event::Of { event, .. } => self.show(*event),
+            Event::Broken | Event::Running { .. } | Event::Removed { .. } | Event::Made { .. } => {}
         }
     }
 
@@ -209,6 +215,8 @@ mod tests {
             number: 1,
             total: 1,
             text: "RUN x".into(),
+            line: 1,
+            stage: String::new(),
         });
         for i in 0..40_000 {
             live.show(Event::Output {

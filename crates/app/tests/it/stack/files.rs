@@ -363,24 +363,31 @@ fn starts_and_copies_do_not_meet() {
 #[test]
 fn a_machines_files_are_out_of_reach_and_it_says_what_to_do() {
     let d = daemon();
-    d.biga(&["create", "--name", "m", "--isolation", "microvm", "busybox", "true"])
-        .ok();
     let f = desk(&d).join("f");
-    fs::write(&f, "x").unwrap();
-    let refusals = [
-        d.biga(&["cp", "m:/etc/passwd", "-"]),
-        d.biga(&["cp", &f.display().to_string(), "m:/tmp"]),
-        d.biga(&["diff", "m"]),
-        d.biga(&["export", "-o", &format!("{}.tar", f.display()), "m"]),
-        d.biga(&["commit", "m", "x:1"]),
-    ];
-    for r in refusals {
-        assert!(
-            r.code == 1 && r.err.contains("is a microvm") && r.err.contains("biga exec"),
-            "{r:?}"
-        );
+    fs::write(&f, vec![0; 1 << 20]).unwrap();
+    let f = f.display().to_string();
+    d.biga(&["image", "import", "--format", "raw", &f, "disk:1"]).ok();
+    d.biga(&["create", "--name", "machine", "--isolation", "vm", "disk:1"])
+        .ok();
+    d.biga(&["create", "--name", "small", "--isolation", "microvm", "busybox", "true"])
+        .ok();
+    // A microvm's are within its own reach alone, while it runs.
+    for (name, words) in [
+        ("machine", ["is a machine", "volume"]),
+        ("small", ["is not running", "must run"]),
+    ] {
+        let refusals = [
+            d.biga(&["cp", &format!("{name}:/etc/passwd"), "-"]),
+            d.biga(&["cp", &f, &format!("{name}:/tmp")]),
+            d.biga(&["diff", name]),
+            d.biga(&["export", "-o", &format!("{f}.tar"), name]),
+            d.biga(&["commit", name, "x:1"]),
+        ];
+        for r in refusals {
+            assert!(r.code != 0 && words.iter().all(|w| r.err.contains(w)), "{r:?}");
+        }
+        d.biga(&["rm", name]).ok();
     }
-    d.biga(&["rm", "m"]).ok();
 }
 
 #[test]

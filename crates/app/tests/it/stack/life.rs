@@ -130,3 +130,21 @@ fn a_killed_shim_takes_its_container_along() {
     d.biga(&["start", "w"]).ok();
     d.until_phase("w", "Running");
 }
+
+#[test]
+fn a_daemon_started_by_hand_opens_more_files_than_a_shell_may() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // As a login shell's is: what this process starts begins with it.
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let shell = Rlimit {
+        current: Some(1024),
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, shell).unwrap();
+    let d = daemon();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.pid())).unwrap();
+    let line = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert_eq!(soft, hard.map_or(1 << 20, |h| h.min(1 << 20)), "{line}");
+    assert!(soft > 1024, "{line}");
+}

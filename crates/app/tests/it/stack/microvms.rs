@@ -167,3 +167,130 @@ fn a_microvm_outlives_the_daemon() {
         "from the guest"
     );
 }
+
+/// Its init works on its files, as the engine does on a container's.
+#[test]
+fn files_of_a_microvm_go_in_and_out() {
+    let d = with_kernel();
+    // Two layers, so that what changed is told against both.
+    let script = "echo two >/two; ln -s /two /link; mkdir /dir; touch /dir/x";
+    d.biga(&["run", "--name", "base", "busybox", "sh", "-c", script]).ok();
+    d.biga(&["commit", "base", "two:1"]).ok();
+    d.biga(&["rm", "base"]).ok();
+    let options = ["--isolation", "microvm", "-v", "data:/data", "-u", "app"];
+    d.biga(
+        &[
+            &["run", "-d", "--name", "vm"],
+            &options[..],
+            &["two:1", "sleep", "10000"],
+        ]
+        .concat(),
+    )
+    .ok();
+    d.until_phase("vm", "Running");
+    let sh = |script: &str| d.biga(&["exec", "-u", "0", "vm", "sh", "-c", script]).ok();
+
+    let desk = d.path().join("desk");
+    std::fs::create_dir_all(desk.join("tree/sub")).unwrap();
+    let at = |name: &str| desk.join(name).display().to_string();
+    // Many times what may be on its way at once, in both directions.
+    let large: Vec<u8> = (0..5_000_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    std::fs::write(at("large"), &large).unwrap();
+    std::fs::write(at("tree/sub/f"), "in a tree").unwrap();
+    std::os::unix::fs::symlink("sub/f", at("tree/l")).unwrap();
+    std::os::unix::fs::chown(at("tree/sub/f"), Some(1234), Some(4321)).unwrap();
+
+    d.biga(&["cp", &at("large"), "vm:/tmp/large"]).ok();
+    let sum = |text: String| text.split(' ').next().unwrap().to_owned();
+    let here = d.host(&["md5sum", &at("large")]).ok();
+    assert_eq!(sum(sh("md5sum /tmp/large")), sum(here));
+    d.biga(&["cp", "vm:/tmp/large", &at("back")]).ok();
+    assert!(std::fs::read(at("back")).unwrap() == large);
+    d.biga(&["cp", "-a", &at("tree"), "vm:/dir"]).ok();
+    d.biga(&["cp", &format!("{}/.", at("tree")), "vm:/data"]).ok();
+    let seen = sh("cat /dir/tree/l /data/sub/f; echo; readlink /data/l; stat -c %u:%g /dir/tree/sub/f /data/sub/f");
+    assert_eq!(seen, "in a treein a tree\nsub/f\n1234:4321\n0:0");
+    // What is in a volume is there for all.
+    assert_eq!(
+        d.biga(&["run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/l"])
+            .ok(),
+        "in a tree"
+    );
+    let packed = at("tree.tgz");
+    d.host(&["tar", "-C", &at(""), "-czf", &packed, "tree"]).ok();
+    let tgz = std::fs::read(&packed).unwrap();
+    d.biga_with_input(&["cp", "-", "vm:/root"], &tgz).ok();
+    assert_eq!(sh("cat /root/tree/sub/f"), "in a tree");
+    // For its user, by the API.
+    let api = d.run_root().join("api.sock").display().to_string();
+    let url = "http://biga/apis/biga.dev/v1/namespaces/default/instances/vm/files?path=/var&toUser=true";
+    d.host(&["curl", "-sf", "--unix-socket", &api, "-T", &packed, url]).ok();
+    assert_eq!(sh("stat -c %u:%g /var/tree/sub/f"), "1000:1000");
+
+    // Out, links as what they are or followed.
+    d.biga(&["cp", "vm:/link", &at("link")]).ok();
+    assert_eq!(std::fs::read_link(at("link")).unwrap(), std::path::Path::new("/two"));
+    d.biga(&["cp", "-L", "vm:/link", &at("followed")]).ok();
+    assert_eq!(std::fs::read_to_string(at("followed")).unwrap(), "two\n");
+    let tar = d.command(&["cp", "vm:/dir/tree", "-"]).output().unwrap();
+    assert!(tar.status.success());
+    std::fs::write(at("out.tar"), tar.stdout).unwrap();
+    let list = d.host(&["tar", "-tf", &at("out.tar")]).ok();
+    assert_eq!(list, "tree/\ntree/l\ntree/sub/\ntree/sub/f");
+    for (args, word) in [
+        (vec!["cp", "vm:/none", "-"], "no such file"),
+        (vec!["cp", "vm:/proc/cpuinfo", "-"], "made by the kernel"),
+        (vec!["cp", &packed, "vm:/two/x"], "not a directory"),
+    ] {
+        let r = d.biga(&args);
+        assert!(r.code != 0 && r.err.to_lowercase().contains(word), "{args:?}: {r:?}");
+    }
+    // Half a tar is no success, and says so.
+    let r = d.biga_with_input(&["cp", "-", "vm:/root"], &tgz[..tgz.len() / 2]);
+    assert_ne!(r.code, 0, "{r:?}");
+
+    if d.host(&["docker", "--version"]).code == 0 {
+        let socket = format!("DOCKER_HOST=unix://{}", d.run_root().join("docker.sock").display());
+        let docker = |args: &[&str]| d.host(&[&["env", &socket, "docker"], args].concat());
+        docker(&["cp", &at("followed"), "vm:/tmp/docker"]).ok();
+        assert_eq!(sh("cat /tmp/docker"), "two");
+        docker(&["cp", "vm:/dir/tree/sub/f", &at("docker")]).ok();
+        assert_eq!(std::fs::read_to_string(at("docker")).unwrap(), "in a tree");
+        assert!(docker(&["diff", "vm"]).ok().contains("A /tmp/docker"));
+    }
+
+    // What differs from the image, as a list and as an image; and all of it.
+    sh("rm -r /two /tmp/docker /root/tree /var/tree; rm /dir/x; echo more >/dir/more");
+    let diff = d.biga(&["diff", "vm"]).ok();
+    let want = "A /data\nC /dir\nA /dir/more\nA /dir/tree\nA /dir/tree/l\nA /dir/tree/sub\nA /dir/tree/sub/f\nD /dir/x\nC /root\nC /tmp\nA /tmp/large\nD /two\nC /var";
+    assert_eq!(diff, want);
+    d.biga(&["commit", "-c", "CMD [\"cat\", \"/dir/more\"]", "vm", "made:1"])
+        .ok();
+    assert_eq!(d.biga(&["run", "--rm", "-u", "0", "made:1"]).ok(), "more");
+    assert_ne!(d.biga(&["run", "--rm", "made:1", "ls", "/two"]).code, 0);
+    d.biga(&["export", "-o", &at("all.tar"), "vm"]).ok();
+    let all = d.host(&["tar", "-tf", &at("all.tar")]).ok();
+    let has = |name: &str| all.lines().any(|l| l == name);
+    assert!(
+        has("bin/busybox") && has("dir/more") && has("data/") && !has("data/l") && !has("two"),
+        "{all}"
+    );
+
+    // Who leaves before the end leaves nothing behind inside.
+    let processes = "ls -d /proc/[0-9]* | while read p; do [ -s $p/cmdline ] && echo; done | wc -l";
+    let before = sh(processes);
+    let export = format!("{} export vm | head -c 100000 | wc -c", env!("CARGO_BIN_EXE_biga"));
+    let mut leaving = d.host_command(&["sh", "-c", &export]);
+    leaving.env("BIGA_HOST", format!("unix://{api}"));
+    assert!(leaving.status().unwrap().success());
+    eventually("the end of the work", || (sh(processes) == before).then_some(()));
+
+    d.biga(&["pause", "vm"]).ok();
+    let r = d.biga(&["cp", "vm:/link", "-"]);
+    assert!(r.code != 0 && r.err.contains("paused"), "{r:?}");
+    d.biga(&["unpause", "vm"]).ok();
+    d.biga(&["rm", "-f", "vm"]).ok();
+    d.until_clean();
+}

@@ -1,15 +1,19 @@
 //! The whole program on a host of its own: real containers, real microvms, the real command line.
 
 mod build;
+mod buildkit;
 mod checkpoints;
 mod compose;
 mod containers;
 mod docker;
+mod docker_bollard;
 mod docker_files;
 mod docker_more;
 mod docker_networks;
+mod docker_node;
 mod docker_py;
 mod docker_rename;
+mod docker_streams;
 mod docker_views;
 mod docker_volumes;
 mod files;

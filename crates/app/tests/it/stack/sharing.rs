@@ -202,6 +202,29 @@ fn security_options_reach_the_kernel() {
     let seccomp = format!("seccomp={}", profile.display());
     let r = d.biga(&["run", "--rm", "--security-opt", &seccomp, "busybox", "mkdir", "/x"]);
     assert!(r.code != 0 && r.err.contains("No space left"), "{r:?}");
+    // One that has calls answered by another program, for the first process and for an exec.
+    let socket = d.path().join("agent.sock");
+    let text = format!(
+        r#"{{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "{}", "syscalls": [{{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}}]}}"#,
+        socket.display()
+    );
+    std::fs::write(&profile, text).unwrap();
+    let agent = biga_testkit::answers::Answers::at(&socket, 18);
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "asks",
+        "--security-opt",
+        &seccomp,
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    let r = d.biga(&["exec", "asks", "mkdir", "/x"]);
+    assert!(r.code != 0 && r.err.contains("cross-device"), "{r:?}");
+    assert_eq!((agent.states().len(), agent.calls()), (2, 1));
     let paths = [
         "run",
         "--rm",

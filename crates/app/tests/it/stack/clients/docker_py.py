@@ -325,7 +325,7 @@ def builds():
         raise AssertionError("a build that fails was taken for a good one")
     refused(400, client.images.build, fileobj=io.BytesIO(b"FROM busybox\nNONE\n"))
     client.images.remove("py:1")
-    until("the step that failed to be gone", lambda: not client.containers.list(all=True))
+    until("the step that failed to be gone", lambda: not client.containers.list(all=True, ignore_removed=True))
 
 
 def bad_input():
