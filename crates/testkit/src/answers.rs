@@ -81,11 +81,10 @@ fn serve(socket: &UnixListener, error: i32, stop: &AtomicBool, seen: &Mutex<Seen
             .zip(&ready[1..])
             .filter(|(_, flags)| flags.contains(PollFlags::IN))
         {
-            // Its caller may have been killed meanwhile.
-            if let Ok(call) = next_call(listener)
-                && answer(listener, &call, Err(error)).is_ok()
-            {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).calls += 1;
+            // Its caller may have been killed meanwhile. Who is answered finds it counted.
+            if let Ok(call) = next_call(listener) {
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.calls += usize::from(answer(listener, &call, Err(error)).is_ok());
             }
         }
         // One whose processes have all ended says so.

@@ -562,5 +562,6 @@ fn a_base_that_needs_a_login() {
         "{}",
         denied.err
     );
+    drop(registry);
     d.until_clean();
 }
