@@ -121,7 +121,10 @@ pub(super) async fn with_progress<T>(
 
 async fn tell(lines: &Lines, p: &Progress) {
     if p.part.is_empty() {
-        lines.status(word(&p.action)).await;
+        // Before the first of the parts Docker says nothing.
+        if p.action != "preparing" {
+            lines.status(word(&p.action)).await;
+        }
     } else {
         lines
             .send(bar(&word(&p.action), &short(&p.part), p.done, p.total))

@@ -115,7 +115,7 @@ async fn what_is_missing_is_404_everywhere() {
         async move { s.get(path).await.must(404).message() }
     };
     assert_eq!(word("/containers/nonesuch/json").await, "No such container: nonesuch");
-    assert_eq!(word("/images/nonesuch/json").await, "No such image: nonesuch");
+    assert_eq!(word("/images/nonesuch/json").await, "No such image: nonesuch:latest");
     assert_eq!(word("/exec/nonesuch/json").await, "No such exec instance: nonesuch");
     assert_eq!(word("/networks/nonesuch").await, "network nonesuch not found");
     assert_eq!(word("/volumes/nonesuch").await, "get nonesuch: no such volume");

@@ -27,7 +27,7 @@ fn lists_are_filtered_and_measured() {
     run("web", &["-p", "8080:80", "--expose", "9000-9005", "-l", "tier=front"]);
     run("db", &["--expose", "5432/udp", "-v", "data:/data"]);
     docker(&d, &["create", "--name", "made", "-p", "81:81/udp", "busybox"]).ok();
-    assert_eq!(names(&d, &["publish=80"]), ["web"]);
+    assert_eq!(names(&d, &["publish=8080"]), ["web"]);
     assert_eq!(names(&d, &["publish=70-90/udp"]), ["made"]);
     assert_eq!(names(&d, &["expose=9003"]), ["web"]);
     assert_eq!(names(&d, &["expose=80", "expose=5432/udp"]), ["db", "web"]);

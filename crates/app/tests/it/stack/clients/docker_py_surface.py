@@ -385,7 +385,7 @@ def lists():
         ({"before": "bb"}, ["aa"]),
         ({"ancestor": "busybox"}, ["aa", "bb"]),
         ({"network": "bridge"}, ["aa"]),
-        ({"publish": "80"}, ["aa"]),
+        ({"publish": "8095"}, ["aa"]),
         ({"volume": "nonesuch"}, []),
         ({"health": "none"}, ["aa", "bb"]),
         ({"is-task": "false"}, ["aa", "bb"]),
