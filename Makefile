@@ -48,6 +48,7 @@ fmt: ## Format the source
 	cargo fmt --all
 
 bench: build ## Measure beside a floor program and what runtimes are installed
+	@scripts/setup-dockerd
 	@scripts/bench
 
 install: build ## Install to PREFIX (/usr/local): programs, systemd unit, bash completion
