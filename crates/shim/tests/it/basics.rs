@@ -63,7 +63,7 @@ fn identity_environment_and_directory() {
     assert_eq!(exit.code, 0, "{log}");
     assert_eq!(
         log,
-        "uid=33(web) gid=34(web) groups=44(logs)\n/var/www bar baz\n/made/up\n0027\nbox\n"
+        "uid=33(web) gid=34(web) groups=34(web),44(logs)\n/var/www bar baz\n/made/up\n0027\nbox\n"
     );
     let (_, log) = Rig::new(&["id"])
         .with(|c| {
@@ -71,7 +71,7 @@ fn identity_environment_and_directory() {
             c.process.additional_groups = vec!["77".into()];
         })
         .run();
-    assert_eq!(log, "uid=1234 gid=44(logs) groups=77\n");
+    assert_eq!(log, "uid=1234 gid=44(logs) groups=44(logs),77\n");
 }
 
 #[test]
