@@ -156,7 +156,7 @@ class Meter:
         time.sleep(SETTLE_SECONDS)
         self.cpu = self.read() - self.before
         # What is not the client's: the engine's share.
-        self.engine = self.cpu - (waited_for() - self.clients)
+        self.engine = max(0.0, self.cpu - (waited_for() - self.clients))
 
 
 class Row:
@@ -164,7 +164,7 @@ class Row:
 
     def __init__(self, work, by, command, groups=(), daemons=(), rounds=None, before=None, family=False, env=None):
         self.family, self.env = family, env
-        self.work, self.by, self.command = work, by, [str(c) for c in command]
+        self.work, self.by, self.command = work, by, command
         self.groups, self.daemons, self.rounds, self.before = groups, daemons, rounds, before
         self.cpu, self.engine, self.wall, self.failed = [], [], [], None
 
@@ -173,9 +173,11 @@ class Row:
             return
         if self.before:
             self.before()
+        # One that differs from round to round is made anew for each.
+        command = self.command(number) if callable(self.command) else self.command
         with Meter(groups, self.groups, self.daemons, self.family) as meter:
             result = subprocess.run(
-                self.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
+                [str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
                 env=os.environ | self.env if self.env else None)
             meter.answered()
         if result.returncode != 0:

@@ -72,9 +72,13 @@ class Registry:
         self.call("PUT", f"{path}&digest={digest}", data, {"Content-Type": "application/octet-stream"})
         return {"digest": digest, "size": len(data)}
 
-    def put_image(self, layer):
-        packed = layer.read_bytes()
-        diff = hashlib.sha256()
+    def put_image(self, layer, tag):
+        """The layer with one file more, which tells it from those under other tags: an engine that keeps layers has none of it."""
+        one = tarfile.TarInfo(f"tag-{tag}")
+        one.size = len(tag)
+        begin = one.tobuf() + tag.encode().ljust(tarfile.BLOCKSIZE, b"\0")
+        packed = gzip.compress(begin) + layer.read_bytes()
+        diff = hashlib.sha256(begin)
         with gzip.open(layer) as plain:
             while piece := plain.read(1 << 20):
                 diff.update(piece)
@@ -84,7 +88,11 @@ class Registry:
         manifest = {"schemaVersion": 2, "mediaType": f"{oci}.manifest.v1+json",
                     "config": {"mediaType": f"{oci}.config.v1+json", **self.put_blob(json.dumps(config).encode())},
                     "layers": [{"mediaType": f"{oci}.layer.v1.tar+gzip", **self.put_blob(packed)}]}
-        self.call("PUT", f"/v2/{NAME}/manifests/1", json.dumps(manifest), {"Content-Type": manifest["mediaType"]})
+        self.call("PUT", f"/v2/{NAME}/manifests/{tag}", json.dumps(manifest), {"Content-Type": manifest["mediaType"]})
+
+    def reference(self, row, number):
+        """What a row pulls in a round: no engine has had it before."""
+        return f"127.0.0.1:{self.port}/{NAME}:{row}-{number}"
 
     def stop(self):
         if self.process and self.process.poll() is None:
@@ -101,27 +109,21 @@ def rows(bench):
     tree(layer, SIZE)
     bench.registry = Registry(bench.work)
     bench.registry.start()
-    bench.registry.put_image(layer)
-    bench.registry.reference = reference = f"127.0.0.1:{bench.registry.port}/{NAME}:1"
     rounds = bench.options.slow_rounds
+    for tag in [f"{row}-{number}" for row in ("own", "cli") for number in range(rounds + 1)]:
+        bench.registry.put_image(layer, tag)
 
-    def remover(*command):
-        return lambda: quiet(*command, reference)
-
-    def forget():
-        # Removing an image keeps its layers until they are swept.
-        quiet(bench.biga, "image", "rm", reference)
-        quiet(bench.biga, "image", "prune")
+    def pulling(*command):
+        return lambda number: [*command, bench.registry.reference("own", number)]
 
     # The registry serves from outside our group's children, so its own work counts for all alike and is left out.
     pathlib.Path(bench.groups.root, "cgroup.procs").write_text(str(bench.registry.process.pid))
     found = [
         Row(WORK, "gzip -dc", ["sh", "-c", f"gzip -dc {layer} >/dev/null"], rounds=rounds),
-        Row(WORK, "biga", [bench.biga, "image", "pull", reference], groups=(bench.prefix,), rounds=rounds,
-            before=forget),
+        Row(WORK, "biga", pulling(bench.biga, "image", "pull"), groups=(bench.prefix,), rounds=rounds),
     ]
     for peer in bench.peers:
         plain = ["--tls-verify=false"] if peer.name == "podman" else []
-        found.append(Row(WORK, peer.name, [*peer.client, "pull", "-q", *plain, reference], groups=peer.groups,
-                         daemons=peer.daemons, rounds=rounds, before=remover(*peer.client, "rmi", "-f")))
+        found.append(Row(WORK, peer.name, pulling(*peer.client, "pull", "-q", *plain), groups=peer.groups,
+                         daemons=peer.daemons, rounds=rounds))
     return found

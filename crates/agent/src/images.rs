@@ -179,15 +179,17 @@ impl Images {
         let mut pulling = std::pin::pin!(self.files.pull(&reference, &options, progress));
         let mut last = Instant::now();
         loop {
+            // Waited for beside the pull, never instead of it.
+            let news = async {
+                tokio::time::sleep_until((last + PROGRESS_EVERY).into()).await;
+                rx.changed().await
+            };
             tokio::select! {
                 result = &mut pulling => {
                     return result.map_err(|e| failed(format!("cannot pull {}: {e}", reference.familiar())));
                 }
-                Ok(()) = rx.changed() => {
+                Ok(()) = news => {
                     let (done, total) = *rx.borrow_and_update();
-                    if last.elapsed() < PROGRESS_EVERY {
-                        tokio::time::sleep_until((last + PROGRESS_EVERY).into()).await;
-                    }
                     last = Instant::now();
                     self.write(object, |s| {
                         s.phase = ImagePhase::Pulling;
