@@ -339,13 +339,13 @@ fn mounts_of_a_step() {
     }
     let d = daemon();
     let file = "FROM busybox AS tools\nRUN mkdir /t && echo tool > /t/x && chown 5:6 /t/x\n\
-        FROM busybox\nARG DIR=cache\nWORKDIR /work\n\
+        FROM busybox\nARG DIR=cache\nWORKDIR /app\n\
         RUN --mount=type=cache,target=/$DIR,mode=0700,uid=3 echo run >> /cache/count; wc -l < /cache/count > /counted; stat -c '%u %a' /cache >> /counted\n\
         RUN --mount=target=in,rw --mount=from=tools,source=/t,target=/t --mount=src=a.txt,target=/one \
         cat in/a.txt /one > /bound; stat -c '%u:%g' /t/x >> /bound; echo lost > in/lost; (echo no > /t/x) 2>/dev/null || echo kept >> /bound\n\
         RUN --mount=type=tmpfs,target=/mem,size=1m echo x > /mem/x && grep ' /mem ' /proc/mounts | cut -d ' ' -f 3 > /memory\n";
     let dir = context(&d, "mounts", &[("Dockerfile", file), ("a.txt", "a\n")]);
-    let made = "cat /counted /bound /memory; ls -d /cache /t /one /mem /work/in 2>/dev/null; ls -A /work";
+    let made = "cat /counted /bound /memory; ls -d /cache /t /one /mem /app/in 2>/dev/null; ls -A /app";
     let want = "a\na\n5:6\nkept\ntmpfs";
     told(build(&d, &dir, &["-t", "kit:mounts"]));
     assert_eq!(run(&d, "kit:mounts", made), format!("1\n3 700\n{want}"));
