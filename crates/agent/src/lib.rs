@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use biga_image::{ImageStore, LayerMounts};
-use biga_model::{Instance, Object};
+use biga_model::{Instance, Isolation, Object};
 use biga_net::Net;
 use biga_store::Store;
 use biga_store::typed::Objects;
@@ -254,6 +254,10 @@ async fn look(engine: &Arc<Engine>, writer: &node::Writer, status: &biga_model::
     });
     match trial.await {
         Ok(found) => {
+            // What every user expects of a host; the others are told by `biga doctor`.
+            for lacking in probe::lacking(&found, Isolation::Container).filter(|_| with_kvm) {
+                tracing::warn!("this host runs no containers: {}: {}", lacking.name, lacking.detail);
+            }
             if let Err(e) = writer.write(&node::with_abilities(status.clone(), found)).await {
                 tracing::warn!("the node's abilities were not written: {e}");
             }

@@ -105,6 +105,19 @@ pub fn isolations(found: &[Ability]) -> Vec<Isolation> {
         .collect()
 }
 
+/// What an isolation needs and this host does not have.
+pub fn lacking(found: &[Ability], isolation: Isolation) -> impl Iterator<Item = &Ability> {
+    let needs = NEEDS
+        .iter()
+        .filter(move |(i, _)| *i == isolation)
+        .flat_map(|(_, needs)| *needs);
+    needs.filter_map(|name| {
+        found
+            .iter()
+            .find(|a| a.name == *name && a.state == AbilityState::Missing)
+    })
+}
+
 /// What runs the processors of machines: `kvm`, `tcg`, or nothing where there is no QEMU.
 pub fn accelerator(found: &[Ability]) -> &'static str {
     let state = |name: &str| found.iter().find(|a| a.name == name).map(|a| a.state);

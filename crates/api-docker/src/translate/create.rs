@@ -138,6 +138,10 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         };
         warnings.push(format!("Published ports are discarded when using {mode} network mode"));
     }
+    // What an image says may not be known.
+    if !around.image.is_null() && super::inspect::command(&spec, Some(&around.image)) == (Vec::new(), Vec::new()) {
+        return Err(Error::bad("no command specified"));
+    }
     let mut object = Object::<Instance>::new("x", spec);
     annotate(body, &around.image, &mut object.metadata);
     Instance::set_defaults(&mut object);

@@ -59,11 +59,8 @@ pub fn will_restart(spec: &InstanceSpec, s: &InstanceStatus) -> bool {
 }
 
 /// The words of a config of an image.
-fn words(image: Option<&Value>, field: &str) -> Vec<String> {
-    let list = image
-        .and_then(|i| i.get("config"))
-        .and_then(|c| c.get(field))
-        .and_then(Value::as_array);
+fn words(config: Option<&Value>, field: &str) -> Vec<String> {
+    let list = config.and_then(|c| c.get(field)).and_then(Value::as_array);
     list.into_iter()
         .flatten()
         .filter_map(|v| v.as_str().map(str::to_string))
@@ -71,14 +68,14 @@ fn words(image: Option<&Value>, field: &str) -> Vec<String> {
 }
 
 /// Entrypoint and command in force.
-pub fn command(spec: &InstanceSpec, image: Option<&Value>) -> (Vec<String>, Vec<String>) {
+pub fn command(spec: &InstanceSpec, config: Option<&Value>) -> (Vec<String>, Vec<String>) {
     let Some(c) = spec.containers.first() else {
         return (Vec::new(), Vec::new());
     };
     match (&c.command, &c.args) {
         (Some(e), a) => (e.clone(), a.clone().unwrap_or_default()),
-        (None, Some(a)) => (words(image, "Entrypoint"), a.clone()),
-        (None, None) => (words(image, "Entrypoint"), words(image, "Cmd")),
+        (None, Some(a)) => (words(config, "Entrypoint"), a.clone()),
+        (None, None) => (words(config, "Entrypoint"), words(config, "Cmd")),
     }
 }
 
@@ -86,7 +83,7 @@ pub fn command(spec: &InstanceSpec, image: Option<&Value>) -> (Vec<String>, Vec<
 pub fn container(o: &Object<Instance>, beside: &Beside) -> Value {
     let s = o.status_or_default();
     let sent = sent(&o.metadata);
-    let (entrypoint, cmd) = command(&o.spec, beside.image);
+    let (entrypoint, cmd) = command(&o.spec, beside.image.and_then(|i| i.get("config")));
     let mut all = entrypoint.iter().chain(&cmd);
     let path = all.next().cloned().unwrap_or_default();
     let args: Vec<&String> = all.collect();
@@ -159,17 +156,12 @@ fn config(
     entrypoint: &[String],
     cmd: &[String],
 ) -> Value {
-    let own = |f: &str| {
-        image
-            .and_then(|i| i.get("config"))
-            .and_then(|c| c.get(f))
-            .cloned()
-            .unwrap_or(Value::Null)
-    };
+    let of_image = image.and_then(|i| i.get("config"));
+    let own = |f: &str| of_image.and_then(|c| c.get(f)).cloned().unwrap_or(Value::Null);
     let own_text = |f: &str| own(f).as_str().unwrap_or("").to_string();
     let c = super::main_process(&o.spec);
     let mut env: Vec<String> = c.env.iter().map(|e| format!("{}={}", e.name, e.value)).collect();
-    for line in words(image, "Env") {
+    for line in words(of_image, "Env") {
         let name = line.split('=').next().unwrap_or("");
         if !c.env.iter().any(|e| e.name == name) {
             env.push(line);

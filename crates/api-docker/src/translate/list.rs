@@ -13,7 +13,7 @@ use crate::types::container::CreateBody;
 pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
     let s = o.status_or_default();
     let sent = sent(&o.metadata);
-    let (entrypoint, cmd) = command(&o.spec, beside.image);
+    let (entrypoint, cmd) = command(&o.spec, beside.image.and_then(|i| i.get("config")));
     let words: Vec<String> = entrypoint.into_iter().chain(cmd).map(quote).collect();
     let ports = match s.phase.is_live() {
         true => ports(&s.ports, &sent, beside),

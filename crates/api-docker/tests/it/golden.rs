@@ -18,7 +18,7 @@ fn around() -> Around {
     };
     Around {
         networks: vec![known("default"), known("front"), known("back")],
-        image: json!({"ExposedPorts": {"443/tcp": {}}, "Labels": {"of": "image"}}),
+        image: json!({"Cmd": ["sh"], "ExposedPorts": {"443/tcp": {}}, "Labels": {"of": "image"}}),
         image_reference: "busybox:latest".into(),
         volume_names: vec!["anonymous1".into(), "anonymous2".into()],
         others: Default::default(),

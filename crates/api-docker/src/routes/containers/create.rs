@@ -133,7 +133,10 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
     let own_volumes = config["config"]["Volumes"].as_object().map_or(0, |v| v.len());
     Ok(Around {
         networks: networks.iter().map(known).collect(),
-        image: config.get("config").cloned().unwrap_or(Value::Null),
+        image: match config.get("config") {
+            None if config.is_null() => Value::Null,
+            set => set.cloned().unwrap_or_else(|| json!({})),
+        },
         // An id stays an id: its name may mean another image tomorrow.
         image_reference: image
             .named()

@@ -21,6 +21,8 @@ use crate::translate::ids::docker_id;
 
 /// How long a killed process may take to be seen dead.
 const KILLED: Duration = Duration::from_secs(10);
+/// How long the scheduler may take to find a node.
+const PLACED_WITHIN: Duration = Duration::from_secs(3);
 
 impl DockerApi {
     /// Follows an instance; see [`follow`].
@@ -91,8 +93,43 @@ pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>, 
     networks_are_there(&api, &o).await?;
     let awaited = api.inner.attaches.is_awaited(o.uid());
     let o = switch_on(&api, &o, awaited, from).await?;
-    running(&api, &o).await?;
+    tokio::select! {
+        done = running(&api, &o) => done?,
+        why = not_placed(&api, &o) => return Err(give_up(&api, &o, &why).await),
+    }
     Ok(empty(StatusCode::NO_CONTENT))
+}
+
+/// Comes back, with the reason, only where no node takes the instance. A node may become ready or learn something new
+/// soon, so it is given some time.
+async fn not_placed(api: &DockerApi, o: &Object<Instance>) -> String {
+    tokio::time::sleep(PLACED_WITHIN).await;
+    let refused = api.follow(o, |seen| {
+        let unplaced = seen.filter(|o| o.spec.node_name.is_none())?;
+        let said = unplaced
+            .status
+            .as_ref()?
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Scheduled")?;
+        (said.status == "False").then(|| said.message.clone())
+    });
+    match refused.await {
+        Ok(why) => why,
+        // Errors are for those who wait for the instance itself.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// A start that failed is over: what finds a node later does not begin behind the user's back.
+async fn give_up(api: &DockerApi, o: &Object<Instance>, why: &str) -> Error {
+    match api.change(o, |now| now.spec.power = Power::Stopped).await {
+        Ok(_) => Error::internal(format!(
+            "cannot start container {}: {why}; `biga doctor` tells what a host lacks",
+            brief(o)
+        )),
+        Err(e) => e,
+    }
 }
 
 /// A container may be made before its networks are. As Docker has it, one that shall go by itself goes where it cannot start.

@@ -343,3 +343,40 @@ fn sharing_and_security_options() {
     docker(&d, &["rm", "-f", "opts", "db"]).ok();
     d.until_clean();
 }
+
+#[test]
+fn a_start_that_finds_no_place_says_so() {
+    if !has_docker() {
+        return;
+    }
+    // No guest kernel is set up here.
+    let d = daemon();
+    let run = docker(
+        &d,
+        &[
+            "run",
+            "-d",
+            "--name",
+            "small",
+            "--runtime",
+            "microvm",
+            "busybox",
+            "true",
+        ],
+    );
+    assert_eq!(run.code, 125, "{run:?}");
+    for word in [
+        "cannot start container",
+        "does not offer isolation microvm",
+        "biga doctor",
+    ] {
+        assert!(run.err.contains(word), "{word}: {run:?}");
+    }
+    // It is there as Docker leaves it, and nothing starts it later.
+    assert_eq!(
+        docker(&d, &["inspect", "-f", "{{.State.Status}}", "small"]).ok(),
+        "created"
+    );
+    assert_eq!(d.field("small", &["spec", "power"]), "Stopped");
+    docker(&d, &["rm", "small"]).ok();
+}
