@@ -464,9 +464,10 @@ impl Server {
     fn signal(&mut self, signal: i32) -> Result<Option<Reply>, Fault> {
         let stream = self.main_stream();
         self.workload.signal(stream, signal, &mut self.core)?;
-        // A frozen process dies only when thawed.
-        if signal == SIGKILL {
-            self.thaw()?;
+        // A frozen process dies only when thawed. Until it is dead it is told as paused all the same: whoever wants it so
+        // would freeze it again before it gets to die.
+        if signal == SIGKILL && self.core.status.state == State::Paused {
+            self.workload.resume(&mut self.core)?;
         }
         Ok(Some(Reply::Ok))
     }

@@ -91,7 +91,15 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
         if networks.is_empty() {
             networks.push(default_attachment());
         }
-        networks[0].links.extend(around.links.iter().cloned());
+        let links = &mut networks[0].links;
+        // Docker's command line sends each twice.
+        links.retain(|l| {
+            !around
+                .links
+                .iter()
+                .any(|of| (&of.instance, &of.alias) == (&l.instance, &l.alias))
+        });
+        links.extend(around.links.iter().cloned());
     }
     let mut spec = InstanceSpec {
         isolation,

@@ -1,5 +1,6 @@
 //! An instance → Docker's whole document of a container.
 
+use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::{
     Instance, InstanceSpec, InstanceStatus, NetworkMode, Object, Phase, PortMapping, Power, Protocol, RestartWhen,
 };
@@ -325,7 +326,8 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
     doc["IOMaximumBandwidth"] = 0.into();
     let usual = |own: Option<Vec<String>>, paths: &[&str]| match own {
         Some(own) => json!(own),
-        None if c.security.privileged => Value::Null,
+        // Of a kernel of its own nothing is hidden.
+        None if c.security.privileged || spec.isolation.is_virtual() => Value::Null,
         None => json!(paths),
     };
     doc["MaskedPaths"] = usual(c.security.masked_paths.clone(), &MASKED_PATHS);
@@ -358,7 +360,9 @@ fn link_words(links: &[biga_model::NetworkLink]) -> Vec<String> {
 fn host_links(o: &Object<Instance>, h: &crate::types::container::HostConfig) -> Vec<String> {
     let sent = h.links.iter().filter_map(|l| super::create::link(l).ok());
     // The others' names may be new ones, and a link may be gone.
-    let links = o.spec.networks.first().map(|n| &n.links[..]).unwrap_or_default();
+    // Those on other networks are shown with the network, as Docker does.
+    let first = o.spec.networks.first().filter(|n| n.network == DEFAULT_NETWORK);
+    let links = first.map(|n| &n.links[..]).unwrap_or_default();
     let now = |alias: &str| links.iter().find(|l| l.alias == alias);
     sent.filter_map(|(_, alias)| now(&alias))
         .map(|l| format!("/{}:/{}/{}", l.instance, o.name(), l.alias))

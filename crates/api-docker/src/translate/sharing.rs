@@ -1,6 +1,7 @@
 //! Namespaces and security options of `HostConfig`, and back.
 
 use biga_model::{InstanceSpec, NamespaceSpec, SecuritySpec, Share, UserIds};
+use biga_wire::config::{MASKED_PATHS, READ_ONLY_PATHS};
 
 use super::create::Around;
 use crate::error::Error;
@@ -49,9 +50,11 @@ pub fn other(word: &str, around: &Around) -> Result<String, Error> {
 
 /// `SecurityOpt`, and the paths that go with it.
 pub fn security(h: &HostConfig, warnings: &mut Vec<String>) -> Result<SecuritySpec, Error> {
+    // Who makes a container as another is, sends the usual paths outright.
+    let own = |paths: &Option<Vec<String>>, usual: &[&str]| paths.clone().filter(|p| p != usual);
     let mut s = SecuritySpec {
-        masked_paths: h.masked_paths.clone(),
-        read_only_paths: h.readonly_paths.clone(),
+        masked_paths: own(&h.masked_paths, &MASKED_PATHS),
+        read_only_paths: own(&h.readonly_paths, &READ_ONLY_PATHS),
         ..SecuritySpec::default()
     };
     if h.privileged {

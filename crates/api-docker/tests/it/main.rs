@@ -5,6 +5,7 @@
 mod bad_input;
 mod bad_routes;
 mod cli;
+mod copies;
 mod crowd;
 mod fields;
 mod fuzz;

@@ -158,9 +158,11 @@ fn pause_and_resume() {
     rig.must(Request::Resume);
     let before = rig.log().len();
     until("output after the pause", || (rig.log().len() > before).then_some(()));
-    // Killed while frozen, it still dies.
+    // Killed while frozen, it still dies, and nobody freezes it again before it does.
     rig.must(Request::Pause);
     rig.must(Request::Signal { signal: 9 });
+    assert_ne!(rig.status().state, State::Running);
+    assert!(matches!(rig.ask(Request::Pause), Reply::Error { .. }));
     assert_eq!(rig.wait().code, 137);
 }
 
