@@ -13,6 +13,7 @@ mod docker_networks;
 mod docker_node;
 mod docker_py;
 mod docker_rename;
+mod docker_socket;
 mod docker_streams;
 mod docker_views;
 mod docker_volumes;
