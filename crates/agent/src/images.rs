@@ -12,7 +12,8 @@ use biga_model::{
 };
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
 use crate::events::Recorder;
@@ -177,12 +178,12 @@ impl Images {
             tx.send_replace(now);
         };
         let pulling = self.files.pull(&reference, &options, progress);
-        let told = async |(done, total): (u64, u64)| {
-            self.write(object, |s| {
+        let told = |(done, total)| {
+            let change = move |s: &mut ImageStatus| {
                 s.phase = ImagePhase::Pulling;
                 (s.done_bytes, s.total_bytes) = (done, total);
-            })
-            .await;
+            };
+            self.write(object, change).boxed()
         };
         let result = with_progress(pulling, rx, told).await;
         result.map_err(|e| failed(format!("cannot pull {}: {e}", reference.familiar())))
@@ -440,10 +441,10 @@ impl Images {
 }
 
 /// Does `work` to its end, and tells the newest of its progress beside it: telling is waited for never instead of the work.
-async fn with_progress<T, P: Copy>(
+async fn with_progress<'a, T, P: Copy>(
     work: impl Future<Output = T>,
     mut progress: tokio::sync::watch::Receiver<P>,
-    mut tell: impl AsyncFnMut(P),
+    mut tell: impl FnMut(P) -> BoxFuture<'a, ()>,
 ) -> T {
     let telling = async {
         loop {
@@ -537,11 +538,11 @@ mod tests {
             }
             "done"
         };
-        let tell = async |n: i32| {
+        let tell = |n: i32| {
             if let Some(asked) = asked.take() {
                 asked.send(n).unwrap();
             }
-            std::future::pending().await
+            std::future::pending().boxed()
         };
         assert_eq!(with_progress(work, rx, tell).await, "done");
     }
@@ -557,9 +558,10 @@ mod tests {
             last.wait_for(|n| *n == 50).await.map(|n| *n).unwrap()
         };
         let mut calls = 0;
-        let tell = async |n: i32| {
+        let tell = |n: i32| {
             calls += 1;
             seen.send_replace(n);
+            std::future::ready(()).boxed()
         };
         assert_eq!(with_progress(work, rx, tell).await, 50);
         assert_eq!(calls, 1, "what came between is left out");

@@ -7,6 +7,7 @@ mod compose;
 mod containers;
 mod docker;
 mod docker_bollard;
+mod docker_events;
 mod docker_files;
 mod docker_more;
 mod docker_networks;
