@@ -8,6 +8,7 @@ mod cli;
 mod crowd;
 mod fields;
 mod fuzz;
+mod fuzz_streams;
 mod golden;
 mod http_calls;
 mod images;

@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use biga_files::{Ids, Owner, Tarball, Unpack, unpack};
+use biga_files::unpack::unpack;
+use biga_files::{Ids, Owner, Tarball, Unpack};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
