@@ -7,6 +7,7 @@
 //! - [`process`]: clone, exec, wait by pidfd
 //! - [`signal`]: dispositions, masks, signalfd
 //! - [`fd`]: close_range, taking inherited descriptors, sealed memory files, passing descriptors over sockets
+//! - [`memory`]: giving back what is free
 //! - [`mount`], [`mount_attr`]: mount_setattr, loop devices
 //! - [`namespace`]: namespaces of this process
 //! - [`partition`]: partitions without a table
@@ -18,6 +19,7 @@
 pub mod activation;
 pub mod device_filter;
 pub mod fd;
+pub mod memory;
 pub mod mount;
 pub mod mount_attr;
 pub mod namespace;

@@ -7,6 +7,7 @@ mod checkpoints;
 mod docker;
 mod files;
 mod images;
+mod memory;
 mod node;
 mod notify;
 mod usage;
@@ -188,6 +189,7 @@ async fn serve(options: ServeOptions, passed: Vec<OwnedFd>, begun: Instant) -> a
     let backend = node::Node::new(engine, streams, files, dynamic.clone());
     let builder = backend.builder().clone();
     tokio::spawn(async move { builder.sweep().await });
+    tokio::spawn(memory::give_back(dynamic.clone()));
     let router = router(&dynamic, backend.clone(), &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;
