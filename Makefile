@@ -4,6 +4,8 @@ SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Whose members may use Docker's socket.
+GROUP ?= $(shell getent group docker >/dev/null && echo docker || echo biga)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run stop test test-v2 test-guest doctest check fmt bench install uninstall clean
@@ -51,17 +53,23 @@ bench: build ## Measure beside a floor program and what runtimes are installed
 	@scripts/setup-dockerd
 	@scripts/bench
 
-install: build ## Install to PREFIX (/usr/local): programs, systemd unit, bash completion
+install: build ## Install to PREFIX (/usr/local): programs, systemd units, bash completion
 	install -D -m 755 target/release/biga $(DESTDIR)$(PREFIX)/bin/biga
 	install -m 755 target/payload/x86_64-unknown-linux-gnu/payload/biga-oci $(DESTDIR)$(PREFIX)/bin/biga-oci
 	install -d $(DESTDIR)/etc/systemd/system $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	sed 's|@PREFIX@|$(PREFIX)|g' dist/biga.service >$(DESTDIR)/etc/systemd/system/biga.service
-	chmod 644 $(DESTDIR)/etc/systemd/system/biga.service
+	install -D -m 644 dist/biga.sysusers $(DESTDIR)/usr/lib/sysusers.d/biga.conf
+	test -n "$(DESTDIR)" || getent group biga >/dev/null || groupadd --system biga
+	for unit in biga.service biga.socket; do \
+		sed 's|@PREFIX@|$(PREFIX)|g; s|@GROUP@|$(GROUP)|g' dist/$$unit >$(DESTDIR)/etc/systemd/system/$$unit && \
+		chmod 644 $(DESTDIR)/etc/systemd/system/$$unit || exit 1; \
+	done
 	target/release/biga completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/biga
-	@echo "Installed. Start it: systemctl daemon-reload && systemctl enable --now biga; fetch the kernel of microvms: biga setup"
+	@echo "Installed; members of the group $(GROUP) may use Docker's socket."
+	@echo "Start it: systemctl daemon-reload && systemctl enable --now biga; fetch the kernel of microvms: biga setup"
 
-uninstall: ## Remove what `make install` installed; state in /var/lib/biga stays
-	rm -f $(DESTDIR)$(PREFIX)/bin/biga $(DESTDIR)$(PREFIX)/bin/biga-oci $(DESTDIR)/etc/systemd/system/biga.service
+uninstall: ## Remove what `make install` installed; state in /var/lib/biga and the group biga stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/biga $(DESTDIR)$(PREFIX)/bin/biga-oci $(DESTDIR)/usr/lib/sysusers.d/biga.conf
+	rm -f $(DESTDIR)/etc/systemd/system/biga.service $(DESTDIR)/etc/systemd/system/biga.socket
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/biga
 
 clean: ## Remove everything built

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use biga_image::{Auth, ImageId, ImageRecord, ImageStore, LayerState, Platform, Progress, PullOptions};
 use biga_model::kinds::image::NAMELESS;
@@ -12,7 +12,8 @@ use biga_model::{
 };
 use biga_store::Store;
 use biga_store::typed::{DeleteOptions, Error as StoreError, ObjectEvent, Objects, SpecWriter, StatusWriter};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
 use crate::events::Recorder;
@@ -170,35 +171,22 @@ impl Images {
             auth: Auth::default(),
             ..PullOptions::default()
         };
-        let (tx, mut rx) = tokio::sync::watch::channel((0u64, 0u64));
+        let (tx, rx) = tokio::sync::watch::channel((0u64, 0u64));
         let counted = Mutex::new(Counter::default());
         let progress = move |p: Progress| {
             let now = counted.lock().take(p);
             tx.send_replace(now);
         };
-        let mut pulling = std::pin::pin!(self.files.pull(&reference, &options, progress));
-        let mut last = Instant::now();
-        loop {
-            // Waited for beside the pull, never instead of it.
-            let news = async {
-                tokio::time::sleep_until((last + PROGRESS_EVERY).into()).await;
-                rx.changed().await
+        let pulling = self.files.pull(&reference, &options, progress);
+        let told = |(done, total)| {
+            let change = move |s: &mut ImageStatus| {
+                s.phase = ImagePhase::Pulling;
+                (s.done_bytes, s.total_bytes) = (done, total);
             };
-            tokio::select! {
-                result = &mut pulling => {
-                    return result.map_err(|e| failed(format!("cannot pull {}: {e}", reference.familiar())));
-                }
-                Ok(()) = news => {
-                    let (done, total) = *rx.borrow_and_update();
-                    last = Instant::now();
-                    self.write(object, |s| {
-                        s.phase = ImagePhase::Pulling;
-                        (s.done_bytes, s.total_bytes) = (done, total);
-                    })
-                    .await;
-                }
-            }
-        }
+            self.write(object, change).boxed()
+        };
+        let result = with_progress(pulling, rx, told).await;
+        result.map_err(|e| failed(format!("cannot pull {}: {e}", reference.familiar())))
     }
 
     async fn forget(&self, object: &Object<Image>) {
@@ -452,6 +440,30 @@ impl Images {
     }
 }
 
+/// Does `work` to its end, and tells the newest of its progress beside it: telling is waited for never instead of the work.
+async fn with_progress<'a, T, P: Copy>(
+    work: impl Future<Output = T>,
+    mut progress: tokio::sync::watch::Receiver<P>,
+    mut tell: impl FnMut(P) -> BoxFuture<'a, ()>,
+) -> T {
+    let telling = async {
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            if progress.changed().await.is_err() {
+                // All is told; the end is the work's.
+                return std::future::pending::<std::convert::Infallible>().await;
+            }
+            let newest = *progress.borrow_and_update();
+            tell(newest).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        result = work => result,
+        never = telling => match never {},
+    }
+}
+
 fn not_here(reference: &str) -> Failure {
     Failure::new(
         "ImageNotPresent",
@@ -504,5 +516,54 @@ impl Counter {
         self.layers
             .values()
             .fold((0, 0), |(d, t), (done, total)| (d + done, t + total))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_while_its_progress_waits_to_be_told() {
+        let (tx, rx) = tokio::sync::watch::channel(0);
+        let (asked, told) = tokio::sync::oneshot::channel();
+        let mut asked = Some(asked);
+        let work = async {
+            tx.send_replace(1);
+            // From here on somebody is being told, who never listens.
+            let _ = told.await;
+            for n in 2..100 {
+                tx.send_replace(n);
+                tokio::task::yield_now().await;
+            }
+            "done"
+        };
+        let tell = |n: i32| {
+            if let Some(asked) = asked.take() {
+                asked.send(n).unwrap();
+            }
+            std::future::pending().boxed()
+        };
+        assert_eq!(with_progress(work, rx, tell).await, "done");
+    }
+
+    #[tokio::test]
+    async fn the_newest_progress_is_told() {
+        let (tx, rx) = tokio::sync::watch::channel(0);
+        let (seen, mut last) = tokio::sync::watch::channel(0);
+        let work = async {
+            for n in 1..=50 {
+                tx.send_replace(n);
+            }
+            last.wait_for(|n| *n == 50).await.map(|n| *n).unwrap()
+        };
+        let mut calls = 0;
+        let tell = |n: i32| {
+            calls += 1;
+            seen.send_replace(n);
+            std::future::ready(()).boxed()
+        };
+        assert_eq!(with_progress(work, rx, tell).await, 50);
+        assert_eq!(calls, 1, "what came between is left out");
     }
 }

@@ -3,7 +3,7 @@
 //! One task per kind follows the store; what changed is compared with what was known ([`crate::translate::events`]) and
 //! told to every listener. The last messages are kept, as many as Docker keeps, for `since`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
 use crate::translate::events::{self, Message};
+use crate::translate::ids::{docker_id, docker_network};
 
 /// Messages kept for `since`.
 const KEPT: usize = 256;
@@ -109,7 +110,30 @@ impl Hub {
     }
 }
 
-type Compare<K> = fn(Option<&Object<K>>, Option<&Object<K>>) -> Vec<Message>;
+type Compare<K> = fn(Option<&Object<K>>, Option<&Object<K>>, &events::All<K>) -> Vec<Message>;
+
+/// Finds what happened to the objects of a kind, and tells it.
+struct Teller<K: Kind> {
+    compare: Compare<K>,
+    networks: Objects<Network>,
+    shared: Arc<Shared>,
+}
+
+impl<K: Kind> Teller<K> {
+    async fn tell(&self, old: Option<&Object<K>>, new: Option<&Object<K>>, all: &events::All<K>) {
+        for mut m in (self.compare)(old, new, all) {
+            // An instance knows its networks by their names only.
+            if m.kind == "network" && m.attributes.contains_key("container") {
+                m.id = match self.networks.get("", &m.id).await {
+                    Ok(n) => docker_id(n.uid()),
+                    // It is gone already.
+                    Err(_) => docker_network(&m.id).into(),
+                };
+            }
+            self.shared.publish(m);
+        }
+    }
+}
 
 async fn run<K: Kind>(
     store: Arc<dyn Store>,
@@ -118,10 +142,15 @@ async fn run<K: Kind>(
     up: Arc<watch::Sender<usize>>,
     compare: Compare<K>,
 ) {
-    let objects = Objects::<K>::new(store);
-    let mut known: Option<HashMap<String, Object<K>>> = None;
+    let objects = Objects::<K>::new(store.clone());
+    let teller = Teller {
+        compare,
+        networks: Objects::new(store),
+        shared,
+    };
+    let mut known: Option<events::All<K>> = None;
     loop {
-        match follow(&objects, namespace.as_deref(), &shared, &up, compare, &mut known).await {
+        match follow(&objects, namespace.as_deref(), &teller, &up, &mut known).await {
             Err(StoreError::Store(biga_store::Error::Closed)) => return,
             Err(e) => tracing::warn!(kind = K::KIND, "events: the watch broke, listing again: {e}"),
             Ok(()) => {}
@@ -133,24 +162,21 @@ async fn run<K: Kind>(
 async fn follow<K: Kind>(
     objects: &Objects<K>,
     namespace: Option<&str>,
-    shared: &Shared,
+    teller: &Teller<K>,
     up: &watch::Sender<usize>,
-    compare: Compare<K>,
-    known: &mut Option<HashMap<String, Object<K>>>,
+    known: &mut Option<events::All<K>>,
 ) -> Result<(), StoreError> {
     let list = objects.list(namespace).await?;
-    let now: HashMap<String, Object<K>> = list.items.into_iter().map(|o| (o.metadata.uid.clone(), o)).collect();
+    let now: events::All<K> = list.items.into_iter().map(|o| (o.metadata.uid.clone(), o)).collect();
     match known.take() {
         // What was there before the daemon is no news.
         None => up.send_modify(|n| *n += 1),
         Some(before) => {
             for (uid, old) in &before {
-                compare(Some(old), now.get(uid))
-                    .into_iter()
-                    .for_each(|m| shared.publish(m));
+                teller.tell(Some(old), now.get(uid), &now).await;
             }
             for (_, new) in now.iter().filter(|(uid, _)| !before.contains_key(*uid)) {
-                compare(None, Some(new)).into_iter().for_each(|m| shared.publish(m));
+                teller.tell(None, Some(new), &now).await;
             }
         }
     }
@@ -159,8 +185,7 @@ async fn follow<K: Kind>(
     while let Some(event) = watch.next().await {
         match event {
             Ok(ObjectEvent::Put { object, .. }) => {
-                let old = known.get(object.uid());
-                compare(old, Some(&object)).into_iter().for_each(|m| shared.publish(m));
+                teller.tell(known.get(object.uid()), Some(&object), known).await;
                 known.insert(object.uid().to_string(), *object);
             }
             // It was told under its new name already.
@@ -168,7 +193,7 @@ async fn follow<K: Kind>(
                 if known.get(object.uid()).is_some_and(|o| o.name() != object.name()) => {}
             Ok(ObjectEvent::Deleted { object }) => {
                 let old = known.remove(object.uid()).unwrap_or(*object);
-                compare(Some(&old), None).into_iter().for_each(|m| shared.publish(m));
+                teller.tell(Some(&old), None, known).await;
             }
             Err(e @ StoreError::Store(_)) => return Err(e),
             Err(e) => tracing::error!(kind = K::KIND, "events: an object cannot be read: {e}"),

@@ -193,14 +193,15 @@ pub(crate) enum End {
 }
 
 /// Copies until the process ends or the client leaves. `ended` is told how it went before the client sees the end of the
-/// stream: who asks for an exit code then must find it.
+/// stream: who asks for an exit code then must find it. Where the plan drains it is told of a client that left, and then of the
+/// end of the process.
 pub(crate) async fn pump(
     shim: ShimStream,
     plan: &Plan,
     mut client_read: ClientRead,
     mut client_write: ClientWrite,
     frames: mpsc::Receiver<Frame>,
-    ended: impl FnOnce(&End),
+    mut ended: impl FnMut(&End),
 ) {
     let (mut from_shim, to_shim) = tokio::io::split(shim.io);
     let mut decoder = shim.decoder;
@@ -213,6 +214,7 @@ pub(crate) async fn pump(
         }
     };
     if plan.drain && matches!(end, End::Detached) {
+        ended(&end);
         let _ = client_write.shutdown().await;
         return ended(&drain(&mut from_shim, &mut decoder).await);
     }

@@ -28,6 +28,8 @@ pub mod sync;
 
 mod control;
 mod fault;
+#[cfg(test)]
+mod hostile;
 mod jobs;
 mod rpc;
 mod solve;

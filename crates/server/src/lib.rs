@@ -49,6 +49,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A socket that this process was started with cannot be used.
+    #[error("cannot listen on the socket that the service manager passed")]
+    Passed(#[source] std::io::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Address {

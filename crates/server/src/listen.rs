@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,19 +50,47 @@ pub struct TlsOptions {
     pub names: Vec<String>,
 }
 
-/// A bound unix socket, removed when dropped.
+/// A bound unix socket. One that was made here is removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Unix {
     pub listener: UnixListener,
+    made: Option<Made>,
+}
+
+/// The file of a socket.
+#[derive(Debug)]
+struct Made {
     path: PathBuf,
     inode: u64,
 }
 
-impl Drop for Unix {
+impl Drop for Made {
     fn drop(&mut self) {
         // Somebody who took the path over meanwhile keeps it.
         if inode(&self.path) == Some(self.inode) {
             let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A socket that somebody else made and keeps the file of.
+pub(crate) fn passed(socket: OwnedFd) -> Result<Unix, Error> {
+    let listener = std::os::unix::net::UnixListener::from(socket);
+    let listening = listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener));
+    Ok(Unix {
+        listener: listening.map_err(Error::Passed)?,
+        made: None,
+    })
+}
+
+impl Unix {
+    /// Where clients find it.
+    pub fn path(&self) -> Option<PathBuf> {
+        match &self.made {
+            Some(made) => Some(made.path.clone()),
+            None => self.listener.local_addr().ok()?.as_pathname().map(Path::to_path_buf),
         }
     }
 }
@@ -92,10 +121,13 @@ pub(crate) fn unix(options: &UnixOptions) -> Result<Unix, Error> {
         let _ = std::fs::remove_file(&temporary);
         return Err(error("set permissions of")(e));
     }
-    Ok(Unix {
-        listener,
+    let made = Made {
         inode: inode(path).unwrap_or(0),
         path: path.clone(),
+    };
+    Ok(Unix {
+        listener,
+        made: Some(made),
     })
 }
 
@@ -201,5 +233,18 @@ mod tests {
         drop(second);
         std::fs::write(&path, "data").unwrap();
         assert!(matches!(unix(&options), Err(Error::NotSocket(_))));
+    }
+
+    #[tokio::test]
+    async fn a_passed_socket_keeps_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("docker.sock");
+        let owner = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let unix = passed(owner.try_clone().unwrap().into()).unwrap();
+        assert_eq!(unix.path().as_deref(), Some(path.as_path()));
+        let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        unix.listener.accept().await.unwrap();
+        drop(unix);
+        assert!(path.exists());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,7 +60,7 @@ pub(crate) struct Shutdown(pub CancellationToken);
 
 /// Listening sockets.
 pub struct Server {
-    unix: Option<Unix>,
+    unix: Vec<Unix>,
     tls: Option<Tls>,
     half_close: bool,
 }
@@ -67,13 +69,36 @@ impl Server {
     /// Binds everything, so that clients can connect from now on.
     pub async fn bind(options: &Options) -> Result<Server, Error> {
         Ok(Server {
-            unix: options.unix.as_ref().map(listen::unix).transpose()?,
+            unix: options
+                .unix
+                .iter()
+                .map(listen::unix)
+                .collect::<Result<_, _>>()?,
             tls: match &options.tls {
                 Some(t) => Some(listen::tls(t).await?),
                 None => None,
             },
             half_close: options.half_close,
         })
+    }
+
+    /// Listens also on one more unix socket.
+    pub fn with_unix(mut self, options: &UnixOptions) -> Result<Server, Error> {
+        self.unix.push(listen::unix(options)?);
+        Ok(self)
+    }
+
+    /// Listens also on unix sockets that somebody else made, who keeps their files.
+    pub fn with_passed(mut self, sockets: Vec<OwnedFd>) -> Result<Server, Error> {
+        for socket in sockets {
+            self.unix.push(listen::passed(socket)?);
+        }
+        Ok(self)
+    }
+
+    /// Where the unix sockets are.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.unix.iter().filter_map(Unix::path).collect()
     }
 
     /// The address of the TLS listener, with the port it got.
@@ -93,11 +118,7 @@ impl Server {
             tasks: tasks.clone(),
         };
         tokio::join!(
-            async {
-                if let Some(unix) = &self.unix {
-                    app.accept_unix(unix).await;
-                }
-            },
+            futures_util::future::join_all(self.unix.iter().map(|u| app.accept_unix(u))),
             async {
                 if let Some(tls) = &self.tls {
                     app.accept_tls(tls).await;

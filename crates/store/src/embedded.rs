@@ -12,7 +12,7 @@ use crate::journal::Journal;
 /// How many changes are kept for watches where nothing else is said.
 pub const DEFAULT_HISTORY_EVENTS: usize = 10_000;
 /// How many bytes of changes are kept for watches where nothing else is said.
-pub const DEFAULT_HISTORY_BYTES: usize = 32 << 20;
+pub const DEFAULT_HISTORY_BYTES: usize = 12 << 20;
 
 /// How large the journal is where nothing else is said: some two hundred writes.
 pub const DEFAULT_JOURNAL_BYTES: usize = 1 << 20;

@@ -3,9 +3,11 @@
 //! `rustix` gives most calls safely already and is used directly by the other crates. Here is what it lacks or
 //! marks unsafe: making processes, reading and blocking signals, a few mount and BPF calls, and ioctls.
 //!
+//! - [`activation`]: sockets that the service manager hands over
 //! - [`process`]: clone, exec, wait by pidfd
 //! - [`signal`]: dispositions, masks, signalfd
 //! - [`fd`]: close_range, taking inherited descriptors, sealed memory files, passing descriptors over sockets
+//! - [`memory`]: giving back what is free
 //! - [`mount`], [`mount_attr`]: mount_setattr, loop devices
 //! - [`namespace`]: namespaces of this process
 //! - [`partition`]: partitions without a table
@@ -14,8 +16,10 @@
 //! - [`task`]: scheduling, keyrings
 //! - [`tun`]: tap interfaces
 
+pub mod activation;
 pub mod device_filter;
 pub mod fd;
+pub mod memory;
 pub mod mount;
 pub mod mount_attr;
 pub mod namespace;

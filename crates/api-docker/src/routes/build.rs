@@ -19,6 +19,7 @@ use crate::backend::Building;
 use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auths};
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 use crate::translate::ids::{docker_id, network_name, short};
 
 /// Events that may wait for a slow client.
@@ -107,6 +108,7 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         "label!",
     ])?;
     let done = api.backend().build_prune(q.flag("all")).await?;
+    api.inner.events.publish(Message::prune("builder", done.freed_bytes));
     Ok(super::ok(
         &json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes}),
     ))

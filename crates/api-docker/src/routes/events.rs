@@ -11,10 +11,11 @@ use futures_util::StreamExt;
 use http::{HeaderValue, header};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extract::{Filters, Query};
 use crate::state::DockerApi;
 use crate::translate::events::Message;
+use crate::translate::without_tag;
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new().route("/events", get(events))
@@ -39,7 +40,12 @@ const FILTERS: &[&str] = &[
 
 async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(FILTERS)?;
-    let (since, until) = (q.time("since")?, q.time("until")?);
+    let (since, until) = (moment(&q, "since")?, moment(&q, "until")?);
+    if let (Some(s), Some(u)) = (since, until)
+        && s > u
+    {
+        return Err(Error::bad(format!("`since` time ({s}) cannot be after `until` time ({u})")));
+    }
     let (kept, mut news) = api.inner.events.listen();
     let fits = move |m: &Message| {
         since.is_none_or(|t| m.time >= t) && until.is_none_or(|t| m.time <= t) && matches(&filters, m)
@@ -92,6 +98,14 @@ async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     Ok(r)
 }
 
+/// A moment of the query. Here `0` is one as any other: the beginning of all times.
+fn moment(q: &Query, name: &str) -> Result<Option<Timestamp>> {
+    match q.get(name) {
+        Some("0") => Ok(Some(Timestamp::UNIX_EPOCH)),
+        _ => q.time(name),
+    }
+}
+
 fn matches(f: &Filters, m: &Message) -> bool {
     let name = m.attributes.get("name").map_or("", String::as_str);
     let about = |kind: &str| {
@@ -101,8 +115,14 @@ fn matches(f: &Filters, m: &Message) -> bool {
     };
     let image = |v: &str| {
         let of = m.attributes.get("image").map_or("", String::as_str);
+        // As it is called, or without its tag; `latest` need not be said.
         let bare = |s: &str| s.strip_suffix(":latest").unwrap_or(s).to_string();
-        (m.kind == "image" && (m.id == v || bare(name) == bare(v))) || (m.kind == "container" && bare(of) == bare(v))
+        let called = |s: &str| bare(s) == bare(v) || without_tag(s) == v;
+        match m.kind {
+            "image" => m.id == v || called(name) || called(&m.id),
+            "container" => called(of),
+            _ => false,
+        }
     };
     let word = m.action.split(':').next().unwrap_or("");
     f.any("type", |v| v == m.kind)

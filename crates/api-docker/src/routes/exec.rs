@@ -233,8 +233,10 @@ impl Running {
     fn ended(&self, end: &End) {
         let code = match end {
             End::Exit(exit) => exit.code,
+            // The client alone: the process goes on.
+            End::Detached => return tell(&self.api, &self.o, &self.exec, "exec_detach", false, &[]),
             // The shim is gone, and with it everything that ran.
-            End::Detached | End::Lost => 137,
+            End::Lost => 137,
         };
         self.api.inner.execs.change(&self.exec.id, |e| {
             e.state = ExecState::Ended(code);

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auth};
 use crate::follow::follow;
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 
 pub(super) async fn create(State(api): State<DockerApi>, q: Query, request: Request) -> Result<Response> {
     let auth = registry_auth(request.headers())?;
@@ -233,6 +234,7 @@ async fn import(api: DockerApi, q: &Query, from: &str, body: Body) -> Result<Res
         match with_progress(&lines, call).await {
             Ok(done) => {
                 let id = done.images.first().map(|i| i.image_id.clone()).unwrap_or_default();
+                api.inner.events.publish(Message::image("import", &id, &id));
                 lines.status(id).await;
             }
             Err(e) => {

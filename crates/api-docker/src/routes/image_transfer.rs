@@ -12,6 +12,8 @@ use super::progress::{stream, with_progress};
 use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auth};
 use crate::state::DockerApi;
+use crate::translate::events::Message;
+use crate::translate::without_tag;
 
 pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Request) -> Result<Response> {
     let platform = q.platform()?;
@@ -25,6 +27,8 @@ pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Reques
         match with_progress(&lines, call).await {
             Ok(done) => {
                 for i in done.images {
+                    let id = &i.image_id;
+                    api.inner.events.publish(Message::image("load", id, id));
                     let text = match i.reference.is_empty() {
                         true => format!("Loaded image ID: {}\n", i.image_id),
                         false => format!("Loaded image: {}\n", i.reference),
@@ -42,7 +46,7 @@ pub(super) async fn load(State(api): State<DockerApi>, q: Query, request: Reques
 /// `GET /images/get?names=…` and `GET /images/{name}/get`.
 pub(super) async fn save(api: &DockerApi, names: &[String], q: &Query) -> Result<Response> {
     let platform = q.platform()?;
-    let mut references = Vec::new();
+    let (mut references, mut ids) = (Vec::new(), Vec::new());
     for name in names.iter().flat_map(|n| n.split(',')).filter(|n| !n.is_empty()) {
         let image = api.image(name).await?;
         image.serves(platform.as_deref())?;
@@ -51,11 +55,15 @@ pub(super) async fn save(api: &DockerApi, names: &[String], q: &Query) -> Result
                 .named()
                 .map_or_else(|| image.id.clone(), |o| o.spec.reference.clone()),
         );
+        ids.push(image.id);
     }
     if references.is_empty() {
         return Err(Error::bad("no image was named"));
     }
     let archive = api.backend().image_save(&references).await?;
+    for id in ids {
+        api.inner.events.publish(Message::image("save", &id, &id));
+    }
     let mut r = Response::new(Body::from_stream(archive.map(|b| b.map_err(std::io::Error::other))));
     r.headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
@@ -99,6 +107,8 @@ pub(super) async fn push(api: DockerApi, name: &str, q: &Query, headers: &Header
             let call = async |r| api.backend().image_push(&reference, auth.clone(), r).await;
             match with_progress(&lines, call).await {
                 Ok(done) => {
+                    let (full, name) = (parsed.familiar(), without_tag(&parsed.familiar()).to_string());
+                    api.inner.events.publish(Message::image("push", &full, &name));
                     let line = done.images.first().cloned().unwrap_or_default();
                     let (digest, size) = (line.digest, line.manifest_size);
                     lines.status(format!("{tag}: digest: {digest} size: {size}")).await;

@@ -17,6 +17,7 @@ use crate::extract::Query;
 use crate::follow::follow;
 use crate::lookup::FoundImage;
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 use crate::translate::ids::{docker_id, short};
 use crate::translate::{familiar, image};
 use crate::version::{ApiVersion, MAX_API};
@@ -329,6 +330,7 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     // Nobody looks at the reports of a prune.
     let (tx, _rx) = mpsc::channel(1);
     let done = api.backend().prune(Reporter::new(tx)).await?;
+    api.inner.events.publish(Message::prune("image", done.freed_bytes));
     Ok(ok(&json!({"ImagesDeleted": lines, "SpaceReclaimed": done.freed_bytes})))
 }
 

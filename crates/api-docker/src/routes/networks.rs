@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, Filters, Query};
 use crate::follow::follow;
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 use crate::translate::ids::{docker_id, docker_network, network_name, predefined_id};
 use crate::translate::{labels, network};
 use crate::types;
@@ -233,5 +234,6 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
             removed.push(o.name().to_string());
         }
     }
+    api.inner.events.publish(Message::prune("network", 0));
     Ok(ok(&json!({"NetworksDeleted": removed})))
 }

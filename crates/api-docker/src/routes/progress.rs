@@ -90,33 +90,21 @@ fn size(bytes: u64) -> String {
     format!("{v:.3}TB")
 }
 
-/// Runs a call of the node, with what it reports as lines.
+/// Runs a call of the node, with what it reports as lines. A client that does not read them does not hold up the call.
 pub(super) async fn with_progress<T>(
     lines: &Lines,
     call: impl AsyncFnOnce(Reporter) -> Result<T, Fault>,
 ) -> Result<T, Error> {
     let (tx, mut rx) = mpsc::channel::<Progress>(64);
+    // It takes the reporter with it when it ends.
     let work = call(Reporter::new(tx));
-    tokio::pin!(work);
-    let mut open = true;
-    loop {
-        tokio::select! {
-            biased;
-            p = rx.recv(), if open => match p {
-                Some(p) => {
-                    tell(lines, &p).await;
-                }
-                None => open = false,
-            },
-            done = &mut work => {
-                // What was reported before the end.
-                while let Ok(p) = rx.try_recv() {
-                    tell(lines, &p).await;
-                }
-                return done.map_err(Error::from);
-            }
+    let telling = async {
+        while let Some(p) = rx.recv().await {
+            tell(lines, &p).await;
         }
-    }
+    };
+    let (done, ()) = tokio::join!(work, telling);
+    done.map_err(Error::from)
 }
 
 async fn tell(lines: &Lines, p: &Progress) {
@@ -148,6 +136,36 @@ fn word(action: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_goes_on_though_nobody_reads() {
+        let (tx, mut rx) = mpsc::channel(1);
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            let lines = Lines(tx);
+            let work = async |report: Reporter| {
+                for done in 0..500 {
+                    report.progress(Progress {
+                        action: "downloading".into(),
+                        part: "sha256:1".into(),
+                        done,
+                        total: 500,
+                    });
+                    tokio::task::yield_now().await;
+                }
+                ended.send(()).unwrap();
+                Ok(7)
+            };
+            with_progress(&lines, work).await.unwrap()
+        });
+        end.await.unwrap();
+        let mut lines = 0;
+        while rx.recv().await.is_some() {
+            lines += 1;
+        }
+        assert_eq!(task.await.unwrap(), 7);
+        assert!((1..500).contains(&lines), "{lines}: what did not fit was left out");
+    }
 
     #[test]
     fn bars_have_one_width() {

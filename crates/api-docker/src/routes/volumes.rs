@@ -16,6 +16,7 @@ use crate::execs::new_id;
 use crate::extract::{self, Query};
 use crate::follow::follow;
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 use crate::translate::ids::{docker_id, short};
 use crate::translate::volume::ANONYMOUS;
 use crate::translate::{labels, mounts::driver, volume};
@@ -177,5 +178,6 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
             removed.push(o.name().to_string());
         }
     }
+    api.inner.events.publish(Message::prune("volume", freed));
     Ok(ok(&json!({"VolumesDeleted": removed, "SpaceReclaimed": freed})))
 }

@@ -1,8 +1,8 @@
 //! Two states of an object → what happened, in Docker's words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use biga_model::{Health, Image, Instance, Network, Object, Phase, Timestamp, Volume};
+use biga_model::{Health, Image, Instance, Network, Object, Phase, Timestamp, Volume, VolumeMount};
 use serde_json::{Value, json};
 
 use super::ids::{docker_id, docker_network};
@@ -11,11 +11,12 @@ use super::labels;
 /// One message of `GET /events`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// `container`, `image`, `network` or `volume`.
+    /// `container`, `image`, `network`, `volume` or `builder`.
     pub kind: &'static str,
     /// As `start`, `die`, `destroy`; execs have `exec_start: sh -c …`.
     pub action: String,
-    /// Docker's id, or the name of a volume or image.
+    /// Docker's id, or the name of a volume or image. In what the state of an instance tells of a network it is that network's
+    /// name as it is stored; the id is looked up for it.
     pub id: String,
     /// Name, image, labels and what belongs to the action.
     pub attributes: BTreeMap<String, String>,
@@ -44,6 +45,16 @@ impl Message {
             attributes,
             time: Timestamp::now(),
         }
+    }
+
+    /// About an image, now.
+    pub fn image(action: &str, id: &str, name: &str) -> Message {
+        Message::new("image", action, id.into(), &[("name", name.into())])
+    }
+
+    /// About a prune, and how many bytes are free now.
+    pub fn prune(kind: &'static str, reclaimed: u64) -> Message {
+        Message::new(kind, "prune", String::new(), &[("reclaimed", reclaimed.to_string())])
     }
 
     fn new(kind: &'static str, action: &str, id: String, attributes: &[(&str, String)]) -> Message {
@@ -79,8 +90,15 @@ impl Message {
     }
 }
 
+/// Objects of a kind, by uid.
+pub type All<K> = HashMap<String, Object<K>>;
+
 /// What happened to an instance.
-pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) -> Vec<Message> {
+pub fn instance(
+    old: Option<&Object<Instance>>,
+    new: Option<&Object<Instance>>,
+    _: &All<Instance>,
+) -> Vec<Message> {
     let Some(now) = new else {
         return old.map(|o| Message::container(o, "destroy", &[])).into_iter().collect();
     };
@@ -106,6 +124,7 @@ pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) 
     let started = (ran(s.phase) && !ran(before.phase)) || (s.phase == Phase::Exited && another && !ran(before.phase));
     if started {
         out.extend(networks(now, "connect"));
+        out.extend(mounts(now));
         out.push(Message::container(now, "start", &[]));
     }
     match (before.phase, s.phase) {
@@ -155,6 +174,7 @@ fn death(o: &Object<Instance>) -> Vec<Message> {
         &[("exitCode", code), ("execDuration", ran.to_string())],
     ));
     out.extend(networks(o, "disconnect"));
+    out.extend(unmounts(o));
     // A restart is a stop and a start.
     if s.stopped_by_user || o.spec.restart_request > s.observed_restart {
         out.push(Message::container(o, "stop", &[]));
@@ -180,19 +200,47 @@ fn networks(o: &Object<Instance>, action: &'static str) -> Vec<Message> {
 fn ends(o: &Object<Instance>, ends: Vec<biga_model::NetworkEndpoint>, action: &'static str) -> Vec<Message> {
     let id = docker_id(o.uid());
     let message = |e: biga_model::NetworkEndpoint| {
-        let name = docker_network(&e.network).to_string();
         let attributes = [
             ("container", id.clone()),
-            ("name", name.clone()),
+            ("name", docker_network(&e.network).to_string()),
             ("type", "bridge".into()),
         ];
-        Message::new("network", action, name, &attributes)
+        Message::new("network", action, e.network, &attributes)
     };
     ends.into_iter().map(message).collect()
 }
 
+/// Volumes with a name that the main container of an instance mounts, and where.
+fn named_volumes(o: &Object<Instance>) -> impl Iterator<Item = (&str, &VolumeMount)> {
+    let of = |m: &VolumeMount| o.spec.volumes.iter().find(|v| v.name == m.name)?.volume.as_deref();
+    let mounts = o.spec.containers.first().map_or(&[][..], |c| &c.volume_mounts);
+    mounts.iter().filter_map(move |m| Some((of(m)?, m)))
+}
+
+fn mounts(o: &Object<Instance>) -> Vec<Message> {
+    let message = |(volume, m): (&str, &VolumeMount)| {
+        let attributes = [
+            ("container", docker_id(o.uid())),
+            ("destination", m.mount_path.clone()),
+            ("driver", "local".into()),
+            ("propagation", String::new()),
+            ("read/write", (!m.read_only).to_string()),
+        ];
+        Message::new("volume", "mount", volume.into(), &attributes)
+    };
+    named_volumes(o).map(message).collect()
+}
+
+fn unmounts(o: &Object<Instance>) -> Vec<Message> {
+    let message = |(volume, _): (&str, &VolumeMount)| {
+        let attributes = [("container", docker_id(o.uid())), ("driver", "local".into())];
+        Message::new("volume", "unmount", volume.into(), &attributes)
+    };
+    named_volumes(o).map(message).collect()
+}
+
 /// What happened to a network.
-pub fn network(old: Option<&Object<Network>>, new: Option<&Object<Network>>) -> Vec<Message> {
+pub fn network(old: Option<&Object<Network>>, new: Option<&Object<Network>>, _: &All<Network>) -> Vec<Message> {
     let about = |o: &Object<Network>, action| {
         let attributes = [
             ("name", docker_network(o.name()).to_string()),
@@ -208,7 +256,7 @@ pub fn network(old: Option<&Object<Network>>, new: Option<&Object<Network>>) -> 
 }
 
 /// What happened to a volume.
-pub fn volume(old: Option<&Object<Volume>>, new: Option<&Object<Volume>>) -> Vec<Message> {
+pub fn volume(old: Option<&Object<Volume>>, new: Option<&Object<Volume>>, _: &All<Volume>) -> Vec<Message> {
     let about =
         |o: &Object<Volume>, action| Message::new("volume", action, o.name().into(), &[("driver", "local".into())]);
     match (old, new) {
@@ -218,18 +266,19 @@ pub fn volume(old: Option<&Object<Volume>>, new: Option<&Object<Volume>>) -> Vec
     }
 }
 
-/// What happened to an image.
-pub fn image(old: Option<&Object<Image>>, new: Option<&Object<Image>>) -> Vec<Message> {
-    let about = |o: &Object<Image>, action, id: String| {
-        Message::new("image", action, id, &[("name", super::familiar(&o.spec.reference))])
-    };
+/// What happened to a name of an image; `all` are the names that there are.
+pub fn image(old: Option<&Object<Image>>, new: Option<&Object<Image>>, all: &All<Image>) -> Vec<Message> {
+    let about = |o: &Object<Image>, action, id: String| Message::image(action, &id, &super::familiar(&o.spec.reference));
     match (old, new) {
         (Some(o), None) => {
             let id = o.status_or_default().image_id;
-            match id.is_empty() {
-                true => Vec::new(),
-                false => vec![about(o, "untag", id)],
+            if id.is_empty() {
+                return Vec::new();
             }
+            // With its last name an image goes.
+            let last = all.values().all(|i| i.status_or_default().image_id != id);
+            let gone = last.then(|| Message::image("delete", &id, &id));
+            [about(o, "untag", id)].into_iter().chain(gone).collect()
         }
         (old, Some(n)) => {
             let (before, s) = (
@@ -271,7 +320,8 @@ mod tests {
     }
 
     fn words(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>) -> Vec<String> {
-        instance(old, new).into_iter().map(|m| m.action).collect()
+        let all = instance(old, new, &All::new());
+        all.into_iter().map(|m| m.action).collect()
     }
 
     #[test]
@@ -318,7 +368,7 @@ mod tests {
         again.spec.restart_request = 1;
         assert_eq!(words(Some(&running), Some(&again)), ["die", "stop"]);
         assert_eq!(words(Some(&ended), None), ["destroy"]);
-        let die = &instance(Some(&running), Some(&ended))[0];
+        let die = &instance(Some(&running), Some(&ended), &All::new())[0];
         assert_eq!(die.attributes["exitCode"], "3");
         assert_eq!(die.to_json()["Actor"]["Attributes"]["name"], "web");
     }
@@ -330,5 +380,48 @@ mod tests {
             words(Some(&at(Phase::Preparing, |_| ())), Some(&failed)),
             Vec::<String>::new()
         );
+    }
+    #[test]
+    fn named_volumes_are_mounted_and_unmounted() {
+        let spec = serde_json::json!({
+            "volumes": [{"name": "a", "volume": "data"}, {"name": "b", "hostPath": "/srv"}],
+            "containers": [{"name": "main", "image": "busybox", "volumeMounts": [
+                {"name": "b", "mountPath": "/b"}, {"name": "a", "mountPath": "/a", "readOnly": true}]}],
+        });
+        let spec: biga_model::InstanceSpec = serde_json::from_value(spec).unwrap();
+        let with = |mut o: Object<Instance>| {
+            o.spec = spec.clone();
+            o
+        };
+        let (created, running) = (with(at(Phase::Created, |_| ())), with(at(Phase::Running, |_| ())));
+        let ended = with(at(Phase::Exited, |_| ()));
+        let started = instance(Some(&created), Some(&running), &All::new());
+        assert_eq!(words(Some(&created), Some(&running)), ["mount", "start"]);
+        let m = &started[0];
+        assert_eq!((m.kind, &*m.id, &*m.attributes["destination"]), ("volume", "data", "/a"));
+        assert_eq!(m.attributes["read/write"], "false");
+        assert_eq!(words(Some(&running), Some(&ended)), ["die", "unmount"]);
+    }
+
+    #[test]
+    fn an_image_goes_with_its_last_name() {
+        let named = |name: &str| {
+            let mut o = Object::<Image>::new(name, Default::default());
+            o.metadata.uid = name.into();
+            o.spec.reference = format!("docker.io/library/{name}:1");
+            o.status = Some(biga_model::ImageStatus {
+                image_id: "sha256:1".into(),
+                ..Default::default()
+            });
+            o
+        };
+        let told = |all: &All<Image>| {
+            let all = image(Some(&named("one")), None, all);
+            all.into_iter().map(|m| (m.action, m.attributes["name"].clone())).collect::<Vec<_>>()
+        };
+        let untag = ("untag".to_string(), "one:1".to_string());
+        let other = [("two".to_string(), named("two"))].into();
+        assert_eq!(told(&other), std::slice::from_ref(&untag));
+        assert_eq!(told(&All::new()), [untag, ("delete".into(), "sha256:1".into())]);
     }
 }

@@ -50,3 +50,12 @@ pub fn main_process(spec: &biga_model::InstanceSpec) -> biga_model::ContainerSpe
     };
     spec.containers.first().cloned().unwrap_or_else(machine)
 }
+
+/// A name of an image without its tag or digest.
+pub fn without_tag(name: &str) -> &str {
+    let slash = name.rfind('/').map_or(0, |i| i + 1);
+    match name[slash..].find([':', '@']) {
+        Some(i) => &name[..slash + i],
+        None => name,
+    }
+}

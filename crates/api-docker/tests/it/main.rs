@@ -9,6 +9,7 @@ mod copies;
 mod crowd;
 mod fields;
 mod fuzz;
+mod fuzz_streams;
 mod golden;
 mod http_calls;
 mod images;

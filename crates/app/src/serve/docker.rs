@@ -1,6 +1,7 @@
 //! The Docker Engine API of this node: its streams, its name, its socket.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,18 +59,22 @@ impl From<RegistryAuth> for Credentials {
     }
 }
 
-/// Binds the socket, so that clients can connect from now on. What a killed daemon left there is replaced.
-pub async fn bind(path: &Path) -> anyhow::Result<Server> {
+/// Binds the socket, so that clients can connect from now on. What a killed daemon left there is replaced. `passed` are sockets
+/// that the service manager listens on; where one of them is at `path`, or no path is named, nothing else is made.
+pub async fn bind(path: Option<&Path>, passed: Vec<OwnedFd>) -> anyhow::Result<Server> {
+    // Docker's clients shut down their half of a connection at the end of their input, and still read ours.
+    let bare = Options {
+        half_close: true,
+        ..Options::default()
+    };
+    let server = Server::bind(&bare).await?.with_passed(passed)?;
+    let Some(path) = path.filter(|p| !server.paths().iter().any(|s| s == p)) else {
+        return Ok(server);
+    };
     let mut unix = UnixOptions::new(path);
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
     unix.group = group(&groups).map(String::from);
-    let options = Options {
-        unix: Some(unix),
-        tls: None,
-        // Docker's clients shut down their half of a connection at the end of their input, and still read ours.
-        half_close: true,
-    };
-    let server = Server::bind(&options).await;
+    let server = server.with_unix(&unix);
     server.context("cannot serve the Docker API (--docker-socket none does without)")
 }
 

@@ -7,10 +7,12 @@ mod checkpoints;
 mod docker;
 mod files;
 mod images;
+mod memory;
 mod node;
 mod notify;
 mod usage;
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,7 +46,8 @@ pub struct ServeOptions {
     /// Address for kubectl and other clients over TLS; "none" listens on the unix socket only
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6477")]
     pub tls_listen: String,
-    /// Socket for Docker's command line and libraries; docker.sock below --run where left out, "none" for no socket
+    /// Socket for Docker's command line and libraries, "none" for no socket; where left out, those that the service manager
+    /// passed (LISTEN_FDS), else docker.sock below --run
     #[arg(long, value_name = "PATH")]
     pub docker_socket: Option<PathBuf>,
     /// Settings of images: mirrors, credentials, disk budget; /etc/biga/images.yaml where left out, if there is one
@@ -85,13 +88,21 @@ impl ServeOptions {
         }
     }
 
-    /// Where the Docker API is served, unless it was switched off.
-    fn docker_path(&self, run: &Path) -> anyhow::Result<Option<PathBuf>> {
-        match &self.docker_socket {
-            None => Ok(Some(run.join(DOCKER_SOCKET))),
-            Some(p) if p.as_os_str() == "none" => Ok(None),
-            Some(p) => absolute(p).map(Some),
-        }
+    /// Listens for Docker's clients, unless that was switched off.
+    async fn docker(&self, run: &Path, passed: Vec<OwnedFd>) -> anyhow::Result<Option<Server>> {
+        let path = match &self.docker_socket {
+            Some(p) if p.as_os_str() == "none" => {
+                // Nobody would answer there, and the manager would start us for it again and again.
+                anyhow::ensure!(
+                    passed.is_empty(),
+                    "--docker-socket none, and the service manager passed a socket for the Docker API: stop biga.socket"
+                );
+                return Ok(None);
+            }
+            Some(p) => Some(absolute(p)?),
+            None => passed.is_empty().then(|| run.join(DOCKER_SOCKET)),
+        };
+        docker::bind(path.as_deref(), passed).await.map(Some)
     }
 
     fn node_name(&self) -> String {
@@ -113,6 +124,7 @@ pub const DOCKER_SOCKET: &str = "docker.sock";
 /// Runs the daemon until it is told to end.
 pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let passed = biga_sys::activation::take().context("cannot take the sockets that the service manager passed")?;
     log_to_stderr(&options)?;
     raise_open_files();
     // One TLS stack for server and registry client.
@@ -121,7 +133,7 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(options, begun));
+    let result = runtime.block_on(serve(options, passed, begun));
     // What still runs in threads of its own (a trial of KVM, say) is not waited for.
     runtime.shutdown_background();
     result
@@ -146,7 +158,7 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
+async fn serve(options: ServeOptions, passed: Vec<OwnedFd>, begun: Instant) -> anyhow::Result<()> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "biga serve must run as root: it makes namespaces and mounts"
@@ -172,19 +184,20 @@ async fn serve(options: ServeOptions, begun: Instant) -> anyhow::Result<()> {
     let server = Server::bind(&listen(&options, &layout)?)
         .await
         .context("cannot listen")?;
-    let docker = match options.docker_path(&layout.run)? {
-        Some(path) => Some(docker::bind(&path).await?),
-        None => None,
-    };
+    let docker = options.docker(&layout.run, passed).await?;
     let (engine, streams, files) = (agent.engine().clone(), agent.streams().clone(), agent.files().clone());
     let backend = node::Node::new(engine, streams, files, dynamic.clone());
     let builder = backend.builder().clone();
     tokio::spawn(async move { builder.sweep().await });
+    tokio::spawn(memory::give_back(dynamic.clone()));
     let router = router(&dynamic, backend.clone(), &node);
     if let Some(address) = server.tls_address() {
         std::fs::write(layout.run.join("tls-address"), address.to_string()).context("cannot note the TLS address")?;
     }
     tracing::info!(node, state = %layout.state.display(), took_ms = begun.elapsed().as_millis(), "biga serves");
+    if let Some(d) = &docker {
+        tracing::info!(sockets = ?d.paths(), "Docker's clients are heard");
+    }
     notify::ready();
     let serving = tokio::spawn(server.run(router, shutdown.clone()));
     let docker = docker.map(|d| {

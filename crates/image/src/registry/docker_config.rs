@@ -125,6 +125,13 @@ pub async fn erase(path: &Path, registry: &str) -> Result<bool, Error> {
     Ok(there)
 }
 
+/// Names the context that Docker's clients use where nobody says another; the rest of the file stays.
+pub async fn set_context(path: &Path, name: &str) -> Result<(), String> {
+    let mut document = read(path).await?;
+    document.insert("currentContext".into(), name.into());
+    write(path, &document).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
 /// The whole file, with all that is of no interest here. What is missing is empty.
 async fn read(path: &Path) -> Result<Map<String, Value>, String> {
     let bytes = match tokio::fs::read(path).await {

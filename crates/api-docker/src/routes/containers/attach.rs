@@ -198,7 +198,12 @@ pub(in crate::routes) fn window(q: &Query) -> Result<Frame> {
 pub(super) async fn resize(State(api): State<DockerApi>, Path(id): Path<String>, q: Query) -> Result<Response> {
     let frame = window(&q)?;
     let o = api.container(&id).await?;
+    let told = || {
+        let (h, w) = frame.window().unwrap_or_default();
+        api.tell(&o, "resize", &[("height", h.to_string()), ("width", w.to_string())]);
+    };
     if api.inner.attaches.send(o.uid(), frame.clone()) {
+        told();
         return Ok(super::super::empty(StatusCode::OK));
     }
     if !o.status_or_default().phase.is_live() {
@@ -212,5 +217,6 @@ pub(super) async fn resize(State(api): State<DockerApi>, Path(id): Path<String>,
         .send(&frame)
         .await
         .map_err(|e| Error::internal(format!("cannot resize: {e}")))?;
+    told();
     Ok(super::super::empty(StatusCode::OK))
 }

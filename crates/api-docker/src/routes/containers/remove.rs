@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::extract::Query;
 use crate::lookup::brief;
 use crate::state::DockerApi;
+use crate::translate::events::Message;
 use crate::translate::ids::docker_id;
 use crate::translate::inspect::status_word;
 use crate::translate::{labels, volume};
@@ -139,6 +140,7 @@ pub(super) async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Resp
         take_away(&api, &o, false).await?;
         removed.push(docker_id(o.uid()));
     }
+    api.inner.events.publish(Message::prune("container", freed));
     Ok(super::super::ok(
         &json!({"ContainersDeleted": removed, "SpaceReclaimed": freed}),
     ))

@@ -1,12 +1,16 @@
-//! The unit of `dist/`, under a real systemd. It takes the names an installation has, so it is only for a machine that is thrown
+//! The units of `dist/`, under a real systemd. It takes the names an installation has, so it is only for a machine that is thrown
 //! away: `scripts/guest-suite` boots one and says so by `BIGA_GUEST_TESTS=machine`.
 
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use biga_testkit::{Ran, eventually, images};
 
 const UNIT: &str = "/etc/systemd/system/biga.service";
+const SOCKET: &str = "/etc/systemd/system/biga.socket";
 
 /// The service, installed; what it made goes with it.
 struct Service {
@@ -19,9 +23,14 @@ impl Service {
         let bin = dir.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_biga"), bin.join("biga")).unwrap();
-        let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../dist/biga.service");
-        let unit = std::fs::read_to_string(source).unwrap();
-        std::fs::write(UNIT, unit.replace("@PREFIX@", &dir.path().display().to_string())).unwrap();
+        for unit in [UNIT, SOCKET] {
+            let name = Path::new(unit).file_name().unwrap();
+            let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../dist").join(name);
+            let text = std::fs::read_to_string(source).unwrap();
+            let text = text.replace("@PREFIX@", &dir.path().display().to_string());
+            // A group that every system has.
+            std::fs::write(unit, text.replace("@GROUP@", "adm")).unwrap();
+        }
         run("systemctl", &["daemon-reload"]).ok();
         Service { dir }
     }
@@ -42,8 +51,9 @@ impl Drop for Service {
     fn drop(&mut self) {
         // As far as it goes: the machine is thrown away.
         let _ = self.biga(&["rm", "-f", "stays"]);
-        let _ = run("systemctl", &["stop", "biga"]);
+        let _ = run("systemctl", &["stop", "biga.socket", "biga.service"]);
         let _ = std::fs::remove_file(UNIT);
+        let _ = std::fs::remove_file(SOCKET);
         let _ = run("systemctl", &["daemon-reload"]);
     }
 }
@@ -52,6 +62,17 @@ fn run(program: &str, args: &[&str]) -> Ran {
     let mut command = Command::new(program);
     command.args(args).env_remove("BIGA_HOST");
     command.output().expect("start a program").into()
+}
+
+/// What the Docker API answers.
+fn ping() -> String {
+    let mut socket = UnixStream::connect("/run/biga/docker.sock").unwrap();
+    socket
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer.rsplit("\r\n\r\n").next().unwrap().into()
 }
 
 /// A property of the unit.
@@ -66,8 +87,23 @@ fn the_unit_runs_under_systemd_and_containers_outlive_it() {
         return;
     }
     let s = Service::install();
-    let verified = run("systemd-analyze", &["verify", UNIT]);
+    let verified = run("systemd-analyze", &["verify", UNIT, SOCKET]);
     assert_eq!((verified.code, verified.err.as_str()), (0, ""), "{verified:?}");
+
+    // The socket alone starts the daemon, for the first client.
+    run("systemctl", &["start", "biga.socket"]).ok();
+    assert_eq!(property("ActiveState"), "inactive");
+    let file = std::fs::metadata("/run/biga/docker.sock").unwrap();
+    let adm = run("getent", &["group", "adm"]).ok();
+    let adm: u32 = adm.split(':').nth(2).unwrap().parse().unwrap();
+    assert_eq!((file.mode() & 0o777, file.uid(), file.gid()), (0o660, 0, adm));
+    assert_eq!(ping(), "OK");
+    assert_eq!(property("ActiveState"), "active");
+    run("systemctl", &["stop", "biga"]).ok();
+    assert_eq!(ping(), "OK", "it is started again");
+    run("systemctl", &["stop", "biga.socket", "biga.service"]).ok();
+    // So many starts in a row are refused otherwise.
+    run("systemctl", &["reset-failed", "biga"]).ok();
 
     // It comes back when the daemon says that it is ready, and not before.
     run("systemctl", &["start", "biga"]).ok();

@@ -1,0 +1,5 @@
+//! Archives that clients send, of any bytes.
+
+#![cfg(feature = "compression")]
+
+mod hostile;
