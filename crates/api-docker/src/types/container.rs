@@ -123,6 +123,8 @@ pub struct HostConfig {
     pub mounts: Vec<Mount>,
     pub init: Option<bool>,
     pub devices: Vec<Device>,
+    pub device_requests: Vec<DeviceRequest>,
+    pub storage_opt: BTreeMap<String, String>,
     pub ulimits: Vec<Ulimit>,
     pub device_cgroup_rules: Vec<String>,
     pub cgroup_parent: String,
@@ -145,6 +147,8 @@ pub struct Resources {
     pub nano_cpus: i64,
     pub cpu_period: i64,
     pub cpu_quota: i64,
+    pub cpu_realtime_period: i64,
+    pub cpu_realtime_runtime: i64,
     pub cpuset_cpus: String,
     pub memory_reservation: i64,
     pub memory_swap: i64,
@@ -249,6 +253,7 @@ pub struct Mount {
     pub bind_options: Map<String, Value>,
     pub volume_options: VolumeOptions,
     pub tmpfs_options: TmpfsOptions,
+    pub image_options: ImageOptions,
     /// What else was sent.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -284,6 +289,14 @@ pub struct TmpfsOptions {
     pub options: Vec<Vec<String>>,
 }
 
+/// Options of a mounted image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs, reason = "the names are those of Docker's reference")]
+pub struct ImageOptions {
+    pub subpath: String,
+}
+
 /// A device node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -292,6 +305,19 @@ pub struct Device {
     pub path_on_host: String,
     pub path_in_container: String,
     pub cgroup_permissions: String,
+}
+
+/// Devices that a driver finds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs, reason = "the names are those of Docker's reference")]
+pub struct DeviceRequest {
+    pub driver: String,
+    pub count: i64,
+    #[serde(rename = "DeviceIDs")]
+    pub device_ids: Vec<String>,
+    pub capabilities: Vec<Vec<String>>,
+    pub options: BTreeMap<String, String>,
 }
 
 /// A limit of `setrlimit(2)`.
