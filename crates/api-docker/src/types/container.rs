@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// One word or a list of words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -244,15 +248,23 @@ pub struct RestartPolicy {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct Mount {
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", skip_serializing_if = "is_unset")]
     pub kind: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub source: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub target: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub read_only: bool,
+    #[serde(skip_serializing_if = "is_unset")]
     pub consistency: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub bind_options: Map<String, Value>,
+    #[serde(skip_serializing_if = "is_unset")]
     pub volume_options: VolumeOptions,
+    #[serde(skip_serializing_if = "is_unset")]
     pub tmpfs_options: TmpfsOptions,
+    #[serde(skip_serializing_if = "is_unset")]
     pub image_options: ImageOptions,
     /// What else was sent.
     #[serde(flatten)]
@@ -264,9 +276,13 @@ pub struct Mount {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct VolumeOptions {
+    #[serde(skip_serializing_if = "is_unset")]
     pub no_copy: bool,
+    #[serde(skip_serializing_if = "is_unset")]
     pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_unset")]
     pub driver_config: DriverConfig,
+    #[serde(skip_serializing_if = "is_unset")]
     pub subpath: String,
 }
 
@@ -275,7 +291,9 @@ pub struct VolumeOptions {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct DriverConfig {
+    #[serde(skip_serializing_if = "is_unset")]
     pub name: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -284,8 +302,11 @@ pub struct DriverConfig {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct TmpfsOptions {
+    #[serde(skip_serializing_if = "is_unset")]
     pub size_bytes: i64,
+    #[serde(skip_serializing_if = "is_unset")]
     pub mode: u32,
+    #[serde(skip_serializing_if = "is_unset")]
     pub options: Vec<Vec<String>>,
 }
 
@@ -294,6 +315,7 @@ pub struct TmpfsOptions {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct ImageOptions {
+    #[serde(skip_serializing_if = "is_unset")]
     pub subpath: String,
 }
 
