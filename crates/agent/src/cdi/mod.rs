@@ -7,6 +7,7 @@
 mod apply;
 mod document;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -132,12 +133,16 @@ impl Cdi {
                         kind: document.kind.clone(),
                         device: d.name.clone(),
                     };
-                    if own.contains_key(&name) {
-                        read.warnings
-                            .push(format!("CDI device {name} is described twice in {}", dir.display()));
-                        own.insert(name, None);
-                    } else {
-                        own.insert(name, Some((number, i)));
+                    match own.entry(name) {
+                        Entry::Occupied(mut known) => {
+                            let name = known.key();
+                            let twice = format!("CDI device {name} is described twice in {}", dir.display());
+                            read.warnings.push(twice);
+                            known.insert(None);
+                        }
+                        Entry::Vacant(free) => {
+                            free.insert(Some((number, i)));
+                        }
                     }
                 }
                 read.documents.push(document);

@@ -22,6 +22,9 @@ fn describe(dir: &Path) {
     )
     .unwrap();
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // One that a container may not use anyway.
+    let other = ["/dev/fuse", "/dev/net/tun", "/dev/kvm"].map(Path::new);
+    let other = other.into_iter().find(|p| p.exists()).expect("a device of this host");
     let yaml = format!(
         "cdiVersion: 0.6.0
 kind: vendor.test/card
@@ -29,7 +32,8 @@ devices:
 - name: zero
   containerEdits:
     deviceNodes:
-    - {{path: /dev/card0, hostPath: /dev/zero, permissions: r, gid: 44, fileMode: 432}}
+    - {{path: /dev/card0, hostPath: /dev/zero, permissions: rw, gid: 44, fileMode: 432}}
+    - {{path: /dev/reads, hostPath: {other}, permissions: r}}
     env: [CARD=zero]
 - name: full
   containerEdits:
@@ -44,6 +48,7 @@ containerEdits:
   hooks:
   - {{hookName: createContainer, path: {hook}, args: [hook, said], env: ['PATH=/usr/bin:/bin']}}
 ",
+        other = other.display(),
         share = share.display(),
         hook = hook.display(),
     );
@@ -66,8 +71,8 @@ fn with_cards() -> Daemon {
 }
 
 const LOOK: &str = "stat -c '%a %g' /dev/card0; head -c 2 /dev/card0 | wc -c; echo $VENDOR $CARD; id -G; cat /opt/vendor/lib /etc/linked; \
-     touch /opt/vendor/x 2>/dev/null || echo read-only; echo x 2>/dev/null > /dev/card0 || echo unwritable";
-const SEEN: &str = "660 44\n2\ntest zero\n0 10 44\na library\nsaid\nread-only\nunwritable";
+     touch /opt/vendor/x 2>/dev/null || echo read-only; (: < /dev/reads) && (: > /dev/reads) 2>/dev/null || echo unwritable";
+const SEEN: &str = "660 44\n2\ntest zero\n0 44\na library\nsaid\nread-only\nunwritable";
 
 #[test]
 fn a_described_device_comes_with_all_it_needs() {
@@ -75,9 +80,7 @@ fn a_described_device_comes_with_all_it_needs() {
     let device = ["--device", "vendor.test/card=zero"];
     let shell = |script| ["busybox", "sh", "-c", script];
     let by_biga = d.biga(&[&["run", "--rm"], &device[..], &shell(LOOK)].concat()).ok();
-    let groups = by_biga.lines().nth(3).unwrap_or_default().to_owned();
-    assert!(groups.split(' ').any(|g| g == "44"), "{by_biga}");
-    assert_eq!(by_biga.replace(&groups, "0 10 44"), SEEN);
+    assert_eq!(by_biga, SEEN);
 
     let refused = d.biga(&["run", "--rm", "--device", "vendor.test/card=absent", "busybox", "true"]);
     assert!(
@@ -228,7 +231,10 @@ fn files_of_an_image_are_a_mount() {
     d.kill();
     d.serve();
     let refused = docker(&d, &["rmi", "tools:1"]);
-    assert!(refused.code != 0 && refused.err.contains("is using"), "{refused:?}");
+    assert!(
+        refused.code != 0 && refused.err.contains("image is being used by running container"),
+        "{refused:?}"
+    );
     docker(&d, &["image", "prune", "-af"]).ok();
     docker(&d, &["restart", "-t", "0", "theirs"]).ok();
     assert_eq!(docker(&d, &["exec", "theirs", "cat", "/p/two"]).ok(), "two");
