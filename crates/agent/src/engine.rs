@@ -13,6 +13,7 @@ use biga_runtime::{Runtime, shim_client};
 use biga_wire::config::{IdMap, PodContainer, ShimConfig, Workload};
 use biga_wire::shim::Exit;
 
+use crate::cdi::Cdi;
 use crate::events::Recorder;
 use crate::files::runs::Runs;
 use crate::hypervisor::Hypervisors;
@@ -87,6 +88,8 @@ pub struct Engine {
     pub idmaps: IdMaps,
     /// Other OCI runtimes that containers can name.
     pub oci: OciRuntimes,
+    /// Devices that vendors describe on this node.
+    pub cdi: Cdi,
     /// Keeps runs and work on the files of what does not run apart.
     pub runs: Runs,
     runtimes: HashMap<Isolation, Arc<dyn Runtime>>,
@@ -119,6 +122,7 @@ impl Engine {
             events,
             idmaps,
             oci: OciRuntimes::default(),
+            cdi: Cdi::default(),
             runs: Runs::default(),
             runtimes,
         }
@@ -127,6 +131,11 @@ impl Engine {
     /// The same, with other OCI runtimes than those that are installed.
     pub fn with_runtimes(self, oci: OciRuntimes) -> Engine {
         Engine { oci, ..self }
+    }
+
+    /// The same, with other directories for documents of devices.
+    pub fn with_devices(self, cdi: Cdi) -> Engine {
+        Engine { cdi, ..self }
     }
 
     /// The images of an instance: of its containers in their order, init containers first, or of its disk. Their ids are noted
@@ -157,6 +166,11 @@ impl Engine {
         status.image_id = main.unwrap_or_default();
         let ids: Vec<String> = records.iter().map(|r| r.image_id.to_string()).collect();
         crate::instance::pod::note_images(s, &ids, status);
+        status.volume_image_ids.clear();
+        for image in s.volumes.iter().filter_map(|v| v.image.as_deref()) {
+            let record = self.images.resolve(image, s.image_pull_policy, s.isolation).await?;
+            status.volume_image_ids.push(record.image_id.to_string());
+        }
         Ok(records)
     }
 

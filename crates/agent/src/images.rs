@@ -258,7 +258,10 @@ impl Images {
             .iter()
             .flat_map(|o| {
                 let several = o.spec.init_containers.iter().chain(&o.spec.containers);
-                std::iter::once(&o.spec.image).chain(several.map(|c| &c.image))
+                let mounted = o.spec.volumes.iter().filter_map(|v| v.image.as_ref());
+                std::iter::once(&o.spec.image)
+                    .chain(several.map(|c| &c.image))
+                    .chain(mounted)
             })
             .filter_map(|image| image.parse::<Reference>().ok())
             .map(|r| r.object_name())

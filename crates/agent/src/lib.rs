@@ -33,6 +33,7 @@ use biga_store::Store;
 use biga_store::typed::Objects;
 use tokio::task::JoinSet;
 
+pub mod cdi;
 pub mod checkpoints;
 pub mod engine;
 pub mod events;
@@ -82,6 +83,8 @@ pub struct Options {
     pub images: biga_image::Options,
     /// More OCI runtimes that instances can name, and where they are.
     pub runtimes: BTreeMap<String, PathBuf>,
+    /// Where vendors describe their devices.
+    pub cdi: cdi::Cdi,
 }
 
 /// Why an agent cannot start.
@@ -147,7 +150,7 @@ impl Agent {
         let networks = Networks::new(net, store.clone(), events.clone());
         let volumes = Volumes::new(layout.state.join("volumes"), store.clone(), events.clone());
         let engine = Engine::new(layout, images, mounts, networks, volumes, events, options.shim);
-        let engine = Arc::new(engine.with_runtimes(runtimes));
+        let engine = Arc::new(engine.with_runtimes(runtimes).with_devices(options.cdi));
         // The API need not wait for this; instances do.
         let (working, at, guest) = (engine.clone(), store.clone(), options.guest);
         tasks.spawn(async move {

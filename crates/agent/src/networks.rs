@@ -258,6 +258,8 @@ impl Networks {
             .endpoint(&network.metadata.uid, uid, interface, address, mac)
             .map_err(|e| Failure::new("AddressFailed", format!("no address on network {}: {e}", a.network)))?;
         endpoint.hostname = Some(object.metadata.name.clone());
+        endpoint.gateway_priority = a.gateway_priority;
+        endpoint.link_local = a.link_local.iter().filter_map(|a| a.parse().ok()).collect();
         let gateway = up.gateway.parse().map_err(|e| failure("NetworkFailed", e))?;
         Ok(Connection {
             endpoint,

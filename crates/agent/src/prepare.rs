@@ -5,6 +5,7 @@
 
 mod pod;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use biga_image::ImageRecord;
@@ -49,6 +50,10 @@ struct Run<'a> {
     part: Option<&'a ContainerSpec>,
     /// Who gets the lines of its log beside the files.
     sink: Option<Sink>,
+    /// In whose name layers are mounted.
+    layer_user: String,
+    /// Ids of the images that are volumes, in the spec's order.
+    volume_images: Vec<String>,
 }
 
 /// Prepares a run: after this only the shim has to be started.
@@ -84,6 +89,8 @@ pub async fn run(
         runtime,
         part: None,
         sink: sink(engine, object, record).await,
+        layer_user: object.uid().to_owned(),
+        volume_images: status.volume_image_ids.clone(),
     };
     let workload = match object.spec.isolation {
         Isolation::Container if object.spec.is_pod() => run.pod(records).await?,
@@ -184,11 +191,12 @@ pub fn no_checkpoints(isolation: Isolation) -> Option<&'static str> {
 }
 
 /// The container of an instance that does not run, as far as its files go: without network, and with layers that are
-/// still to be mounted.
+/// still to be mounted. Those of images that are volumes are mounted in the name of `layer_user`.
 pub(crate) async fn at_rest(
     engine: &Engine,
     object: &Object<Instance>,
     record: &ImageRecord,
+    layer_user: &str,
 ) -> Result<Container, Failure> {
     engine.make_dirs(object.uid())?;
     let hostname = object.spec.hostname.clone().unwrap_or_else(|| host_name(object.name()));
@@ -201,6 +209,8 @@ pub(crate) async fn at_rest(
         runtime: None,
         part: object.spec.containers.first().filter(|_| object.spec.is_pod()),
         sink: None,
+        layer_user: layer_user.to_owned(),
+        volume_images: object.status_or_default().volume_image_ids,
     };
     let layout = &engine.layout;
     for dir in [layout.run_dir(object.uid()), layout.state_dir(object.uid())] {
@@ -301,6 +311,7 @@ impl Run<'_> {
             host_path: PathBuf::from(&d.host_path),
             path: d.path.clone().unwrap_or_else(|| d.host_path.clone()),
             permissions: d.permissions.clone().unwrap_or_else(|| "rwm".into()),
+            ..Device::default()
         });
         let privileged = spec.security.privileged;
         let mut capabilities = merge::capabilities(spec)?;
@@ -345,14 +356,34 @@ impl Run<'_> {
             devices: devices.collect(),
             namespaces,
             runtime: self.runtime.clone(),
+            no_shm: s.namespaces.no_shm,
+            annotations: self.annotations(),
             ..Container::default()
         };
+        self.engine.cdi.give(&spec.cdi_devices, &mut container)?;
         translate::fill(&mut container, s, spec)?;
         if spec.system && own_ids && container.read_only_paths.is_none() {
             // The kernel keeps what is not its own from it anyway.
             container.read_only_paths = Some(Vec::new());
         }
         Ok(Workload::Container(Box::new(container)))
+    }
+
+    /// What another runtime is told: all that the user noted, and nothing of Biga's own.
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let own = |key: &str| {
+            key.split('/')
+                .next()
+                .is_some_and(|d| d == "biga.dev" || d.ends_with(".biga.dev"))
+        };
+        let all = self.object.metadata.annotations.iter();
+        match self.runtime {
+            Some(_) => all
+                .filter(|(k, _)| !own(k))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            None => BTreeMap::new(),
+        }
     }
 
     /// Adds what its links on the default network are told by, where it has no variable of that name itself.
@@ -519,16 +550,25 @@ impl Run<'_> {
         }
         let taps = self.engine.networks.taps(self.uid(), &self.connections).await?;
         let dns = self.dns().0;
-        let nic = |(c, tap): (&Connection, String)| Nic {
+        let ends = self.connections.iter().map(|c| &c.endpoint);
+        let way_out = biga_net::way_out(ends.clone());
+        // Without priorities all are told, and the first is the one.
+        let told = |at: usize| ends.clone().all(|e| e.gateway_priority == 0) || way_out == Some(at);
+        let nic = |(at, (c, tap)): (usize, (&Connection, String))| Nic {
             tap,
             mac: c.endpoint.mac.to_string(),
             interface: c.endpoint.interface.clone(),
             address: c.endpoint.cidr(),
-            gateway: c.endpoint.gateway.map(|g| g.to_string()).unwrap_or_default(),
+            gateway: c
+                .endpoint
+                .gateway
+                .filter(|_| told(at))
+                .map(|g| g.to_string())
+                .unwrap_or_default(),
             mtu: c.endpoint.mtu.unwrap_or(1500),
             dns: dns.clone(),
         };
-        Ok(self.connections.iter().zip(taps).map(nic).collect())
+        Ok(self.connections.iter().zip(taps).enumerate().map(nic).collect())
     }
 
     fn hosts(&self) -> String {
@@ -575,6 +615,27 @@ impl Run<'_> {
         merge::resolv_conf(&servers, &search, &options)
     }
 
+    /// The files of an image, whose layers stay mounted as long as whoever uses them here.
+    fn image_files(&self, volume: &str, image: &str) -> Result<MountSource, Failure> {
+        let mut all = self.object.spec.volumes.iter().filter(|v| v.image.is_some());
+        let id = all
+            .position(|v| v.name == volume)
+            .and_then(|i| self.volume_images.get(i));
+        let missing = || {
+            Failure::new(
+                "ImageNotPresent",
+                format!("image {image}, which is mounted, is not here"),
+            )
+        };
+        let id = id.and_then(|id| id.parse().ok()).ok_or_else(missing)?;
+        let record = self.engine.images.files().get(&id).map_err(|_| missing())?;
+        let layers = self.engine.mounts.mount_all(&record.layers, &self.layer_user);
+        Ok(MountSource::Image {
+            layers: layers.map_err(|e| Failure::new("LayerFailed", e.to_string()))?,
+            sub_path: None,
+        })
+    }
+
     /// What is mounted, the image's own wishes for volumes first.
     async fn mounts(&self, spec: &ContainerSpec) -> Result<Vec<Mount>, Failure> {
         let mut all = Vec::new();
@@ -609,7 +670,9 @@ impl Run<'_> {
                 named.ok_or_else(|| Failure::new("VolumeFailed", format!("no volume {} in the spec", m.name)))?;
             let (mut source, ours) = self.volume(volume).await?;
             match (&mut source, &m.sub_path) {
-                (MountSource::Bind { sub_path, .. }, Some(p)) => *sub_path = Some(p.clone()),
+                (MountSource::Bind { sub_path, .. } | MountSource::Image { sub_path, .. }, Some(p)) => {
+                    *sub_path = Some(p.clone());
+                }
                 (_, Some(_)) => {
                     let message = format!("subPath {:?}: only a directory has paths below it", m.sub_path);
                     return Err(Failure::new("VolumeFailed", message));
@@ -623,7 +686,7 @@ impl Run<'_> {
             all.push(Mount {
                 source,
                 target: m.mount_path.clone(),
-                read_only: m.read_only,
+                read_only: m.read_only || volume.image.is_some(),
                 copy_up,
                 how: translate::how(m),
             });
@@ -653,6 +716,9 @@ impl Run<'_> {
                 sub_path: None,
             };
             return Ok((source, false));
+        }
+        if let Some(image) = &v.image {
+            return Ok((self.image_files(&v.name, image)?, false));
         }
         if v.empty_dir.is_some() {
             return Ok((self.empty_dir(&v.name)?, false));

@@ -48,6 +48,8 @@ pub fn limits(r: &Resources) -> Limits {
         cpu_quota: r.cpu_quota,
         cpu_period: r.cpu_period,
         cpu_burst: r.cpu_burst,
+        cpu_realtime_runtime: r.cpu_realtime_runtime,
+        cpu_realtime_period: r.cpu_realtime_period,
         cpuset_mems: r.cpuset_mems.clone(),
         memory_swappiness: r.memory_swappiness,
         oom_kill_disable: r.oom_kill_disable,
@@ -68,6 +70,7 @@ pub fn how(m: &VolumeMount) -> MountHow {
             MountPropagation::Slave => Propagation::Slave,
             MountPropagation::Shared => Propagation::Shared,
         },
+        ..MountHow::default()
     }
 }
 

@@ -200,6 +200,17 @@ pub trait Building: Send {
     async fn run(self: Box<Self>, events: mpsc::Sender<Event>) -> Result<(), BuildFault>;
 }
 
+/// Devices that vendors describe on the node.
+#[derive(Debug, Clone, Default)]
+pub struct Devices {
+    /// Directories with descriptions.
+    pub dirs: Vec<String>,
+    /// Their names.
+    pub devices: Vec<String>,
+    /// What is wrong with a description.
+    pub warnings: Vec<String>,
+}
+
 /// The node behind the streaming path.
 ///
 /// A call's future is dropped when its client goes; what must not stop half-way belongs in a task of its own.
@@ -229,6 +240,11 @@ pub trait Backend: Send + Sync + 'static {
     /// OCI runtimes that containers can name beside Biga's own: name and path.
     fn runtimes(&self) -> Vec<(String, String)> {
         Vec::new()
+    }
+
+    /// Devices that vendors describe on the node (the Container Device Interface).
+    fn devices(&self) -> Devices {
+        Devices::default()
     }
 
     /// The OCI image config (the whole JSON document: `config`, `rootfs`, `history`, …) of an image, by reference or by

@@ -40,6 +40,8 @@ pub struct NodeInfo {
     pub state_dir: String,
     /// Whether microvms can run here.
     pub microvms: bool,
+    /// Whether its kernel shares realtime of processors among control groups.
+    pub realtime: bool,
 }
 
 fn about(node: &NodeInfo) -> biga_buildkit::About {

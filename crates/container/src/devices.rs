@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use biga_sys::device_filter::Rule;
 use biga_wire::config::{Container, Device};
-use rustix::fs::{FileType, Mode, makedev};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, makedev};
 
 use crate::Error;
 use crate::beneath;
@@ -99,6 +99,9 @@ pub fn rules(container: &Container) -> Result<Option<Vec<Rule>>, Error> {
 
 /// Whether a device of the host is a block device, and its number.
 fn look_up(device: &Device) -> Result<(bool, u64), Error> {
+    if let Some(n) = device.number {
+        return Ok((n.block, makedev(n.major, n.minor)));
+    }
     let meta = std::fs::metadata(&device.host_path).step(|| format!("find device {}", device.host_path.display()))?;
     let kind = meta.file_type();
     if !kind.is_block_device() && !kind.is_char_device() {
@@ -118,6 +121,7 @@ impl Nodes {
     /// Looks the wanted devices up; all the host has for a privileged container.
     pub fn find(container: &Container) -> Result<Nodes, Error> {
         let mut nodes = Nodes::default();
+        let base = container.namespaces.user.map_or(0, |ids| ids.base);
         if container.privileged {
             nodes.add_host_devices()?;
         }
@@ -128,12 +132,20 @@ impl Nodes {
             } else {
                 FileType::CharacterDevice
             };
-            nodes.0.push((device.path.clone(), kind, number, 0o666));
+            nodes.0.push(Node {
+                path: device.path.clone(),
+                kind,
+                number,
+                mode: device.mode.unwrap_or(0o666),
+                uid: base + device.uid.unwrap_or(0),
+                gid: base + device.gid.unwrap_or(0),
+                given: device.uid.is_some() || device.gid.is_some(),
+            });
         }
         Ok(nodes)
     }
 
-    /// All of them: path, kind, number and mode.
+    /// All of them.
     pub(crate) fn all(&self) -> &[Node] {
         &self.0
     }
@@ -161,7 +173,15 @@ impl Nodes {
                     } else {
                         FileType::CharacterDevice
                     };
-                    self.0.push((text.to_owned(), kind, meta.rdev(), meta.mode() & 0o777));
+                    self.0.push(Node {
+                        path: text.to_owned(),
+                        kind,
+                        number: meta.rdev(),
+                        mode: meta.mode() & 0o777,
+                        uid: 0,
+                        gid: 0,
+                        given: false,
+                    });
                 }
             }
         }
@@ -179,8 +199,8 @@ impl Nodes {
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, dev, name).step(|| format!("link /dev/{name}"))?;
         }
-        for (path, node) in self.0.iter().map(|n| (&n.0, n)) {
-            if let Some(below) = path.strip_prefix("/dev/") {
+        for node in &self.0 {
+            if let Some(below) = node.path.strip_prefix("/dev/") {
                 make_node(dev.as_fd(), below, node)?;
             }
         }
@@ -189,26 +209,38 @@ impl Nodes {
 
     /// Makes those that lie elsewhere. In a user namespace nobody may: there all must be below `/dev`.
     pub fn make(&self, root: BorrowedFd<'_>, in_user_namespace: bool) -> Result<(), Error> {
-        for node in self.0.iter().filter(|n| !n.0.starts_with("/dev/")) {
+        for node in self.0.iter().filter(|n| !n.path.starts_with("/dev/")) {
             if in_user_namespace {
-                let why = format!("{} is not below /dev, as it must be in a user namespace", node.0);
+                let why = format!("{} is not below /dev, as it must be in a user namespace", node.path);
                 return Err(Error::Field("the device's path", why));
             }
-            make_node(root, &node.0, node)?;
+            make_node(root, &node.path, node)?;
         }
         Ok(())
     }
 }
 
-/// Path, kind, number and mode.
-pub(crate) type Node = (String, FileType, u64, u32);
+/// A node as it is made.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub path: String,
+    pub kind: FileType,
+    pub number: u64,
+    pub mode: u32,
+    /// As the host counts.
+    pub uid: u32,
+    /// As the host counts.
+    pub gid: u32,
+    /// Whether somebody asked for this owner.
+    given: bool,
+}
 
-fn make_node(root: BorrowedFd<'_>, path: &str, (name, kind, number, mode): &Node) -> Result<(), Error> {
-    let what = || format!("make device node {name}");
+fn make_node(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Error> {
+    let what = || format!("make device node {}", node.path);
     let path = path.trim_end_matches('/');
     let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
     if last.is_empty() {
-        return Err(Error::Field("the device's path", name.clone()));
+        return Err(Error::Field("the device's path", node.path.clone()));
     }
     let parent = beneath::place(
         root,
@@ -216,7 +248,13 @@ fn make_node(root: BorrowedFd<'_>, path: &str, (name, kind, number, mode): &Node
         beneath::Kind::Directory,
     )
     .step(what)?;
-    match rustix::fs::mknodat(parent.as_fd(), last, *kind, Mode::from_raw_mode(*mode), *number) {
+    let mode = Mode::from_raw_mode(node.mode);
+    match rustix::fs::mknodat(parent.as_fd(), last, node.kind, mode, node.number) {
+        Ok(()) if node.given => {
+            let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(parent.as_fd(), last, Some(uid), Some(gid), flags).step(what)
+        }
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(e) => Err(e).step(what),
     }

@@ -77,6 +77,16 @@ pub enum Error {
         /// The runtime's name.
         runtime: String,
     },
+    /// A hook failed.
+    #[error("hook {path} of {stage} failed: {why}")]
+    Hook {
+        /// Program.
+        path: String,
+        /// Which list.
+        stage: &'static str,
+        /// How.
+        why: String,
+    },
     /// Not in this state.
     #[error("{0}")]
     State(&'static str),
@@ -124,7 +134,7 @@ impl Error {
             Error::Checkpoint(..) => ErrorCode::Invalid,
             Error::Criu(_) => ErrorCode::Failed,
             Error::Child { code, .. } | Error::Runtime { code, .. } => *code,
-            Error::Step { .. } | Error::Died(_) => ErrorCode::Failed,
+            Error::Step { .. } | Error::Hook { .. } | Error::Died(_) => ErrorCode::Failed,
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod copy;
 pub mod criu;
 pub mod devices;
 pub mod external;
+pub mod hooks;
 pub mod init;
 pub mod labels;
 pub mod mounts;

@@ -3,17 +3,18 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use biga_sys::mount as attr;
 use biga_sys::mount_attr::{self, Change};
 use biga_wire::config::{Container, Mount, MountHow, MountSource, Propagation};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::UnmountFlags;
 
 use crate::Error;
 use crate::beneath::{self, Kind};
 use crate::error::Context;
-use crate::rootfs;
+use crate::{rootfs, view};
 
 /// File systems of a container's block volumes, in the order of its mounts, not attached anywhere. They are made by the shim: the
 /// container's own control group does not allow it loop devices.
@@ -38,6 +39,7 @@ pub fn sources(
         let tree = match &m.source {
             MountSource::Bind { path, sub_path } => Some(bind(path, sub_path.as_deref(), &m.how)?),
             MountSource::Block { .. } => blocks.get_mut(i).and_then(Option::take),
+            MountSource::Image { layers, sub_path } => Some(image(layers, sub_path.as_deref())?),
             MountSource::Tmpfs { .. } => None,
         };
         if let (Some(tree), Some(ids)) = (&tree, ids) {
@@ -107,10 +109,26 @@ fn one(root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<(), Error>
     if mount.copy_up && kind == Kind::Directory {
         copy_up(&place, tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
     }
-    if mount.read_only {
-        attr::set_attributes(tree, attr::RDONLY, !mount.how.read_only_flat).step(what)?;
-    }
+    attributes(mount, tree).step(what)?;
     rootfs::attach(tree, &place).step(what)
+}
+
+/// What may be done there.
+pub(crate) fn attributes(mount: &Mount, tree: &OwnedFd) -> std::io::Result<()> {
+    let h = &mount.how;
+    let wanted = [
+        (h.no_suid, attr::NOSUID),
+        (h.no_dev, attr::NODEV),
+        (h.no_exec, attr::NOEXEC),
+    ];
+    let all = wanted.iter().filter(|(on, _)| *on).fold(0, |all, (_, a)| all | a);
+    if all != 0 {
+        attr::set_attributes(tree, all, !h.flat)?;
+    }
+    match mount.read_only {
+        true => attr::set_attributes(tree, attr::RDONLY, !h.read_only_flat),
+        false => Ok(()),
+    }
 }
 
 /// A file system in memory; options as mount(8) writes them.
@@ -160,6 +178,34 @@ fn bind(path: &Path, sub_path: Option<&str>, how: &MountHow) -> Result<OwnedFd, 
     };
     mount_attr::change(&tree, &change, true).step(|| format!("set the propagation of {}", path.display()))?;
     Ok(tree)
+}
+
+/// The files of an image (its layers are mounted, lowest first), or what is at a path of it.
+fn image(layers: &[PathBuf], sub_path: Option<&str>) -> Result<OwnedFd, Error> {
+    let what = || "mount the files of an image".into();
+    let [first, others @ ..] = layers else {
+        return Err(Error::Field("the image", "it has no layers".into()));
+    };
+    if !others.is_empty() {
+        // Only what is attached can be cloned, and of that a part. Nobody else looks there in this mount namespace, into which and
+        // from which nothing travels below that directory.
+        view::lower_in_place(layers)?;
+    }
+    let open = || {
+        let root =
+            rustix::fs::open(first, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).step(what)?;
+        let at = match sub_path.filter(|s| !s.trim_matches('/').is_empty()) {
+            Some(sub) => beneath::locate(root.as_fd(), sub).step(|| format!("find {sub} in the image"))?,
+            None => root,
+        };
+        rootfs::clone_tree(&at, false).step(what)
+    };
+    let tree = open();
+    if !others.is_empty() {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        rustix::mount::unmount(first, flags).step(what)?;
+    }
+    tree
 }
 
 /// The propagation to set; the mounts of the host are looked at only where it matters. `None` leaves it as it is.

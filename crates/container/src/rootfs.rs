@@ -158,11 +158,12 @@ fn overlay_in_one(layers: &[&Path], upper: &Path, work: &Path, label: Option<&st
 }
 
 /// Makes the file system of `/dev`, with the directories that others are mounted on.
-pub fn device_directory(label: Option<&str>) -> Result<OwnedFd, Error> {
+pub fn device_directory(label: Option<&str>, shm: bool) -> Result<OwnedFd, Error> {
     let mut options = vec![("mode", Some("755")), ("size", Some("65536k"))];
     options.extend(label.map(|l| ("context", Some(l))));
     let dev = make("tmpfs", &options, attr::NOSUID)?;
-    for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)] {
+    let all = [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o755)];
+    for (name, mode) in all.into_iter().filter(|(name, _)| shm || *name != "shm") {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(|| format!("make /dev/{name}"))?;
     }
     Ok(dev)
@@ -196,10 +197,11 @@ pub fn kernel_file_systems(
     ];
     at_dev(make("devpts", &pts, attr::NOSUID | attr::NOEXEC)?, "pts")?;
     let (shm, mqueue) = match shared {
-        Some((shm, mqueue)) => (shm, mqueue),
-        None => (shared_memory(container, secure)?, None),
+        Some((shm, mqueue)) => (Some(shm), mqueue),
+        None if container.no_shm => (None, None),
+        None => (Some(shared_memory(container, secure)?), None),
     };
-    at_dev(shm, "shm")?;
+    shm.map_or(Ok(()), |shm| at_dev(shm, "shm"))?;
     at_dev(mqueue.map_or_else(|| make("mqueue", &[], secure), Ok)?, "mqueue")?;
 
     let read_only = if container.privileged { 0 } else { attr::RDONLY };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use biga_sys::process::{Namespaces, exit_now};
 use biga_sys::{fd, signal};
-use biga_wire::config::Container;
+use biga_wire::config::{Container, HookStage};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags};
 use rustix::process::Resource;
@@ -27,6 +27,7 @@ use crate::confine::{self, Confinement};
 use crate::control::{self, Message};
 use crate::devices::Nodes;
 use crate::error::{Context, Error};
+use crate::hooks::Told;
 use crate::labels::Labels;
 use crate::pod::Joined;
 use crate::seccomp::Filter;
@@ -178,6 +179,7 @@ struct OfHost {
     shared: Option<rootfs::SharedMemory>,
     proc: Option<OwnedFd>,
     labels: Labels,
+    told: Told,
 }
 
 fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHost, Error> {
@@ -211,13 +213,14 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
     let own_files = mounts::own_files(container, first.run_dir)?;
     let nodes = Nodes::find(container)?;
     rootfs::writable_layer(container, first.state_dir)?;
+    let told = Told::new(container, first.run_dir, &first.state_dir.join("upper"))?;
     if let Some(owner) = &first.owner {
         userns::map_layers(container, first.state_dir, owner.user.as_fd())?;
         streams.into_iter().for_each(|s| userns::own_streams(s, &owner.ids));
         userns::become_mapped_root(&owner.ids)?;
     }
     let root = rootfs::overlay(container, first.state_dir)?;
-    let dev = rootfs::device_directory(container.mount_label.as_deref())?;
+    let dev = rootfs::device_directory(container.mount_label.as_deref(), !container.no_shm)?;
     nodes.make_usual(&dev)?;
     Ok(OfHost {
         root,
@@ -228,6 +231,7 @@ fn of_the_host(first: &mut First<'_>, streams: Option<&Streams>) -> Result<OfHos
         shared,
         proc,
         labels: first.program.labels.clone(),
+        told,
     })
 }
 
@@ -257,7 +261,9 @@ fn inside(first: &First<'_>, of_host: OfHost, socket: &OwnedFd) -> Result<(Optio
     }
     rootfs::mask(root.as_fd(), dev, container)?;
     let confinement = resolve(&first.program, root.as_fd(), of_host.labels)?;
+    of_host.told.run(container, HookStage::CreateContainer)?;
     rootfs::enter(root)?;
+    of_host.told.run(container, HookStage::StartContainer)?;
     make_directory(&confinement.cwd)?;
     if container.read_only_root {
         biga_sys::mount::set_attributes(root, biga_sys::mount::RDONLY, false)

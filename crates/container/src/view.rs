@@ -9,11 +9,11 @@ use std::path::Path;
 
 use biga_sys::process::Namespaces;
 use biga_wire::config::{Container, IdMap};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::beneath::Kind;
@@ -74,15 +74,36 @@ pub fn lower(layers: &[impl AsRef<Path>]) -> Result<OwnedFd, Error> {
             Ok(root) => Ok(root),
             // Kernels before 6.8 take all layers in one option only. In this namespace nobody else looks at the mount point.
             Err(Errno::INVAL) => {
-                let all: Vec<String> = layers.iter().rev().map(|l| l.as_ref().display().to_string()).collect();
-                let options = std::ffi::CString::new(format!("lowerdir={}", all.join(":"))).step(what)?;
-                let flags = MountFlags::RDONLY;
-                rustix::mount::mount("overlay", first.as_ref(), "overlay", flags, options.as_c_str()).step(what)?;
+                in_one(layers, first.as_ref())?;
                 open(first.as_ref())
             }
             Err(e) => Err(e).step(what),
         },
     }
+}
+
+/// The same of several layers, mounted over the lowest.
+pub(crate) fn lower_in_place(layers: &[impl AsRef<Path>]) -> Result<(), Error> {
+    let what = || format!("mount an overlay of {} layers", layers.len());
+    let Some(first) = layers.first().map(AsRef::as_ref) else {
+        return Err(Error::Field("the image", "it has no layers".into()));
+    };
+    match by_parts(layers) {
+        Ok(root) => {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(&root, "", CWD, first, flags).step(what)
+        }
+        Err(Errno::INVAL) => in_one(layers, first),
+        Err(e) => Err(e).step(what),
+    }
+}
+
+/// As kernels before 6.8 want it.
+fn in_one(layers: &[impl AsRef<Path>], at: &Path) -> Result<(), Error> {
+    let what = || format!("mount an overlay of {} layers", layers.len());
+    let all: Vec<String> = layers.iter().rev().map(|l| l.as_ref().display().to_string()).collect();
+    let options = std::ffi::CString::new(format!("lowerdir={}", all.join(":"))).step(what)?;
+    rustix::mount::mount("overlay", at, "overlay", MountFlags::RDONLY, options.as_c_str()).step(what)
 }
 
 /// User and group by name or number, as `user[:group]`, looked up in a container's own files.

@@ -10,8 +10,10 @@
 //! - [`quantity`]: memory and CPU amounts
 //! - [`reference`]: image references as users type them
 //! - [`signal`]: signals by name
+//! - [`cdi`]: names of devices that vendors describe
 //! - [`phase`]: the states of an instance and the legal moves between them
 
+pub mod cdi;
 pub mod kind;
 pub mod kinds;
 pub mod object;
@@ -20,6 +22,7 @@ pub mod quantity;
 pub mod reference;
 pub mod signal;
 
+pub use cdi::CdiName;
 pub use kind::{Column, ColumnType, FieldError, Kind};
 pub use kinds::checkpoint::checkpoint_name_fault;
 pub use kinds::container_status::{ContainerRestart, ContainerState, ContainerStatus, Running, Terminated, Waiting};

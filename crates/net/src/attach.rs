@@ -17,12 +17,14 @@ use rustix::mount::UnmountFlags;
 use crate::ids::{self, Names};
 use crate::netlink::route::{LOOPBACK, Veth};
 use crate::netlink::{Batch, Socket};
-use crate::{Endpoint, Error};
+use crate::{Endpoint, Error, way_out};
 
 /// The kernel needs well below a millisecond to tell a bridge of a port; on a busy host some more. What is late after
 /// this long works all the same, with a slow first packet.
 const CARRIER_WITHIN: Duration = Duration::from_millis(500);
 const CARRIER_PAUSE: Duration = Duration::from_micros(300);
+/// Of addresses that are only known on a link (RFC 3927).
+const LINK_LOCAL_PREFIX: u8 = 16;
 /// Of the file system that holds namespaces.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// What a container may expect beside the kernel's defaults: low ports and ping without privileges, as under Docker,
@@ -174,9 +176,14 @@ fn inner_side(ends: &[End<'_>], indices: &[u32]) -> Batch {
     let each = || indices.iter().copied().zip(ends);
     for (index, end) in each() {
         batch.add_address(index, end.endpoint.address, end.endpoint.prefix);
+        for address in &end.endpoint.link_local {
+            batch.add_address(index, *address, LINK_LOCAL_PREFIX);
+        }
         batch.up(index);
     }
-    if let Some((index, gateway)) = each().find_map(|(index, end)| Some((index, end.endpoint.gateway?))) {
+    let way_out =
+        way_out(ends.iter().map(|e| e.endpoint)).and_then(|at| Some((*indices.get(at)?, ends[at].endpoint.gateway?)));
+    if let Some((index, gateway)) = way_out {
         batch.default_route(index, gateway);
     }
     batch

@@ -200,6 +200,8 @@ impl Inner {
                 address,
                 prefix: network.pool.subnet().prefix(),
                 gateway: (!network.internal).then(|| network.pool.gateway()),
+                gateway_priority: 0,
+                link_local: Vec::new(),
                 mac: mac.unwrap_or_else(|| Mac::derive(instance_uid, network_uid)),
                 mtu: network.mtu,
                 hostname: None,

@@ -92,8 +92,12 @@ pub struct Endpoint {
     pub address: Ipv4Addr,
     /// Prefix length of the subnet, in bits.
     pub prefix: u8,
-    /// Router for everything else; none on internal networks. Where several endpoints have one, the first is used.
+    /// Router for everything else; none on internal networks. Where several endpoints have one, [`way_out`] says which is used.
     pub gateway: Option<Ipv4Addr>,
+    /// How much it wants to be the one whose router is used.
+    pub gateway_priority: i64,
+    /// More addresses, of 169.254.0.0/16 (containers).
+    pub link_local: Vec<Ipv4Addr>,
     /// Hardware address.
     pub mac: Mac,
     /// Largest packet in bytes.
@@ -107,6 +111,13 @@ impl Endpoint {
     pub fn cidr(&self) -> String {
         format!("{}/{}", self.address, self.prefix)
     }
+}
+
+/// Which endpoint leads to everything else: of those with a router the one of the highest priority, the first of several.
+pub fn way_out<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Option<usize> {
+    let leads = endpoints.into_iter().enumerate().filter(|(_, e)| e.gateway.is_some());
+    let best = leads.max_by_key(|(i, e)| (e.gateway_priority, std::cmp::Reverse(*i)));
+    best.map(|(i, _)| i)
 }
 
 /// How long after a detach the kernel has to end the namespace by itself.

@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::attach::{self, End};
 use crate::ids::Names;
 use crate::netlink::{Batch, Socket};
-use crate::{Endpoint, Error, nft};
+use crate::{Endpoint, Error, nft, way_out};
 
 /// Where containers on networks of their own find their name server, as under Docker.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -53,10 +53,10 @@ pub fn plug(home: &mut Socket, names: &Names, path: &Path, uid: &str, added: &[E
     inside(path, || attach::add_ends(home, names, path, uid, added, &netns))
 }
 
-/// Sends what has no other route to the first of `endpoints` that leads out.
+/// Sends what has no other route to the one of `endpoints` that leads out.
 pub fn reroute(path: &Path, endpoints: &[Endpoint]) -> Result<(), Error> {
-    let first = endpoints.iter().find_map(|e| Some((e.interface.clone(), e.gateway?)));
-    let Some((interface, gateway)) = first else {
+    let best = way_out(endpoints).and_then(|at| endpoints.get(at));
+    let Some((interface, gateway)) = best.and_then(|e| Some((e.interface.clone(), e.gateway?))) else {
         return Ok(());
     };
     inside(path, || {

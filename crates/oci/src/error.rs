@@ -48,16 +48,6 @@ pub enum Error {
     /// Said by the container's first process.
     #[error("{0}")]
     Child(String),
-    /// A hook failed.
-    #[error("hook {path} of {stage} failed: {why}")]
-    Hook {
-        /// Program.
-        path: String,
-        /// Which list.
-        stage: &'static str,
-        /// How.
-        why: String,
-    },
     /// The child went away without a word.
     #[error("the container's first process was killed while it was being set up ({0}): is its memory limit too small?")]
     Died(String),

@@ -234,6 +234,10 @@ pub struct Limits {
     pub cpu_period: Option<u64>,
     /// Microseconds of unused time that may be saved up.
     pub cpu_burst: Option<u64>,
+    /// Microseconds of realtime a period; only on version 1.
+    pub cpu_realtime_runtime: Option<u64>,
+    /// Microseconds of that period.
+    pub cpu_realtime_period: Option<u64>,
     /// Memory nodes, as `0-1`.
     pub cpuset_mems: Option<String>,
     /// 0 to 100; only on version 1.
@@ -356,6 +360,15 @@ pub struct Container {
     /// Another OCI runtime that makes the container; ours where unset.
     #[serde(default)]
     pub runtime: Option<OciRuntime>,
+    /// Programs of the host to run while it is made, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
+    /// For another runtime.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Without `/dev/shm`.
+    #[serde(default)]
+    pub no_shm: bool,
     /// A checkpoint of it: its processes go on from there, and the main process is not executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
@@ -375,7 +388,7 @@ pub struct OciRuntime {
 }
 
 /// A device node of the host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// On the host.
@@ -384,6 +397,57 @@ pub struct Device {
     pub path: String,
     /// Any of `r`, `w`, `m`.
     pub permissions: String,
+    /// What it is, where that is known without looking at `host_path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<DeviceNumber>,
+    /// Mode of the node inside; readable and writable for all where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// Its user inside; root where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its group inside; root's where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+}
+
+/// What a device is to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceNumber {
+    /// A block device; a character device otherwise.
+    pub block: bool,
+    /// Which driver.
+    pub major: u32,
+    /// Which of the driver's.
+    pub minor: u32,
+}
+
+/// A program of the host that is run while a container is made, with its state on standard input, as the OCI runtime
+/// specification has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// When.
+    pub stage: HookStage,
+    /// Absolute.
+    pub path: String,
+    /// With its name first.
+    pub args: Vec<String>,
+    /// All of its environment.
+    pub env: Vec<String>,
+    /// Seconds it may take.
+    pub timeout: Option<i64>,
+}
+
+/// When a hook is run. Those of the host's namespaces are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HookStage {
+    /// In the container's namespaces, before its root is entered: the program is the host's.
+    CreateContainer,
+    /// Inside, before its program runs: the hook's program is the container's.
+    StartContainer,
 }
 
 /// Something mounted into a container, or shared into a microvm.
@@ -418,6 +482,13 @@ pub enum MountSource {
     Block {
         /// The file.
         path: PathBuf,
+    },
+    /// The files of an image.
+    Image {
+        /// Where its layers are mounted, lowest first.
+        layers: Vec<PathBuf>,
+        /// Only what is at this path of it.
+        sub_path: Option<String>,
     },
     /// Memory.
     Tmpfs {

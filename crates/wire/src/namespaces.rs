@@ -123,6 +123,12 @@ pub struct MountHow {
     pub read_only_flat: bool,
     /// How mounts made later travel.
     pub propagation: Propagation,
+    /// Programs there do not gain rights by their mode.
+    pub no_suid: bool,
+    /// Device nodes there are no devices.
+    pub no_dev: bool,
+    /// Nothing there is executed.
+    pub no_exec: bool,
 }
 
 /// A limit on a block device of the host.

@@ -205,8 +205,8 @@ impl Files {
             return Ok(None);
         }
         if !hold.is_running() {
-            let container = prepare::at_rest(engine, &object, &record).await?;
             let layers = self.layers(&record)?;
+            let container = prepare::at_rest(engine, &object, &record, &layers.user).await?;
             let container = Box::new(Container {
                 layers: container.layers.into_iter().zip(&layers.paths).map(mounted).collect(),
                 ..container

@@ -58,6 +58,8 @@ impl Run<'_> {
             runtime: None,
             part: Some(spec),
             sink: None,
+            layer_user: self.layer_user.clone(),
+            volume_images: self.volume_images.clone(),
         };
         let made = part.container().await.map_err(|f| Failure {
             message: format!("container {}: {}", spec.name, f.message),

@@ -83,6 +83,12 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
     for (name, path) in api.backend().runtimes() {
         runtimes[name] = json!({"path": path});
     }
+    let devices = api.backend().devices();
+    let discovered: Vec<Value> = devices
+        .devices
+        .iter()
+        .map(|d| json!({"Source": "cdi", "ID": d}))
+        .collect();
     Ok(ok(&json!({
         "ID": n.id,
         "Containers": all.len(),
@@ -139,7 +145,9 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "Warnings": [],
+        "CDISpecDirs": devices.dirs,
+        "DiscoveredDevices": discovered,
+        "Warnings": devices.warnings,
     })))
 }
 

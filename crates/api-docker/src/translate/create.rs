@@ -1,14 +1,13 @@
 //! Docker's create body → an instance. What the model cannot express is refused, or told in the warnings.
 
 use biga_model::{
-    ContainerSpec, DeviceSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, Memory,
-    NetworkAttachment, NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec,
-    Ulimit, VolumeMount,
+    ContainerSpec, EnvVar, Instance, InstanceSpec, InstanceVolume, Isolation, Kind, Memory, NetworkAttachment,
+    NetworkLink, NetworkMode, Object, ObjectMeta, Power, RestartPolicy, RestartWhen, SecuritySpec, Ulimit, VolumeMount,
 };
 use serde_json::Value;
 
 use super::ids::network_name;
-use super::{hostconfig, labels, mounts, sharing};
+use super::{devices, hostconfig, labels, mounts, sharing};
 use crate::error::Error;
 use crate::types::container::{CreateBody, HostConfig, RestartPolicy as DockerPolicy, Words};
 use crate::types::is_zero;
@@ -35,6 +34,8 @@ pub struct Around {
     pub others: std::collections::BTreeMap<String, String>,
     /// Names of OCI runtimes beside Biga's own.
     pub runtimes: Vec<String>,
+    /// Devices that the node knows by the Container Device Interface.
+    pub cdi_devices: Vec<String>,
 }
 
 /// A network that exists.
@@ -83,6 +84,7 @@ pub fn instance(body: &CreateBody, around: &Around) -> Result<Created, Error> {
     let isolation = isolation(h)?;
     let runtime = runtime(h, around)?;
     let mut container = container(body, &mut warnings)?;
+    container.cdi_devices = devices::requested(h, around)?;
     let made = mounts::volumes(body, around)?;
     container.volume_mounts = made.mounts;
     container.health_check = super::health::check(body)?;
@@ -194,6 +196,11 @@ fn asked_for(body: &CreateBody) -> Result<(), Error> {
             }
         }
     }
+    if h.annotations.contains_key("") {
+        return Err(Error::bad(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
     if !body.stop_signal.is_empty() && biga_model::parse_signal(&body.stop_signal).is_err() {
         return Err(Error::bad(format!("Invalid signal: {}", body.stop_signal)));
     }
@@ -227,9 +234,16 @@ fn refuse(body: &CreateBody, warnings: &mut Vec<String>) -> Result<(), Error> {
                 value.as_str().unwrap_or_default(),
                 &Default::default(),
             )?),
-            "DeviceRequests" => return Err(devices_by_driver(value)),
             f => return Err(Error::missing(format!("HostConfig.{f}"))),
         }
+    }
+    if let Some(option) = body.host_config.storage_opt.keys().next() {
+        // In Docker's words, where its own driver cannot do it either.
+        let message = match option.as_str() {
+            "size" => "--storage-opt is supported only for overlay over xfs with 'pquota' mount option".to_owned(),
+            other => format!("unknown option {other:?} of --storage-opt: containers have no such limit here"),
+        };
+        return Err(Error::new(http::StatusCode::NOT_IMPLEMENTED, message));
     }
     for field in body.rest.iter().filter(|(_, v)| !is_zero(v)).map(|(k, _)| k) {
         warnings.push(format!("the field {field} is not known and was left out"));
@@ -253,23 +267,6 @@ fn runtime(h: &HostConfig, around: &Around) -> Result<Option<String>, Error> {
         true => Ok(Some(name.to_string())),
         false => Err(Error::bad(format!("unknown or invalid runtime name: {}", h.runtime))),
     }
-}
-
-/// GPUs and the like, which a driver of the daemon's would have to find and hand out.
-fn devices_by_driver(requests: &Value) -> Error {
-    let what = |r: &Value| {
-        let driver = r.get("Driver").and_then(Value::as_str).unwrap_or_default();
-        format!(
-            "driver {driver:?}, capabilities {}",
-            r.get("Capabilities").unwrap_or(&Value::Null)
-        )
-    };
-    let list: Vec<String> = requests.as_array().into_iter().flatten().map(what).collect();
-    Error::missing(format!(
-        "could not select a device driver for HostConfig.DeviceRequests (--gpus; {}): there is none here, as \
-         nvidia-container-toolkit would be; device nodes can be given by name (--device /dev/dri/renderD128). Device drivers",
-        list.join("; ")
-    ))
 }
 
 /// Where the dial stands.
@@ -297,11 +294,6 @@ pub fn isolation(h: &HostConfig) -> Result<Isolation, Error> {
 fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerSpec, Error> {
     let h = &body.host_config;
     let (command, args) = command(body);
-    let device = |d: &crate::types::container::Device| DeviceSpec {
-        host_path: d.path_on_host.clone(),
-        path: some(&d.path_in_container),
-        permissions: some(&d.cgroup_permissions),
-    };
     let cap = |c: &String| {
         let c = c.to_ascii_uppercase();
         c.strip_prefix("CAP_").map(str::to_string).unwrap_or(c)
@@ -337,7 +329,7 @@ fn container(body: &CreateBody, warnings: &mut Vec<String>) -> Result<ContainerS
                 )
             })
             .collect(),
-        devices: h.devices.iter().map(device).collect(),
+        devices: h.devices.iter().map(devices::node).collect(),
         device_rules: h.device_cgroup_rules.clone(),
         init: h.init.unwrap_or(false),
         ..ContainerSpec::default()
@@ -531,17 +523,25 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
             ports: Vec::new(),
         });
     }
-    if !e.ipam_config.ipv6.is_empty() || !e.ipam_config.link_local.is_empty() {
-        return Err(Error::missing("IPv6 and link-local addresses"));
+    if !e.ipam_config.ipv6.is_empty()
+        || e.ipam_config
+            .link_local
+            .iter()
+            .any(|a| a.parse::<std::net::Ipv6Addr>().is_ok())
+    {
+        return Err(Error::missing("IPv6 addresses"));
+    }
+    if let Some(bad) = e
+        .ipam_config
+        .link_local
+        .iter()
+        .find(|a| a.parse::<std::net::Ipv4Addr>().is_err())
+    {
+        return Err(Error::bad(format!("invalid link-local IP address: {bad}")));
     }
     if !e.driver_opts.is_empty() {
         return Err(Error::missing(
             "driver options of an endpoint (EndpointsConfig.DriverOpts)",
-        ));
-    }
-    if e.gw_priority != 0 {
-        return Err(Error::missing(
-            "the priority of a gateway (EndpointsConfig.GwPriority): the first network's leads out",
         ));
     }
     Ok(NetworkAttachment {
@@ -550,6 +550,8 @@ pub fn attachment(network: String, e: &crate::types::container::Endpoint) -> Res
         mac: some(&e.mac_address).map(|m| m.to_ascii_lowercase()),
         aliases: e.aliases.clone(),
         links,
+        link_local: e.ipam_config.link_local.clone(),
+        gateway_priority: e.gw_priority,
     })
 }
 

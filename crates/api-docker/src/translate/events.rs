@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::ids::{docker_id, docker_network};
 use super::labels;
 
+/// The annotation with the beginning of a run that a client killed by a signal.
+pub const KILLED_RUN: &str = "docker.biga.dev/killed-run";
+
 /// One message of `GET /events`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
@@ -175,8 +178,10 @@ fn death(o: &Object<Instance>) -> Vec<Message> {
     ));
     out.extend(networks(o, "disconnect"));
     out.extend(unmounts(o));
+    let run = s.started_at.map(|t| t.to_string());
+    let killed = run.is_some() && o.metadata.annotations.get(KILLED_RUN) == run.as_ref();
     // A restart is a stop and a start.
-    if s.stopped_by_user || o.spec.restart_request > s.observed_restart {
+    if s.stopped_by_user && !killed || o.spec.restart_request > s.observed_restart {
         out.push(Message::container(o, "stop", &[]));
     }
     out
@@ -367,6 +372,16 @@ mod tests {
         assert_eq!(words(Some(&running), Some(&again)), ["die"]);
         again.spec.restart_request = 1;
         assert_eq!(words(Some(&running), Some(&again)), ["die", "stop"]);
+        let mut killed = ended.clone();
+        let run = t(5).unwrap().to_string();
+        killed.metadata.annotations.insert(KILLED_RUN.into(), run);
+        assert_eq!(words(Some(&running), Some(&killed)), ["die"]);
+        killed.status.as_mut().unwrap().started_at = t(6);
+        assert_eq!(
+            words(Some(&running), Some(&killed)),
+            ["die", "stop"],
+            "of an earlier run"
+        );
         assert_eq!(words(Some(&ended), None), ["destroy"]);
         let die = &instance(Some(&running), Some(&ended), &All::new())[0];
         assert_eq!(die.attributes["exitCode"], "3");

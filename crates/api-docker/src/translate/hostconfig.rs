@@ -31,6 +31,7 @@ pub fn resources(h: &HostConfig, warnings: &mut Vec<String>) -> Result<Resources
 /// Writes the limits that are given; what is zero stays as it is.
 pub fn limits(d: &DockerResources, r: &mut Resources, warnings: &mut Vec<String>) -> Result<(), Error> {
     processors(d, r)?;
+    realtime(d, r)?;
     finer(d, r)?;
     if d.oom_kill_disable == Some(true) && d.memory == 0 {
         warnings.push(
@@ -115,6 +116,27 @@ fn processors(d: &DockerResources, r: &mut Resources) -> Result<(), Error> {
             ));
         }
         p => r.cpu_period = Some(p.unsigned_abs()),
+    }
+    Ok(())
+}
+
+/// Whether the kernel shares any is looked at where it is known.
+fn realtime(d: &DockerResources, r: &mut Resources) -> Result<(), Error> {
+    let (runtime, period) = (d.cpu_realtime_runtime, d.cpu_realtime_period);
+    if runtime != 0 && period != 0 && runtime > period {
+        return Err(Error::bad(
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ));
+    }
+    for (n, to) in [
+        (runtime, &mut r.cpu_realtime_runtime),
+        (period, &mut r.cpu_realtime_period),
+    ] {
+        match u64::try_from(n) {
+            Ok(0) => {}
+            Ok(n) => *to = Some(n),
+            Err(_) => return Err(Error::bad(format!("microseconds of realtime cannot be negative: {n}"))),
+        }
     }
     Ok(())
 }

@@ -276,7 +276,7 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "DnsSearch": spec.dns.search,
         "ExtraHosts": list(&hosts),
         "GroupAdd": list(&c.additional_groups),
-        "IpcMode": sharing::mode(&n.ipc, &h.ipc_mode, "private"),
+        "IpcMode": sharing::mode(&n.ipc, if n.no_shm { "none" } else { &h.ipc_mode }, "private"),
         "Cgroup": "",
         "Links": list(&host_links(o, h)),
         "OomScoreAdj": r.oom_score_adj.unwrap_or(0),
@@ -306,13 +306,13 @@ pub fn host_config(o: &Object<Instance>, sent: &CreateBody) -> Value {
         "BlkioDeviceWriteIOps": per_device(r, "Rate", |d| d.write_iops),
         "CpuPeriod": r.cpu_period.unwrap_or(0),
         "CpuQuota": r.cpu_quota.unwrap_or(0),
-        "CpuRealtimePeriod": 0,
-        "CpuRealtimeRuntime": 0,
+        "CpuRealtimePeriod": r.cpu_realtime_period.unwrap_or(0),
+        "CpuRealtimeRuntime": r.cpu_realtime_runtime.unwrap_or(0),
         "CpusetCpus": r.cpuset_cpus.clone().unwrap_or_default(),
         "CpusetMems": r.cpuset_mems.clone().unwrap_or_default(),
         "Devices": devices,
         "DeviceCgroupRules": list(&c.device_rules),
-        "DeviceRequests": null,
+        "DeviceRequests": super::devices::shown(&c.cdi_devices, &h.device_requests),
         "MemoryReservation": b(r.memory_reservation),
         "MemorySwap": b(r.memory_swap),
         "MemorySwappiness": r.memory_swappiness,
@@ -452,6 +452,10 @@ pub fn mounts(o: &Object<Instance>, sent: &CreateBody, beside: &Beside) -> Vec<V
                         .find(|b| b.split(':').nth(1) == Some(m.mount_path.as_str()));
                     doc["Mode"] = given.and_then(|b| b.split(':').nth(2)).unwrap_or("").into();
                 }
+                (None, None) if v.image.is_some() => {
+                    doc["Type"] = "image".into();
+                    doc["Source"] = v.image.clone().into();
+                }
                 // A directory that goes with the instance; where it is on the host is nobody's matter.
                 (None, None) if v.empty_dir.is_some() => {
                     doc["Type"] = "bind".into();
@@ -577,9 +581,12 @@ fn endpoint(
         Some((ip, len)) => (ip, len.parse::<u8>().unwrap_or(0)),
         None => (e.address.as_str(), 0),
     });
-    let ipam = wanted
+    let mut ipam = wanted
         .and_then(|w| w.address.as_ref())
         .map_or(Value::Null, |a| json!({"IPv4Address": a}));
+    if let Some(w) = wanted.filter(|w| !w.link_local.is_empty()) {
+        ipam["LinkLocalIPs"] = json!(w.link_local);
+    }
     let aliases = wanted
         .filter(|w| !w.aliases.is_empty())
         .map_or(Value::Null, |w| json!(w.aliases));
@@ -592,7 +599,7 @@ fn endpoint(
         "Aliases": aliases,
         "MacAddress": end.map_or("", |e| e.mac.as_str()),
         "DriverOpts": null,
-        "GwPriority": 0,
+        "GwPriority": wanted.map_or(0, |w| w.gateway_priority),
         "NetworkID": network_id,
         "EndpointID": if end.is_some() { endpoint_id } else { "" },
         "Gateway": end.map_or("", |e| e.gateway.as_str()),

@@ -47,7 +47,13 @@ fn option(
 ) -> Result<(), Error> {
     let invalid = || Error::bad(format!("invalid value for {name}: {value}"));
     match (name, elsewhere) {
-        ("max-size", false) | ("cache-max-size", true) if value == "-1" => {}
+        // What is unset is unlimited; saying so is refused by Docker, too, as its container starts.
+        ("max-size", false) if value.starts_with('-') => {
+            return Err(Error::bad(format!(
+                "failed to initialize logging driver: invalid size: '{value}'"
+            )));
+        }
+        ("cache-max-size", true) if value == "-1" => {}
         ("max-size", false) | ("cache-max-size", true) => log.max_size = Some(size(value).ok_or_else(invalid)?),
         ("max-file", false) | ("cache-max-file", true) => log.max_files = Some(value.parse().map_err(|_| invalid())?),
         ("cache-disabled", true) => log.no_files = value.parse().map_err(|_| invalid())?,

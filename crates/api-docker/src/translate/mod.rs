@@ -1,6 +1,7 @@
 //! Between Docker's documents and Biga's model. Pure functions: no I/O, no clock but where a parameter says so.
 
 pub mod create;
+pub mod devices;
 pub mod events;
 pub mod health;
 pub mod hostconfig;

@@ -37,6 +37,7 @@ enum Source {
     Volume(String),
     Host(String),
     Tmpfs(TmpfsSource),
+    Image(String),
 }
 
 struct Maker<'a> {
@@ -143,6 +144,7 @@ impl Maker<'_> {
             Source::Volume(v) => volume.volume = Some(v),
             Source::Host(p) => volume.host_path = Some(p),
             Source::Tmpfs(t) => volume.tmpfs = Some(t),
+            Source::Image(i) => volume.image = Some(i),
         }
         self.made.volumes.push(volume);
         self.made.mounts.push(VolumeMount {
@@ -222,7 +224,22 @@ impl Maker<'_> {
                 }
                 self.add(Source::Tmpfs(t), &m.target, How::new(m.read_only || read_only, None))
             }
-            "image" | "cluster" | "npipe" => Err(Error::missing(format!("mounts of type {:?}", m.kind))),
+            "image" => {
+                if m.source.is_empty() {
+                    return Err(Error::bad(
+                        "invalid mount config for type \"image\": field Source must not be empty",
+                    ));
+                }
+                let sub = &m.image_options.subpath;
+                if sub.starts_with('/') || sub.split('/').any(|s| s == "..") {
+                    return Err(Error::bad(format!(
+                        "invalid mount config for type \"image\": invalid subpath {sub:?}: it stays below the image's root"
+                    )));
+                }
+                let how = How::new(true, (!sub.is_empty()).then(|| sub.clone()));
+                self.add(Source::Image(m.source.clone()), &m.target, how)
+            }
+            "cluster" | "npipe" => Err(Error::missing(format!("mounts of type {:?}", m.kind))),
             other => Err(Error::bad(format!(
                 "invalid mount config for type {other:?}: mount type unknown"
             ))),
@@ -231,7 +248,7 @@ impl Maker<'_> {
 }
 
 /// Types of mounts that are made here.
-const KINDS: [&str; 3] = ["bind", "volume", "tmpfs"];
+const KINDS: [&str; 4] = ["bind", "volume", "tmpfs", "image"];
 
 /// A path that something can be mounted on.
 fn target_of(target: &str) -> Result<(), Error> {

@@ -21,7 +21,7 @@ pub fn namespaces(h: &HostConfig, around: &Around) -> Result<NamespaceSpec, Erro
         "host" => Ok(Share::Host),
         m => match m.strip_prefix("container:") {
             Some(word) => Ok(Share::Instance(other(word, around)?)),
-            None if field == "IpcMode" && m != "none" => Err(Error::bad(format!("Invalid IPC mode: {m}"))),
+            None if field == "IpcMode" => Err(Error::bad(format!("Invalid IPC mode: {m}"))),
             None => Err(Error::missing(format!("HostConfig.{field} {m:?}"))),
         },
     };
@@ -33,7 +33,8 @@ pub fn namespaces(h: &HostConfig, around: &Around) -> Result<NamespaceSpec, Erro
     Ok(NamespaceSpec {
         pid: share("PidMode", &h.pid_mode, &["", "private"])?,
         // Memory of a container can always be shared with others.
-        ipc: share("IpcMode", &h.ipc_mode, &["", "private", "shareable"])?,
+        ipc: share("IpcMode", &h.ipc_mode, &["", "private", "shareable", "none"])?,
+        no_shm: h.ipc_mode == "none",
         uts: share("UTSMode", &h.uts_mode, &["", "private"])?,
         cgroup: share("CgroupnsMode", &h.cgroupns_mode, &["", "private"])?,
         user,
@@ -93,7 +94,7 @@ pub fn security(h: &HostConfig, warnings: &mut Vec<String>) -> Result<SecuritySp
 /// How a namespace is shown: as it was sent where that says the same.
 pub fn mode(share: &Share, sent: &str, private: &str) -> String {
     match share {
-        Share::Private if sent == "shareable" => sent.to_owned(),
+        Share::Private if matches!(sent, "shareable" | "none") => sent.to_owned(),
         Share::Private => private.to_owned(),
         Share::Host => "host".to_owned(),
         Share::Instance(_) if sent.starts_with("container:") => sent.to_owned(),

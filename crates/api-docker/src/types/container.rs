@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+fn is_unset<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// One word or a list of words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -123,6 +127,8 @@ pub struct HostConfig {
     pub mounts: Vec<Mount>,
     pub init: Option<bool>,
     pub devices: Vec<Device>,
+    pub device_requests: Vec<DeviceRequest>,
+    pub storage_opt: BTreeMap<String, String>,
     pub ulimits: Vec<Ulimit>,
     pub device_cgroup_rules: Vec<String>,
     pub cgroup_parent: String,
@@ -145,6 +151,8 @@ pub struct Resources {
     pub nano_cpus: i64,
     pub cpu_period: i64,
     pub cpu_quota: i64,
+    pub cpu_realtime_period: i64,
+    pub cpu_realtime_runtime: i64,
     pub cpuset_cpus: String,
     pub memory_reservation: i64,
     pub memory_swap: i64,
@@ -240,15 +248,24 @@ pub struct RestartPolicy {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct Mount {
-    #[serde(rename = "Type")]
+    #[serde(rename = "Type", skip_serializing_if = "is_unset")]
     pub kind: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub source: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub target: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub read_only: bool,
+    #[serde(skip_serializing_if = "is_unset")]
     pub consistency: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub bind_options: Map<String, Value>,
+    #[serde(skip_serializing_if = "is_unset")]
     pub volume_options: VolumeOptions,
+    #[serde(skip_serializing_if = "is_unset")]
     pub tmpfs_options: TmpfsOptions,
+    #[serde(skip_serializing_if = "is_unset")]
+    pub image_options: ImageOptions,
     /// What else was sent.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -259,9 +276,13 @@ pub struct Mount {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct VolumeOptions {
+    #[serde(skip_serializing_if = "is_unset")]
     pub no_copy: bool,
+    #[serde(skip_serializing_if = "is_unset")]
     pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_unset")]
     pub driver_config: DriverConfig,
+    #[serde(skip_serializing_if = "is_unset")]
     pub subpath: String,
 }
 
@@ -270,7 +291,9 @@ pub struct VolumeOptions {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct DriverConfig {
+    #[serde(skip_serializing_if = "is_unset")]
     pub name: String,
+    #[serde(skip_serializing_if = "is_unset")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -279,9 +302,21 @@ pub struct DriverConfig {
 #[serde(rename_all = "PascalCase", default)]
 #[allow(missing_docs, reason = "the names are those of Docker's reference")]
 pub struct TmpfsOptions {
+    #[serde(skip_serializing_if = "is_unset")]
     pub size_bytes: i64,
+    #[serde(skip_serializing_if = "is_unset")]
     pub mode: u32,
+    #[serde(skip_serializing_if = "is_unset")]
     pub options: Vec<Vec<String>>,
+}
+
+/// Options of a mounted image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs, reason = "the names are those of Docker's reference")]
+pub struct ImageOptions {
+    #[serde(skip_serializing_if = "is_unset")]
+    pub subpath: String,
 }
 
 /// A device node.
@@ -292,6 +327,19 @@ pub struct Device {
     pub path_on_host: String,
     pub path_in_container: String,
     pub cgroup_permissions: String,
+}
+
+/// Devices that a driver finds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs, reason = "the names are those of Docker's reference")]
+pub struct DeviceRequest {
+    pub driver: String,
+    pub count: i64,
+    #[serde(rename = "DeviceIDs")]
+    pub device_ids: Vec<String>,
+    pub capabilities: Vec<Vec<String>>,
+    pub options: BTreeMap<String, String>,
 }
 
 /// A limit of `setrlimit(2)`.

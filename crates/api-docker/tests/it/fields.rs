@@ -70,8 +70,9 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("BlkioDeviceWriteIOps", device, Kept, ""),
         ("CpuPeriod", json!(100_000), Kept, ""),
         ("CpuQuota", json!(50_000), Kept, ""),
-        ("CpuRealtimePeriod", json!(1_000_000), Refused, "CpuRealtimePeriod"),
-        ("CpuRealtimeRuntime", json!(950_000), Refused, "CpuRealtimeRuntime"),
+        ("CpuRealtimePeriod", json!(1_000_000), Kept, ""),
+        ("CpuRealtimeRuntime", json!(950_000), Kept, ""),
+        ("CpuRealtimeRuntime", json!(-1), Refused, "negative"),
         ("CpusetCpus", json!("0"), Kept, ""),
         ("CpusetMems", json!("0"), Kept, ""),
         ("Devices", json!([{"PathOnHost": "/dev/null"}]), Kept, ""),
@@ -80,7 +81,25 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
             "DeviceRequests",
             json!([{"Count": -1, "Capabilities": [["gpu"]]}]),
             Refused,
-            "[[\"gpu\"]]",
+            "[[gpu]]",
+        ),
+        (
+            "DeviceRequests",
+            json!([{"Driver": "cdi", "DeviceIDs": ["vendor.com/class=0"]}]),
+            Kept,
+            "",
+        ),
+        (
+            "DeviceRequests",
+            json!([{"Driver": "cdi", "DeviceIDs": ["/dev/null"]}]),
+            Refused,
+            "vendor.com/class=device",
+        ),
+        (
+            "DeviceRequests",
+            json!([{"Driver": "nvidia", "Count": -1}]),
+            Refused,
+            "\"nvidia\"",
         ),
         ("KernelMemory", json!(1 << 30), Warned, "KernelMemory"),
         ("KernelMemoryTCP", json!(1 << 30), Warned, "KernelMemoryTCP"),
@@ -118,6 +137,12 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
             "syslog-address",
         ),
         ("LogConfig", json!({"Type": "fluentd"}), Refused, "fluentd"),
+        (
+            "LogConfig",
+            json!({"Type": "json-file", "Config": {"max-size": "-1"}}),
+            Refused,
+            "invalid size: '-1'",
+        ),
         ("NetworkMode", json!("host"), Kept, ""),
         // Looked for when it starts.
         ("NetworkMode", json!("absent"), Kept, ""),
@@ -137,6 +162,7 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("VolumesFrom", json!(["other"]), Kept, ""),
         ("ConsoleSize", json!([24, 80]), Shown, ""),
         ("Annotations", json!({"a/b": "c"}), Kept, ""),
+        ("Annotations", json!({"": "c"}), Refused, "annotation key"),
         ("CapAdd", json!(["NET_ADMIN"]), Kept, ""),
         ("CapDrop", json!(["NET_RAW"]), Kept, ""),
         ("CgroupnsMode", json!("host"), Kept, ""),
@@ -147,6 +173,8 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("ExtraHosts", json!(["h:192.0.2.1"]), Kept, ""),
         ("GroupAdd", json!(["7"]), Kept, ""),
         ("IpcMode", json!("host"), Kept, ""),
+        ("IpcMode", json!("none"), Kept, ""),
+        ("IpcMode", json!("odd"), Refused, "IPC mode"),
         ("Cgroup", json!("container:x"), Warned, "Cgroup"),
         ("Links", json!(["other:alias"]), Kept, ""),
         ("OomScoreAdj", json!(100), Kept, ""),
@@ -157,7 +185,8 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("ReadonlyRootfs", json!(true), Kept, ""),
         ("SecurityOpt", json!(["no-new-privileges"]), Kept, ""),
         ("SecurityOpt", json!(["odd=1"]), Refused, "odd"),
-        ("StorageOpt", json!({"size": "10G"}), Refused, "StorageOpt"),
+        ("StorageOpt", json!({"size": "10G"}), Refused, "pquota"),
+        ("StorageOpt", json!({"odd": "1"}), Refused, "odd"),
         ("Tmpfs", json!({"/t": "size=1m"}), Kept, ""),
         ("UTSMode", json!("host"), Kept, ""),
         ("UsernsMode", json!("private"), Kept, ""),
@@ -183,6 +212,13 @@ fn mounts() -> Vec<(&'static str, Value, Fate, &'static str)> {
         }
         json!([m])
     };
+    let image = |more: Value| {
+        let mut m = json!({"Type": "image", "Source": "busybox"});
+        if let (Some(m), Value::Object(more)) = (m.as_object_mut(), more) {
+            m.extend(more);
+        }
+        one(m)
+    };
     let bind = |options: Value| json!([{"Type": "bind", "Source": "/tmp", "Target": "/m", "BindOptions": options}]);
     let tmpfs = |options: Value| json!([{"Type": "tmpfs", "Target": "/m", "TmpfsOptions": options}]);
     vec![
@@ -201,6 +237,16 @@ fn mounts() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("Mounts", bind(json!({"Odd": true})), Refused, "Odd"),
         ("Mounts", tmpfs(json!({"SizeBytes": 1 << 20})), Kept, ""),
         ("Mounts", tmpfs(json!({"Mode": 0o700})), Kept, ""),
+        ("Mounts", image(json!({})), Kept, ""),
+        ("Mounts", image(json!({"ImageOptions": {"Subpath": "etc"}})), Kept, ""),
+        (
+            "Mounts",
+            image(json!({"ImageOptions": {"Subpath": "../etc"}})),
+            Refused,
+            "subpath",
+        ),
+        ("Mounts", image(json!({"Source": "absent"})), Refused, "No such image"),
+        ("Mounts", image(json!({"Source": ""})), Refused, "Source"),
         ("Mounts", one(json!({"Type": "npipe"})), Refused, "npipe"),
         ("Mounts", one(json!({"Type": "cluster"})), Refused, "cluster"),
         ("Mounts", one(json!({"Odd": 1})), Refused, "Odd"),
@@ -215,14 +261,17 @@ fn endpoint() -> Vec<(&'static str, Value, Fate, &'static str)> {
         ("MacAddress", json!("02:00:00:00:00:01"), Kept, ""),
         ("IPAMConfig", json!({"IPv4Address": "10.88.0.99"}), Kept, ""),
         ("IPAMConfig", json!({"IPv6Address": "fd00::1"}), Refused, "IPv6"),
+        ("IPAMConfig", json!({"LinkLocalIPs": ["169.254.1.1"]}), Kept, ""),
+        ("IPAMConfig", json!({"LinkLocalIPs": ["fe80::1"]}), Refused, "IPv6"),
+        ("IPAMConfig", json!({"LinkLocalIPs": ["x"]}), Refused, "link-local"),
         (
             "IPAMConfig",
-            json!({"LinkLocalIPs": ["169.254.1.1"]}),
+            json!({"LinkLocalIPs": ["10.0.0.1"]}),
             Refused,
-            "link-local",
+            "linkLocal",
         ),
         ("DriverOpts", json!({"a": "b"}), Refused, "driver options"),
-        ("GwPriority", json!(7), Refused, "GwPriority"),
+        ("GwPriority", json!(7), Kept, ""),
     ]
 }
 

@@ -23,6 +23,7 @@ fn around() -> Around {
         volume_names: vec!["anonymous1".into(), "anonymous2".into()],
         others: Default::default(),
         runtimes: vec!["crun".into(), "runc".into()],
+        cdi_devices: vec!["nvidia.com/gpu=0".into()],
         links: Vec::new(),
         volumes_from: Vec::new(),
     }
@@ -148,7 +149,8 @@ fn what_cannot_be_done_is_refused_by_name() {
         h(json!({"Binds": [""]})),
         h(json!({"Binds": ["../a:/b"]})),
         h(json!({"Binds": ["/a:/b", "/c:/b/"]})),
-        h(json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})),
+        h(json!({"Runtime": "microvm", "Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})),
+        h(json!({"Runtime": "microvm", "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["v.com/c=0"]}]})),
         h(json!({"Mounts": [{"Type": "volume", "Target": "x"}]})),
         h(json!({"PortBindings": {"80/sctp": [{}]}})),
         h(json!({"PortBindings": {"x/tcp": [{}]}})),

@@ -39,6 +39,7 @@ pub async fn served() -> Served {
         cgroup_version: 2,
         state_dir: "/state".into(),
         microvms: true,
+        realtime: true,
         ..NodeInfo::default()
     };
     let api = DockerApi::new(

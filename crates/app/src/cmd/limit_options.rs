@@ -18,6 +18,12 @@ pub struct FineLimits {
     /// Microseconds of unused processor time that may be saved up
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_burst: Option<u64>,
+    /// Microseconds of realtime a period (control groups of version 1)
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_runtime: Option<u64>,
+    /// Microseconds of that period; 1000000 where left out
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<u64>,
     /// Memory nodes it may use, as 0-1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
@@ -71,6 +77,8 @@ impl FineLimits {
         set(&mut r.cpu_quota, &self.cpu_quota);
         set(&mut r.cpu_period, &self.cpu_period);
         set(&mut r.cpu_burst, &self.cpu_burst);
+        set(&mut r.cpu_realtime_runtime, &self.cpu_rt_runtime);
+        set(&mut r.cpu_realtime_period, &self.cpu_rt_period);
         set(&mut r.cpuset_mems, &self.cpuset_mems);
         set(&mut r.memory_swappiness, &self.memory_swappiness);
         set(&mut r.oom_kill_disable, &self.oom_kill_disable.then_some(true));

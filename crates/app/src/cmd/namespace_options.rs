@@ -10,9 +10,9 @@ pub struct NamespaceOptions {
     /// Process ids: private, host, or container:NAME
     #[arg(long, value_name = "WHOSE")]
     pid: Option<Share>,
-    /// Shared memory and message queues: private, shareable, host, or container:NAME
+    /// Shared memory and message queues: private, shareable, host, container:NAME, or none (no /dev/shm)
     #[arg(long, value_name = "WHOSE", value_parser = ipc)]
-    ipc: Option<Share>,
+    ipc: Option<Ipc>,
     /// Host name: private, host, or container:NAME
     #[arg(long, value_name = "WHOSE")]
     uts: Option<Share>,
@@ -33,12 +33,19 @@ pub struct NamespaceOptions {
     system: bool,
 }
 
+/// Whose memory is shared, if there is any.
+#[derive(Debug, Clone)]
+enum Ipc {
+    Of(Share),
+    None,
+}
+
 /// An instance's memory can always be shared, so that Docker's word for that changes nothing.
-fn ipc(s: &str) -> Result<Share, String> {
-    if s == "shareable" {
-        Ok(Share::Private)
-    } else {
-        s.parse()
+fn ipc(s: &str) -> Result<Ipc, String> {
+    match s {
+        "shareable" => Ok(Ipc::Of(Share::Private)),
+        "none" => Ok(Ipc::None),
+        s => s.parse().map(Ipc::Of),
     }
 }
 
@@ -51,7 +58,11 @@ impl NamespaceOptions {
     fn spec(&self) -> NamespaceSpec {
         NamespaceSpec {
             pid: self.pid.clone().unwrap_or_default(),
-            ipc: self.ipc.clone().unwrap_or_default(),
+            ipc: match &self.ipc {
+                Some(Ipc::Of(share)) => share.clone(),
+                _ => Share::Private,
+            },
+            no_shm: matches!(self.ipc, Some(Ipc::None)),
             uts: self.uts.clone().unwrap_or_default(),
             cgroup: match self.cgroupns.as_deref() {
                 Some("host") => Share::Host,

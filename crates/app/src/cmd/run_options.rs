@@ -198,9 +198,9 @@ struct SecurityOptions {
     /// seccomp=FILE|unconfined, no-new-privileges, apparmor=…, label=…, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// Give a device of the host
-    #[arg(long, value_name = "/DEV[:/DEV][:rwm]", value_parser = words::device)]
-    device: Vec<biga_model::DeviceSpec>,
+    /// Give a device of the host, or one that its vendor describes (the Container Device Interface)
+    #[arg(long, value_name = "/DEV[:/DEV][:rwm]|VENDOR/CLASS=NAME", value_parser = words::device)]
+    device: Vec<words::DeviceArg>,
     /// Allow devices by number, as "c 188:* rwm"
     #[arg(long, value_name = "RULE", value_parser = device_rule)]
     device_cgroup_rule: Vec<String>,
@@ -508,7 +508,12 @@ impl RunOptions {
             let upper = c.to_ascii_uppercase();
             upper.strip_prefix("CAP_").unwrap_or(&upper).to_string()
         };
-        container.devices = x.device.clone();
+        for d in &x.device {
+            match d {
+                words::DeviceArg::Node(node) => container.devices.push(node.clone()),
+                words::DeviceArg::Described(name) => container.cdi_devices.push(name.to_string()),
+            }
+        }
         container.device_rules = x.device_cgroup_rule.clone();
         let s: &mut SecuritySpec = &mut container.security;
         s.privileged = x.privileged;

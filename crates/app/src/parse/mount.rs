@@ -51,6 +51,8 @@ pub enum Source {
     Host(String),
     /// Memory.
     Tmpfs(TmpfsSource),
+    /// The files of an image.
+    Image(String),
 }
 
 /// Reads `name:/path[:ro]` or `/host:/path[:ro]`.
@@ -149,7 +151,7 @@ pub fn tmpfs(s: &str) -> Result<MountArg, String> {
     })
 }
 
-/// Reads `type=volume|bind|tmpfs,source=…,target=…[,readonly]`.
+/// Reads `type=volume|bind|tmpfs|image,source=…,target=…[,readonly]`.
 pub fn mount(s: &str) -> Result<MountArg, String> {
     let (mut type_, mut source, mut target, mut read_only, mut sub_path) = ("volume", None, None, false, None);
     let (mut spec, mut more) = (TmpfsSource::default(), More::default());
@@ -166,7 +168,7 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
                     _ => return Err(format!("{pair:?}: write readonly, or readonly=false")),
                 }
             }
-            "volume-subpath" => sub_path = Some(v.to_string()),
+            "volume-subpath" | "image-subpath" => sub_path = Some(v.to_string()),
             "tmpfs-size" => spec.size = Some(size(v)?),
             "tmpfs-mode" => spec.mode = Some(v.to_string()),
             "bind-propagation" => {
@@ -185,7 +187,7 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
             _ => {
                 return Err(format!(
                     "{k:?} is no key of --mount: use type, source, target, readonly, volume-subpath, volume-nocopy, \
-                     bind-propagation, bind-recursive, tmpfs-size, tmpfs-mode"
+                     image-subpath, bind-propagation, bind-recursive, tmpfs-size, tmpfs-mode"
                 ));
             }
         }
@@ -202,7 +204,12 @@ pub fn mount(s: &str) -> Result<MountArg, String> {
             other => other,
         },
         "tmpfs" => Source::Tmpfs(spec),
-        _ => return Err(format!("{type_:?} is no type of mount: use volume, bind or tmpfs")),
+        "image" => Source::Image(need("the image's name")?.to_owned()),
+        _ => {
+            return Err(format!(
+                "{type_:?} is no type of mount: use volume, bind, tmpfs or image"
+            ));
+        }
     };
     // Said of a mount that can be written, it changes nothing.
     more.read_only_non_recursive &= read_only;
@@ -222,6 +229,7 @@ impl MountArg {
             Source::Volume(n) => n.clone(),
             Source::Host(_) => format!("host-{number}"),
             Source::Tmpfs(_) => format!("tmpfs-{number}"),
+            Source::Image(_) => format!("image-{number}"),
         };
         let mut volume = InstanceVolume {
             name: name.clone(),
@@ -231,6 +239,7 @@ impl MountArg {
             Source::Volume(n) => volume.volume = Some(n),
             Source::Host(p) => volume.host_path = Some(p),
             Source::Tmpfs(t) => volume.tmpfs = Some(t),
+            Source::Image(i) => volume.image = Some(i),
         }
         let mount = VolumeMount {
             name,
@@ -327,6 +336,7 @@ mod tests {
             (mount("type=bind,source=a,target=/a"), "use type=volume"),
             (mount("type=volume,source=/a,target=/a"), "use type=bind"),
             (mount("type=nfs,target=/a"), "is no type of mount"),
+            (mount("type=image,target=/a"), "the image's name"),
             (mount("kind=bind"), "is no key"),
             (tmpfs("run"), "no absolute path"),
         ] {

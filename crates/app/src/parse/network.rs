@@ -52,7 +52,13 @@ pub fn network(s: &str) -> Result<NetworkArg, String> {
             }
             "mac" | "mac-address" => n.mac = Some(v.into()),
             "alias" => n.aliases.push(v.into()),
-            _ => return Err(format!("{s:?}: {k:?} is no key of a network: use ip, mac, alias")),
+            "link-local-ip" => n.link_local.push(v.into()),
+            "gw-priority" => n.gateway_priority = v.parse().map_err(|_| format!("{s:?}: {v:?} is no number"))?,
+            _ => {
+                return Err(format!(
+                    "{s:?}: {k:?} is no key of a network: use ip, mac, alias, link-local-ip, gw-priority"
+                ));
+            }
         }
     }
     if !biga_model::kind::is_resource_name(&n.network) {
@@ -91,7 +97,7 @@ mod tests {
             address: Some("10.9.0.7".into()),
             mac: None,
             aliases: vec!["db".into(), "sql".into()],
-            links: Vec::new(),
+            ..NetworkAttachment::default()
         };
         assert_eq!(
             network("lab:ip=10.9.0.7,alias=db,alias=sql"),
@@ -101,7 +107,22 @@ mod tests {
             network("name=lab,ip=10.9.0.7,alias=db,alias=sql"),
             Ok(NetworkArg::Join(join))
         );
-        for bad in ["", "lab:ip", "lab:ip=x", "lab:speed=9", "a/b", "name="] {
+        let NetworkArg::Join(first) = network("lab:gw-priority=-3,link-local-ip=169.254.1.9").unwrap() else {
+            panic!("a network")
+        };
+        assert_eq!(
+            (first.gateway_priority, first.link_local),
+            (-3, vec!["169.254.1.9".to_owned()])
+        );
+        for bad in [
+            "",
+            "lab:ip",
+            "lab:ip=x",
+            "lab:gw-priority=x",
+            "lab:speed=9",
+            "a/b",
+            "name=",
+        ] {
             assert!(network(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,6 +1,8 @@
 //! `--ulimit`, `--device`, `--restart`, `--security-opt`, `--log-opt`.
 
-use biga_model::{ClockOffsets, DeviceSpec, LogDriver, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit};
+use biga_model::{
+    CdiName, ClockOffsets, DeviceSpec, LogDriver, LogSpec, RestartPolicy, RestartWhen, SecuritySpec, Ulimit,
+};
 
 /// Reads `nofile=1024[:2048]`; `-1` or `unlimited` is no limit.
 pub fn ulimit(s: &str) -> Result<(String, Ulimit), String> {
@@ -46,8 +48,24 @@ pub fn ulimit(s: &str) -> Result<(String, Ulimit), String> {
     Ok((name.into(), Ulimit { soft, hard }))
 }
 
+/// A device by its node, or by the name that its vendor gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceArg {
+    /// A node of the host.
+    Node(DeviceSpec),
+    /// One of the Container Device Interface.
+    Described(CdiName),
+}
+
 /// Reads `/dev/x[:/dev/y][:rwm]`.
-pub fn device(s: &str) -> Result<DeviceSpec, String> {
+pub fn device(s: &str) -> Result<DeviceArg, String> {
+    match s.starts_with('/') || !s.contains('=') {
+        true => node(s).map(DeviceArg::Node),
+        false => s.parse().map(DeviceArg::Described),
+    }
+}
+
+fn node(s: &str) -> Result<DeviceSpec, String> {
     let parts: Vec<&str> = s.split(':').collect();
     let is_permissions = |p: &str| !p.is_empty() && p.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'));
     let (path, permissions) = match parts[1..] {
@@ -183,13 +201,16 @@ mod tests {
 
     #[test]
     fn devices() {
-        let d = device("/dev/fuse:/dev/f:rw").unwrap();
+        let d = node("/dev/fuse:/dev/f:rw").unwrap();
         assert_eq!(
             (d.host_path.as_str(), d.path.as_deref(), d.permissions.as_deref()),
             ("/dev/fuse", Some("/dev/f"), Some("rw"))
         );
-        assert_eq!(device("/dev/fuse:r").unwrap().permissions.as_deref(), Some("r"));
-        assert_eq!(device("/dev/fuse").unwrap().path, None);
+        assert_eq!(node("/dev/fuse:r").unwrap().permissions.as_deref(), Some("r"));
+        assert_eq!(node("/dev/fuse").unwrap().path, None);
+        let described = DeviceArg::Described("v.com/gpu=0".parse().unwrap());
+        assert_eq!(device("v.com/gpu=0"), Ok(described));
+        assert!(device("v.com=0").unwrap_err().contains("vendor.com/class=device"));
         for bad in ["", "fuse", "/dev/x:y", "/dev/x:/y:q", "/a:/b:r:w"] {
             assert!(device(bad).is_err(), "{bad}");
         }

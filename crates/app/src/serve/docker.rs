@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use biga_agent::node::first_status;
 use biga_api_docker::backend::{
-    Backend, BoxedIo, Building, ByteStream, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter, Upload,
+    Backend, BoxedIo, Building, ByteStream, Devices, Distribution, Import, LogQuery, Platform, RegistryAuth, Reporter,
+    Upload,
 };
 use biga_api_docker::{DockerApi, Fault, FaultKind, NodeInfo};
 use biga_image::ArchiveFormat;
@@ -107,6 +108,7 @@ fn info_of(s: NodeStatus) -> NodeInfo {
         cgroup_version: if s.cgroup.contains('2') { 2 } else { 1 },
         // Whether one can be started now is said when one is: by then a guest kernel may have come.
         microvms: true,
+        realtime: Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists(),
         ..NodeInfo::default()
     }
 }
@@ -168,6 +170,16 @@ impl Backend for Docker {
 
     fn runtimes(&self) -> Vec<(String, String)> {
         self.0.runtimes()
+    }
+
+    fn devices(&self) -> Devices {
+        let cdi = self.0.cdi();
+        let found = cdi.found();
+        Devices {
+            dirs: cdi.dirs().iter().map(|d| d.display().to_string()).collect(),
+            devices: found.devices,
+            warnings: found.warnings,
+        }
     }
 
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault> {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use biga_agent::cdi::Cdi;
 use biga_agent::engine::Layout;
 use biga_agent::{Agent, Options as AgentOptions};
 use biga_api_kube::Registry;
@@ -59,6 +60,10 @@ pub struct ServeOptions {
     /// One more OCI runtime that instances can name, as "kata=/opt/kata/bin/kata-runtime"; installed ones are known
     #[arg(long = "runtime", value_name = "NAME=PATH", value_parser = named_path)]
     pub runtimes: Vec<(String, PathBuf)>,
+    /// Directory with documents of the Container Device Interface, instead of /etc/cdi and /var/run/cdi; what is in the last one
+    /// counts
+    #[arg(long = "cdi-dir", value_name = "DIR")]
+    pub cdi_dirs: Vec<PathBuf>,
     /// Form of the daemon's own log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -252,6 +257,16 @@ fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow:
         guest: biga_payload::GUEST,
         images: images::options(options.image_config.as_deref(), options.image_policy.as_deref())?,
         runtimes: options.runtimes.iter().cloned().collect(),
+        cdi: match options.cdi_dirs.is_empty() {
+            true => Cdi::default(),
+            false => Cdi::new(
+                options
+                    .cdi_dirs
+                    .iter()
+                    .map(|d| absolute(d))
+                    .collect::<anyhow::Result<_>>()?,
+            ),
+        },
     })
 }
 

@@ -74,6 +74,11 @@ impl Node {
         let all = self.engine.oci.installed().into_iter();
         all.map(|r| (r.name, r.path)).collect()
     }
+
+    /// Devices that vendors describe on this node.
+    pub fn cdi(&self) -> &biga_agent::cdi::Cdi {
+        &self.engine.cdi
+    }
 }
 
 impl Fault {

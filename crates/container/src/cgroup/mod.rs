@@ -7,6 +7,7 @@
 pub mod hold;
 mod limits;
 mod raw;
+mod realtime;
 pub mod stats;
 mod v1;
 mod v2;
@@ -151,7 +152,11 @@ impl Group {
     fn need_for(&mut self, limits: &Limits) -> Result<(), Error> {
         let huge = !limits.hugetlb.is_empty();
         let own_huge = huge && Path::new(ROOT).join("hugetlb").exists();
-        let cpu = limits.cpu_shares.is_some() || limits.cpu_burst.is_some() || limits::Quota::of(limits).is_some();
+        let cpu = limits.cpu_shares.is_some()
+            || limits.cpu_burst.is_some()
+            || limits.cpu_realtime_runtime.is_some()
+            || limits.cpu_realtime_period.is_some()
+            || limits::Quota::of(limits).is_some();
         let wanted = [
             ("cpu", cpu),
             ("cpuset", limits.cpuset_cpus.is_some() || limits.cpuset_mems.is_some()),

@@ -5,7 +5,7 @@ use std::path::Path;
 use biga_wire::config::{IoLimit, Limits};
 
 use super::limits::{self, Quota};
-use super::{Group, write};
+use super::{Group, realtime, write};
 use crate::Error;
 use crate::error::Context;
 
@@ -79,7 +79,7 @@ impl Group {
         if let Some(nodes) = &l.cpuset_mems {
             self.write("cpuset", "cpuset.mems", nodes)?;
         }
-        Ok(())
+        realtime::apply(&self.dir("cpu"), l)
     }
 
     /// Which scheduler has weights decides where they are written.

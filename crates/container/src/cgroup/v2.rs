@@ -70,6 +70,11 @@ fn refuse(l: &Limits) -> Result<(), Error> {
             "oomKillDisable",
             "control groups of version 2 always kill when memory runs out",
         )
+    } else if l.cpu_realtime_runtime.is_some() || l.cpu_realtime_period.is_some() {
+        (
+            "cpuRealtimeRuntime",
+            "control groups of version 2 share no realtime among groups",
+        )
     } else if l.memory_swappiness.is_some() {
         (
             "memorySwappiness",

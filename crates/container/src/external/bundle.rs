@@ -12,7 +12,8 @@ use super::place::Place;
 use crate::Error;
 use crate::caps::Caps;
 use crate::confine;
-use crate::devices::Nodes;
+use crate::devices::{Node, Nodes};
+use crate::hooks;
 use crate::labels::Labels;
 use crate::mounts::OWN_FILES;
 use crate::namespaces;
@@ -95,6 +96,8 @@ impl Bundle<'_> {
                 time_offsets: time.into_iter().flatten().map(|(k, v)| (k.to_owned(), v)).collect(),
                 ..Linux::default()
             },
+            hooks: hooks::document(c),
+            annotations: c.annotations.clone(),
             ..Spec::default()
         };
         Ok((spec, joined))
@@ -215,14 +218,10 @@ impl Bundle<'_> {
         let memory = ["nosuid", "noexec", "nodev", "mode=1777", size.as_str()];
         let shared = |path: &Option<std::path::PathBuf>| path.as_deref().map(text).transpose();
         let bind = ["rbind", "rprivate"];
-        Ok(vec![
+        let mut all = vec![
             mount("/proc", "proc", "proc", &secure),
             mount("/dev", "tmpfs", "tmpfs", &dev),
             mount("/dev/pts", "devpts", "devpts", &pts),
-            match shared(&self.place.shm)? {
-                Some(path) => mount("/dev/shm", "bind", &path, &bind),
-                None => mount("/dev/shm", "tmpfs", "shm", &memory),
-            },
             match shared(&self.place.mqueue)? {
                 Some(path) => mount("/dev/mqueue", "bind", &path, &bind),
                 None => mount("/dev/mqueue", "mqueue", "mqueue", &secure),
@@ -234,7 +233,13 @@ impl Bundle<'_> {
                 "cgroup",
                 &[&guarded[..], &["relatime"]].concat(),
             ),
-        ])
+        ];
+        match shared(&self.place.shm)? {
+            Some(path) => all.push(mount("/dev/shm", "bind", &path, &bind)),
+            None if c.no_shm => {}
+            None => all.push(mount("/dev/shm", "tmpfs", "shm", &memory)),
+        }
+        Ok(all)
     }
 }
 
@@ -314,15 +319,15 @@ fn namespaces(c: &Container) -> Result<(Vec<SpecNamespace>, Vec<OwnedFd>), Error
     Ok((all, held))
 }
 
-fn device((path, kind, number, mode): &(String, FileType, u64, u32)) -> Device {
+fn device(node: &Node) -> Device {
     Device {
-        kind: if *kind == FileType::BlockDevice { "b" } else { "c" }.into(),
-        path: path.clone(),
-        major: Some(rustix::fs::major(*number).into()),
-        minor: Some(rustix::fs::minor(*number).into()),
-        file_mode: Some(*mode),
-        uid: Some(0),
-        gid: Some(0),
+        kind: if node.kind == FileType::BlockDevice { "b" } else { "c" }.into(),
+        path: node.path.clone(),
+        major: Some(rustix::fs::major(node.number).into()),
+        minor: Some(rustix::fs::minor(node.number).into()),
+        file_mode: Some(node.mode),
+        uid: Some(node.uid),
+        gid: Some(node.gid),
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) fn resources(l: &Limits) -> Result<Resources, Error> {
             quota: processor.map(|(quota, _)| quota.map_or(-1, signed)),
             period: processor.map(|(_, period)| period),
             burst: l.cpu_burst,
+            realtime_runtime: l.cpu_realtime_runtime.map(signed),
+            realtime_period: l.cpu_realtime_period,
             cpus: l.cpuset_cpus.clone().unwrap_or_default(),
             mems: l.cpuset_mems.clone().unwrap_or_default(),
             ..Cpu::default()

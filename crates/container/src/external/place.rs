@@ -102,9 +102,7 @@ impl Place {
                 .step(|| format!("make mount point {}", mount.target))?;
             mounts::copy_up(&inside, tree).step(|| format!("copy the image's {} into the volume", mount.target))?;
         }
-        if mount.read_only {
-            attr::set_attributes(tree, attr::RDONLY, !mount.how.read_only_flat).step(what)?;
-        }
+        mounts::attributes(mount, tree).step(what)?;
         self.put(tree, point)
     }
 

@@ -184,10 +184,11 @@ impl Object<crate::Instance> {
 }
 
 impl InstanceStatus {
-    /// Ids of the images it was made of.
+    /// Ids of the images it was made of, and of those that are mounted in it.
     pub fn image_ids(&self) -> impl Iterator<Item = &str> {
         let all = self.init_container_statuses.iter().chain(&self.container_statuses);
         let ids = std::iter::once(&self.image_id).chain(all.map(|c| &c.image_id));
+        let ids = ids.chain(&self.volume_image_ids);
         ids.filter(|id| !id.is_empty()).map(String::as_str)
     }
 

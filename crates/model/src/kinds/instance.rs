@@ -304,6 +304,10 @@ pub struct ContainerSpec {
     /// Device nodes of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<DeviceSpec>,
+    /// Devices that the node knows by the Container Device Interface, as `vendor.com/gpu=0`; with them comes what they need:
+    /// device nodes, mounts, variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cdi_devices: Vec<String>,
     /// Run a small init as PID 1 that reaps and forwards signals.
     #[serde(default, skip_serializing_if = "is_default")]
     pub init: bool,
@@ -413,6 +417,12 @@ pub struct NetworkAttachment {
     /// Names that only this instance knows for others on its networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<NetworkLink>,
+    /// More addresses, of 169.254.0.0/16, that whoever is on the same network reaches; containers only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<String>,
+    /// Of the networks that lead out, the one where this is highest is the way to all others; the first of several.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gateway_priority: i64,
 }
 
 /// A name that one instance has for another.
@@ -488,6 +498,9 @@ pub struct InstanceVolume {
     /// A directory of the node that is empty at first and goes with the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDirSource>,
+    /// The files of an image, read-only; it is pulled where it is missing, as the instance's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// A directory that goes with the instance. There is nothing to choose.
@@ -630,6 +643,9 @@ pub struct InstanceStatus {
     /// What the image reference meant: `sha256:…` of its config or disk.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image_id: String,
+    /// What the images of `spec.volumes` meant, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volume_image_ids: Vec<String>,
     /// The entrypoint's (or QEMU's) process id on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

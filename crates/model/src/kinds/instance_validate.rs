@@ -1,11 +1,11 @@
 //! Defaults and rules of an instance's spec.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::kind::{FieldError, is_resource_name};
 use crate::object::Object;
-use crate::{ContainerSpec, Instance, InstanceSpec, Isolation, NetworkMode, Reference, Resources};
+use crate::{CdiName, ContainerSpec, Instance, InstanceSpec, Isolation, NetworkMode, Reference, Resources};
 
 pub(super) fn set_defaults(o: &mut Object<Instance>) {
     let spec = &mut o.spec;
@@ -241,6 +241,17 @@ fn container(c: &ContainerSpec, at: &str, volumes: &BTreeSet<&str>, isolation: I
             "device nodes of the host cannot be given to a microvm: it has a kernel of its own",
         );
     }
+    for (i, name) in c.cdi_devices.iter().enumerate() {
+        if let Err(why) = name.parse::<CdiName>() {
+            e.add(format!("{at}.cdiDevices[{i}]"), why);
+        }
+    }
+    if isolation == Isolation::Microvm && !c.cdi_devices.is_empty() {
+        e.add(
+            format!("{at}.cdiDevices"),
+            "devices of the host cannot be given to a microvm: it has a kernel of its own",
+        );
+    }
     if let Some(h) = &c.health_check {
         e.0.extend(h.validate(&format!("{at}.healthCheck")));
     }
@@ -285,6 +296,16 @@ fn networks(spec: &InstanceSpec, e: &mut Errors) {
             e.add(
                 format!("{at}.mac"),
                 "is no unicast hardware address, as in 52:54:00:12:34:56",
+            );
+        }
+        let local = |a: &String| a.parse::<Ipv4Addr>().is_ok_and(|a| a.is_link_local());
+        if !n.link_local.iter().all(local) {
+            e.add(format!("{at}.linkLocal"), "are addresses of 169.254.0.0/16");
+        }
+        if !n.link_local.is_empty() && spec.isolation != Isolation::Container {
+            e.add(
+                format!("{at}.linkLocal"),
+                format!("are only for isolation container, not {}", spec.isolation),
             );
         }
         for (j, a) in n.aliases.iter().enumerate() {
@@ -373,15 +394,22 @@ fn volumes(spec: &InstanceSpec, e: &mut Errors) {
             v.host_path.is_some(),
             v.tmpfs.is_some(),
             v.empty_dir.is_some(),
+            v.image.is_some(),
         ];
         if sources.iter().filter(|s| **s).count() != 1 {
-            e.add(&at, "give exactly one of volume, hostPath, tmpfs, emptyDir");
+            e.add(&at, "give exactly one of volume, hostPath, tmpfs, emptyDir, image");
         }
         if v.volume.as_deref().is_some_and(|n| !is_resource_name(n)) {
             e.add(format!("{at}.volume"), "is no valid name of a Volume");
         }
         if v.host_path.as_deref().is_some_and(|p| !is_clean_absolute(p)) {
             e.add(format!("{at}.hostPath"), "must be an absolute path without '..'");
+        }
+        if let Some(image) = &v.image
+            && image.parse::<Reference>().is_err()
+            && !is_image_id(image)
+        {
+            e.add(format!("{at}.image"), format!("{image:?} is no reference of an image"));
         }
         if spec.isolation == Isolation::Vm && v.volume.is_none() {
             e.add(&at, "a machine takes only volumes of mode block");

@@ -82,6 +82,9 @@ pub struct NamespaceSpec {
     /// System V IPC, message queues, `/dev/shm`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ipc: Share,
+    /// Without `/dev/shm`; needs IPC of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub no_shm: bool,
     /// Host name.
     #[serde(default, skip_serializing_if = "is_default")]
     pub uts: Share,
@@ -161,6 +164,13 @@ pub struct Resources {
     /// Microseconds of unused processor time that may be saved up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_burst: Option<u64>,
+    /// Microseconds a period that its realtime processes may run; only with control groups of version 1, and a kernel that
+    /// shares realtime among groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_realtime_runtime: Option<u64>,
+    /// Microseconds of that period; 1000000 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_realtime_period: Option<u64>,
     /// Memory nodes it may use, as `0-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpuset_mems: Option<String>,

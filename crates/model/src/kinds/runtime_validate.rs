@@ -102,6 +102,9 @@ fn namespaces(spec: &InstanceSpec, e: &mut Errors) {
             );
         }
     }
+    if n.no_shm && (n.ipc != Share::Private || spec.shm_size.is_some()) {
+        e.add(at("noShm"), "needs ipc private and no shmSize");
+    }
     if n.uts != Share::Private && spec.hostname.is_some() {
         e.add("spec.hostname", "belongs to whom namespaces.uts names");
     }
@@ -137,6 +140,13 @@ fn limits(l: &Resources, at: &str, e: &mut Errors) {
         e.add(
             format!("{at}.cpuQuota"),
             "is at least 1000 microseconds, or -1 for no limit",
+        );
+    }
+    let period = l.cpu_realtime_period.unwrap_or(1_000_000);
+    if period == 0 || l.cpu_realtime_runtime.is_some_and(|r| r > period) {
+        e.add(
+            format!("{at}.cpuRealtimeRuntime"),
+            "is not more than cpuRealtimePeriod, which is 1000000 microseconds where unset",
         );
     }
     if l.memory_swappiness.is_some_and(|n| n > 100) {
@@ -209,11 +219,27 @@ fn only_containers(spec: &InstanceSpec, e: &mut Errors) {
             );
         }
     }
+    let r = &spec.resources;
+    if r.cpu_realtime_runtime.is_some() || r.cpu_realtime_period.is_some() {
+        e.add(
+            "spec.resources.cpuRealtimeRuntime",
+            "is only for isolation container: a kernel of its own shares its processors itself",
+        );
+    }
     for (i, v) in spec.volumes.iter().enumerate() {
         if v.tmpfs.as_ref().is_some_and(|t| !t.options.is_empty()) {
             e.add(
                 format!("spec.volumes[{i}].tmpfs.options"),
                 "are only for isolation container",
+            );
+        }
+        if v.image.is_some() {
+            e.add(
+                format!("spec.volumes[{i}].image"),
+                format!(
+                    "is only for isolation container, not {}: copy the files into a volume",
+                    spec.isolation
+                ),
             );
         }
     }
@@ -364,6 +390,30 @@ mod tests {
                 "spec.containers[0].security.seccompProfile",
             ),
             (json!({"resources": {"cpuPeriod": 1}}), "spec.resources.cpuPeriod"),
+            (
+                json!({"resources": {"cpuRealtimeRuntime": 7, "cpuRealtimePeriod": 6}}),
+                "spec.resources.cpuRealtimeRuntime",
+            ),
+            (
+                json!({"namespaces": {"noShm": true}, "shmSize": "1Mi"}),
+                "spec.namespaces.noShm",
+            ),
+            (
+                json!({"volumes": [{"name": "i", "image": "A B"}]}),
+                "spec.volumes[0].image",
+            ),
+            (
+                json!({"volumes": [{"name": "i", "image": "b"}], "isolation": "microvm"}),
+                "spec.volumes[0].image",
+            ),
+            (
+                json!({"containers": [{"cdiDevices": ["/dev/null"]}]}),
+                "spec.containers[0].cdiDevices[0]",
+            ),
+            (
+                json!({"containers": [{"cdiDevices": ["v.com/c=d"]}], "isolation": "microvm"}),
+                "spec.containers[0].cdiDevices",
+            ),
             (json!({"resources": {"cpuQuota": 5}}), "spec.resources.cpuQuota"),
             (json!({"resources": {"ioWeight": 5}}), "spec.resources.ioWeight"),
             (

@@ -107,6 +107,44 @@ fn processors() {
 }
 
 #[test]
+fn realtime() {
+    let limits = |runtime, period| Limits {
+        cpu_realtime_runtime: runtime,
+        cpu_realtime_period: period,
+        ..Limits::default()
+    };
+    if !v1() || !Path::new("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists() {
+        let mut rig = Rig::new(&["true"]).config(|c| c.limits = limits(Some(1000), None));
+        let refused = rig.launch();
+        assert!(
+            matches!(&refused, Reply::Error { message, .. } if message.contains("realtime")),
+            "{refused:?}"
+        );
+        return;
+    }
+    let rig = Rig::new(&["sleep", "1000"])
+        .config(|c| c.limits = limits(Some(1000), None))
+        .up();
+    let of = |rig: &Rig| {
+        format!(
+            "{} {}",
+            file(rig, "cpu", "cpu.rt_runtime_us"),
+            file(rig, "cpu", "cpu.rt_period_us")
+        )
+    };
+    assert_eq!(of(&rig), "1000 1000000");
+    assert_eq!(update(&rig, limits(Some(2000), Some(500_000))), Reply::Ok);
+    assert_eq!(of(&rig), "2000 500000");
+    assert_eq!(update(&rig, limits(Some(500), None)), Reply::Ok);
+    assert_eq!(of(&rig), "500 500000");
+    let more = update(&rig, limits(Some(2_000_000), Some(1_000_000)));
+    assert!(
+        matches!(&more, Reply::Error { message, .. } if message.contains("cpu.rt_")),
+        "{more:?}"
+    );
+}
+
+#[test]
 fn block_devices() {
     let Some((device, number)) = disk().filter(|_| has(if v1() { "blkio" } else { "io" })) else {
         eprintln!("no block device, or nothing that limits them");

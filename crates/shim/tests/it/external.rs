@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Rig, mounts_below, runtime, spec, until};
 
 /// Those that are there; at least one has to be.
-fn runtimes() -> Vec<PathBuf> {
+pub fn runtimes() -> Vec<PathBuf> {
     let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
     let find = |name: &str| places.iter().map(|p| Path::new(p).join(name)).find(|p| p.exists());
     let found: Vec<PathBuf> = ["runc", "crun"].into_iter().filter_map(find).collect();
@@ -256,6 +256,7 @@ fn volumes_memory_and_devices() {
                     host_path: "/dev/null".into(),
                     path: "/dev/given".into(),
                     permissions: "rw".into(),
+                    ..Default::default()
                 }];
             })
             .by(&path)

@@ -3,6 +3,7 @@
 mod basics;
 mod checkpoints;
 mod controllers;
+mod devices;
 mod external;
 mod hidden;
 mod isolation;

@@ -172,6 +172,7 @@ fn memory_devices_and_an_init_work() {
                 host_path: "/dev/null".into(),
                 path: "/dev/fuse".into(),
                 permissions: "rwm".into(),
+                ..Default::default()
             });
             c.mounts.push(Mount {
                 source: MountSource::Tmpfs {

@@ -73,6 +73,8 @@ impl Boot {
                     size: *size,
                     mode: *mode,
                 },
+                // Refused before.
+                MountSource::Image { .. } => continue,
             };
             self.mounts.push(GuestMount {
                 source,
@@ -192,6 +194,15 @@ fn check(config: &Microvm) -> Result<(), Fault> {
     let volumes = mounts
         .filter(|m| !matches!(m.source, MountSource::Tmpfs { .. }))
         .count();
+    if config
+        .mounts
+        .iter()
+        .any(|m| matches!(m.source, MountSource::Image { .. }))
+    {
+        return Err(Fault::unsupported(
+            "the files of an image cannot be mounted in a microvm",
+        ));
+    }
     // Channel, randomness, layers, writable layer.
     let used = 4 + volumes + config.nics.len();
     if used > MMIO_SLOTS {

@@ -31,6 +31,9 @@ impl DockerApi {
         if have == 0 || spec.isolation != biga_model::Isolation::Container {
             return Ok(());
         }
+        if (r.cpu_realtime_runtime.is_some() || r.cpu_realtime_period.is_some()) && !self.inner.node.realtime {
+            return Err(Error::bad("kernel does not support CPU real-time scheduler"));
+        }
         if r.cpus.is_some_and(|c| c.0 > have.saturating_mul(1000)) {
             return Err(Error::bad(format!(
                 "Range of CPUs is from 0.01 to {have}.00, as there are only {have} CPUs available"
@@ -118,6 +121,14 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
             return Err(Error::not_found(message));
         }
     }
+    for m in body
+        .host_config
+        .mounts
+        .iter()
+        .filter(|m| m.kind == "image" && !m.source.is_empty())
+    {
+        api.image(&m.source).await.map_err(not_an_image)?;
+    }
     let config = api.image_config(&image.id).await;
     let mut others = std::collections::BTreeMap::new();
     for word in crate::translate::sharing::others(body) {
@@ -148,6 +159,11 @@ async fn around(api: &DockerApi, body: &CreateBody, platform: Option<&str>) -> R
             .collect(),
         others,
         runtimes: api.backend().runtimes().into_iter().map(|(name, _)| name).collect(),
+        // Documents are read for this only where somebody asks for what they describe.
+        cdi_devices: match body.host_config.device_requests.is_empty() {
+            true => Vec::new(),
+            false => api.backend().devices().devices,
+        },
     })
 }
 

@@ -16,7 +16,7 @@ use crate::follow::follow;
 use crate::lookup::brief;
 use crate::state::DockerApi;
 use crate::translate::create::grace;
-use crate::translate::events::Message;
+use crate::translate::events::{KILLED_RUN, Message};
 use crate::translate::ids::docker_id;
 
 /// How long a killed process may take to be seen dead.
@@ -338,8 +338,14 @@ pub(super) async fn kill(State(api): State<DockerApi>, Path(id): Path<String>, q
         .as_deref()
         .is_some_and(|s| parse_signal(s) == Ok(signal));
     if (kills || stops) && o.spec.restart_policy.policy != RestartWhen::No {
-        // Killed by hand: the policy does not start it again.
-        api.change(&o, |now| now.spec.power = Power::Stopped).await?;
+        // Killed by hand: the policy does not start it again. That is no stop, and is not told as one.
+        let run = o.status_or_default().started_at;
+        api.change(&o, |now| {
+            now.spec.power = Power::Stopped;
+            let run = run.map(|t| t.to_string()).unwrap_or_default();
+            now.metadata.annotations.insert(KILLED_RUN.into(), run);
+        })
+        .await?;
     }
     if kills {
         let started = o.status_or_default().started_at;

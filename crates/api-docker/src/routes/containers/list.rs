@@ -1,10 +1,12 @@
 //! `GET /containers/json` and `GET /containers/{id}/json`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use biga_model::{Instance, Object, Timestamp};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::extract::{Filters, Query};
@@ -75,12 +77,16 @@ pub(super) async fn list(State(api): State<DockerApi>, q: Query) -> Result<Respo
     });
     let found = between(&api, found, &filters).await?;
     let ancestors = ancestors(&api, &filters).await?;
+    let of_images = match &exposed {
+        Some(_) => image_ports(&api, &found).await,
+        None => BTreeMap::new(),
+    };
     let shown = |k: &Arc<Known>| {
         let o = &*k.object;
         (all || k.live)
             && matches(&filters, k)
             && of_image(&ancestors, o)
-            && exposed.as_ref().is_none_or(|l| exposes(o, l))
+            && exposed.as_ref().is_none_or(|l| exposes(o, &of_images, l))
             && published.as_ref().is_none_or(|l| {
                 // Ports of the host, as they are in force.
                 let ports = o.status_or_default().ports;
@@ -154,11 +160,32 @@ fn ports(filters: &Filters, name: &str) -> Result<Option<Vec<Range>>> {
     words.iter().map(one).collect::<Result<_>>().map(Some)
 }
 
-/// Whether one of the ports a container exposes is among these; what it publishes it exposes.
-fn exposes(o: &Object<Instance>, wanted: &[Range]) -> bool {
+/// The ports that images of containers expose, by the ids of the images.
+async fn image_ports(api: &DockerApi, all: &[Arc<Known>]) -> BTreeMap<String, Vec<Range>> {
+    let mut out = BTreeMap::new();
+    for k in all {
+        let id = k.object.status.as_ref().map_or("", |s| &s.image_id);
+        if id.is_empty() || out.contains_key(id) {
+            continue;
+        }
+        let config = api.image_config(id).await;
+        let ports = config.pointer("/config/ExposedPorts").and_then(Value::as_object);
+        let ranges = ports
+            .into_iter()
+            .flatten()
+            .filter_map(|(t, _)| Range::parse(t))
+            .collect();
+        out.insert(id.to_owned(), ranges);
+    }
+    out
+}
+
+/// Whether one of the ports a container or its image exposes is among these; what it publishes it exposes.
+fn exposes(o: &Object<Instance>, of_images: &BTreeMap<String, Vec<Range>>, wanted: &[Range]) -> bool {
     let sent = crate::translate::create::sent(&o.metadata);
     let words: Vec<Range> = sent.exposed_ports.keys().filter_map(|t| Range::parse(t)).collect();
-    let said = words.iter().any(|s| {
+    let of_image = o.status.as_ref().and_then(|s| of_images.get(&s.image_id));
+    let said = words.iter().chain(of_image.into_iter().flatten()).any(|s| {
         wanted
             .iter()
             .any(|w| w.protocol == s.protocol && s.from <= w.to && w.from <= s.to)

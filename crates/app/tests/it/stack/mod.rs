@@ -5,6 +5,7 @@ mod buildkit;
 mod checkpoints;
 mod compose;
 mod containers;
+mod devices;
 mod docker;
 mod docker_bollard;
 mod docker_events;
