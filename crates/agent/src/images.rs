@@ -405,6 +405,23 @@ impl Images {
         self.name_as(reference, record, false).await
     }
 
+    /// Notes the digest by which a registry knows an image since it was pushed there.
+    pub async fn note_digest(&self, reference: &Reference, image: &ImageId, digest: &str) -> Result<(), Failure> {
+        let store = |e: StoreError| Failure::new("StoreFailed", e.to_string());
+        let object = self.objects.find("", &reference.object_name()).await.map_err(store)?;
+        let Some(object) = object.filter(|o| o.status_or_default().image_id == image.to_string()) else {
+            return Ok(());
+        };
+        let set = |s: &mut ImageStatus| {
+            if s.image_id == image.to_string() {
+                s.digest = digest.to_owned();
+            }
+        };
+        let m = &object.metadata;
+        let noted = self.statuses.modify_status("", &m.name, &m.uid, set).await;
+        noted.map(drop).map_err(store)
+    }
+
     async fn name_as(&self, reference: &Reference, record: &ImageRecord, nameless: bool) -> Result<(), Failure> {
         let store = |e: StoreError| Failure::new("StoreFailed", e.to_string());
         let name = reference.object_name();

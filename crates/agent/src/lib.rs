@@ -50,6 +50,7 @@ pub mod logs;
 pub mod networks;
 pub mod node;
 pub mod oci_runtimes;
+mod places;
 pub mod prepare;
 pub mod probe;
 mod rewire;

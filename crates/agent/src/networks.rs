@@ -18,6 +18,7 @@ use biga_store::typed::{Error as StoreError, Objects, SpecWriter, StatusWriter};
 use crate::events::Recorder;
 use crate::follow::{Follower, follow};
 use crate::instance::Failure;
+use crate::places::Places;
 
 /// The networks of this node. A cheap handle.
 #[derive(Clone)]
@@ -113,10 +114,14 @@ impl Networks {
 
     async fn ensure(&self, o: &Object<Network>) -> Result<NetworkStatus, Failure> {
         let m = &o.metadata;
-        let result = self
-            .net
-            .ensure_network(&m.uid, &m.name, &o.spec, o.status.as_ref())
-            .await;
+        let result = match o.spec.config_only {
+            true => Ok(NetworkStatus::default()),
+            false => {
+                self.net
+                    .ensure_network(&m.uid, &m.name, &o.spec, o.status.as_ref())
+                    .await
+            }
+        };
         let now = Timestamp::now();
         let made = match &result {
             Ok(s) => s.clone(),
@@ -158,7 +163,7 @@ impl Networks {
             self.events.record(o, true, "NetworkInUse", &message);
             return false;
         }
-        if let Err(e) = self.net.remove_network(&m.uid).await {
+        if let Err(e) = self.net.remove_network(&m.uid, &o.spec).await {
             self.events
                 .record(o, true, "NetworkFailed", &format!("cannot be removed: {e}"));
             return false;
@@ -181,9 +186,9 @@ impl Networks {
         status: &InstanceStatus,
     ) -> Result<Vec<Connection>, Failure> {
         let wanted = self.attachments(object);
-        let mut all = Vec::with_capacity(wanted.len());
-        for (i, a) in wanted.iter().enumerate() {
-            all.push(self.connection(object, status, &format!("eth{i}"), a).await?);
+        let (mut all, mut places) = (Vec::with_capacity(wanted.len()), Places::default());
+        for a in &wanted {
+            all.push(self.connection(object, status, &mut places, a, None).await?);
         }
         Ok(all)
     }
@@ -204,12 +209,14 @@ impl Networks {
         &self.objects
     }
 
+    /// One end; `held` is the one it has already while it runs.
     pub(crate) async fn connection(
         &self,
         object: &Object<Instance>,
         status: &InstanceStatus,
-        interface: &str,
+        places: &mut Places,
         a: &NetworkAttachment,
+        held: Option<&NetworkEndpoint>,
     ) -> Result<Connection, Failure> {
         let missing = || {
             let message = format!(
@@ -228,6 +235,15 @@ impl Networks {
             return Err(Failure::new(
                 "NetworkRemoved",
                 format!("network {} is being removed", a.network),
+            ));
+        }
+        if network.spec.config_only {
+            return Err(Failure::new(
+                "NetworkNotMade",
+                format!(
+                    "network {} only holds settings for other networks: nothing can join it",
+                    a.network
+                ),
             ));
         }
         let up = network.status_or_default();
@@ -253,13 +269,18 @@ impl Networks {
             // It was given another address since it last ran.
             self.net.leave(&network.metadata.uid, uid);
         }
+        let (interface, slot) = match held {
+            Some(e) => (e.interface.clone(), Places::slot_of(e)),
+            None => places.take(network.spec.interface_prefix.as_deref().unwrap_or("eth")),
+        };
         let mut endpoint = self
             .net
-            .endpoint(&network.metadata.uid, uid, interface, address, mac)
+            .endpoint(&network.metadata.uid, uid, &interface, address, mac)
             .map_err(|e| Failure::new("AddressFailed", format!("no address on network {}: {e}", a.network)))?;
         endpoint.hostname = Some(object.metadata.name.clone());
         endpoint.gateway_priority = a.gateway_priority;
         endpoint.link_local = a.link_local.iter().filter_map(|a| a.parse().ok()).collect();
+        endpoint.slot = slot;
         let gateway = up.gateway.parse().map_err(|e| failure("NetworkFailed", e))?;
         Ok(Connection {
             endpoint,
@@ -450,5 +471,6 @@ pub(crate) fn endpoint_status(c: &Connection) -> NetworkEndpoint {
         gateway: c.endpoint.gateway.map(|g| g.to_string()).unwrap_or_default(),
         mac: c.endpoint.mac.to_string(),
         aliases: c.aliases.clone(),
+        slot: Some(c.endpoint.slot).filter(|s| c.endpoint.interface != format!("eth{s}")),
     }
 }

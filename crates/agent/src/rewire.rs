@@ -3,12 +3,11 @@
 //! A running container gets and loses interfaces. A microvm and a machine keep the cards they were started with: a
 //! change is for their next start, and told as such. What does not run only lets go of addresses it wants no more.
 
-use std::collections::HashSet;
-
 use biga_model::{Instance, InstanceStatus, Isolation, NetworkAttachment, NetworkMode, Object};
 
 use crate::instance::Failure;
 use crate::networks::{Connection, Networks, endpoint_status};
+use crate::places::Places;
 
 impl Networks {
     /// Brings the networks of an instance to what its spec says and notes them in `status`.
@@ -104,27 +103,17 @@ impl Networks {
         status: &InstanceStatus,
         wanted: &[NetworkAttachment],
     ) -> Result<Vec<Connection>, Failure> {
-        let mut used: HashSet<String> = status.networks.iter().map(|e| e.interface.clone()).collect();
+        let mut places = Places::of(&status.networks);
         let mut all = Vec::with_capacity(wanted.len());
         for a in wanted {
             let known = status.networks.iter().find(|e| e.network == a.network);
-            let (interface, a) = match known {
-                Some(e) => {
-                    let kept = NetworkAttachment {
-                        address: None,
-                        mac: Some(e.mac.clone()),
-                        ..a.clone()
-                    };
-                    (e.interface.clone(), kept)
-                }
-                None => {
-                    let free = (0..).map(|n| format!("eth{n}")).find(|i| !used.contains(i));
-                    let free = free.unwrap_or_default();
-                    used.insert(free.clone());
-                    (free, a.clone())
-                }
-            };
-            all.push(self.connection(object, status, &interface, &a).await?);
+            let kept = known.map(|e| NetworkAttachment {
+                address: None,
+                mac: Some(e.mac.clone()),
+                ..a.clone()
+            });
+            let a = kept.as_ref().unwrap_or(a);
+            all.push(self.connection(object, status, &mut places, a, known).await?);
         }
         Ok(all)
     }

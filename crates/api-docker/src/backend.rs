@@ -295,6 +295,12 @@ pub trait Backend: Send + Sync + 'static {
         Err(Fault::new(FaultKind::Unsupported, message))
     }
 
+    /// Asks a registry which tags the repository of a reference has.
+    async fn tags(&self, reference: &str, _auth: Option<RegistryAuth>) -> Result<Vec<String>, Fault> {
+        let message = format!("this node cannot list the tags of {reference}");
+        Err(Fault::new(FaultKind::Unsupported, message))
+    }
+
     /// Bytes on disk below each of these paths of the node; 0 for what is not there.
     async fn usage(&self, paths: Vec<String>) -> Vec<u64> {
         vec![0; paths.len()]

@@ -43,6 +43,8 @@ pub struct End<'a> {
     pub bridge: u32,
     /// The node's own address on the network, whether or not it leads out.
     pub router: Ipv4Addr,
+    /// Whether it reaches no other end on the network.
+    pub isolated: bool,
 }
 
 /// Where an instance's namespace is held.
@@ -140,17 +142,9 @@ fn await_carrier(home: &mut Socket, veths: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names of the host's ends. They are numbered as the interfaces inside are, so that one can come or go alone.
+/// Names of the host's ends. Each has a number of its own, so that one can come or go alone.
 pub fn veths(names: &Names, uid: &str, ends: &[End<'_>]) -> Vec<String> {
-    let each = ends.iter().enumerate();
-    each.map(|(i, e)| names.veth(uid, slot(&e.endpoint.interface).unwrap_or(i)))
-        .collect()
-}
-
-/// The number in `eth3`.
-fn slot(interface: &str) -> Option<usize> {
-    let digits = interface.strip_prefix("eth")?;
-    digits.parse().ok().filter(|n| *n < ids::MAX_ENDPOINTS)
+    ends.iter().map(|e| names.veth(uid, e.endpoint.slot.into())).collect()
 }
 
 fn host_side(names: &Names, uid: &str, ends: &[End<'_>], netns: &fs::File) -> Batch {
@@ -165,7 +159,7 @@ fn host_side(names: &Names, uid: &str, ends: &[End<'_>], netns: &fs::File) -> Ba
         });
         batch.quiet(&name);
         batch.optional();
-        batch.join(&name, end.bridge, None);
+        batch.join(&name, end.bridge, None, end.isolated);
     }
     batch
 }
@@ -238,7 +232,7 @@ pub fn holds_netns(path: &Path) -> bool {
 pub fn rejoin(home: &mut Socket, interfaces: &[String], ends: &[End<'_>]) -> Result<(), Error> {
     let mut batch = Batch::new();
     for (name, end) in interfaces.iter().zip(ends) {
-        batch.join(name, end.bridge, None);
+        batch.join(name, end.bridge, None, end.isolated);
     }
     home.run(batch)
 }
@@ -254,7 +248,7 @@ pub fn make_machine(home: &mut Socket, names: &Names, uid: &str, ends: &[End<'_>
             batch.quiet(tap);
             batch.optional();
         }
-        batch.join(tap, end.bridge, end.endpoint.mtu);
+        batch.join(tap, end.bridge, end.endpoint.mtu, end.isolated);
     }
     home.run(batch)?;
     Ok(taps)

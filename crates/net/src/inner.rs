@@ -1,6 +1,6 @@
 //! What stands behind the handle. All calls here may block; [`crate::Net`] moves them off the tasks' threads.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use biga_model::kinds::instance::PortMapping;
+use biga_model::kinds::network::GatewayMode;
 use biga_model::{NetworkSpec, NetworkStatus};
 use parking_lot::{Mutex, RwLock};
 
@@ -17,13 +18,13 @@ use crate::dhcp::server::Leases;
 use crate::dns::directory::{Directory, Own};
 use crate::dns::upstream::Upstreams;
 use crate::dns::zone::Zone;
-use crate::ids::{Mac, Names};
+use crate::ids::{MAX_ENDPOINTS, Mac, Names};
 use crate::ipam::Pool;
 use crate::netlink::Socket;
-use crate::network::{self, Network, Plan, Servers};
+use crate::network::{self, Network, Plan, Servers, Traffic};
 use crate::nft::{Rules, Set, foreign};
-use crate::ports::Ports;
-use crate::{Config, Endpoint, Error, Subnet, Swept, rewire};
+use crate::ports::{Ports, Way};
+use crate::{Config, Endpoint, Error, Subnet, Swept, bridge, rewire};
 
 pub struct Inner {
     config: Config,
@@ -79,10 +80,12 @@ impl Inner {
         runtime: &tokio::runtime::Handle,
     ) -> Result<NetworkStatus, Error> {
         let _making = self.making.lock();
-        let bridge = self.names.bridge(uid);
+        bridge::check_name(&self.names, name, spec)?;
+        let bridge = bridge::name(&self.names, uid, spec);
+        self.refuse_shared(uid, name, &bridge)?;
         let plan = self.plan(uid, name, spec, previous, &bridge)?;
-        let index = network::make_bridge(&mut self.home.lock(), &bridge, Mac::derive(uid, "bridge"), &plan)?;
-        network::allow_forwarding(&bridge)?;
+        let made = bridge::make(&mut self.home.lock(), &bridge, uid, &plan)?;
+        bridge::allow_forwarding(&bridge)?;
         self.rules.distrust()?;
         let before = self.networks.read().get(uid).map(|n| n.pool.subnet());
         self.rules.change(|elements| {
@@ -90,24 +93,28 @@ impl Inner {
             network::write_elements(elements, &bridge, &plan);
         })?;
         self.rules.sync()?;
-        foreign::let_through(&self.names.bridge_prefix())?;
+        self.let_through(Some(&bridge))?;
 
         let mut networks = self.networks.write();
         // Names, addresses and servers stay unless subnet or gateway changed.
         let kept = networks.remove(uid).filter(|n| same_shape(n, &plan));
         let mut network = match kept {
             Some(kept) => Network {
-                index,
+                index: made.index,
+                isolated_ports: made.isolated_ports,
                 internal: plan.internal,
                 mtu: plan.mtu,
+                traffic: plan.traffic,
                 ..kept
             },
             None => Network {
                 name: name.to_owned(),
                 bridge: bridge.clone(),
-                index,
+                index: made.index,
+                isolated_ports: made.isolated_ports,
                 internal: plan.internal,
                 mtu: plan.mtu,
+                traffic: plan.traffic,
                 pool: Pool::new(plan.subnet, plan.gateway),
                 zone: Arc::new(Zone::new(name, plan.subnet, plan.gateway)),
                 leases: Arc::new(Leases::default()),
@@ -150,22 +157,52 @@ impl Inner {
         network::plan(&self.config, name, spec, previous, &taken)
     }
 
+    /// Two networks cannot have one bridge.
+    fn refuse_shared(&self, uid: &str, name: &str, bridge: &str) -> Result<(), Error> {
+        let networks = self.networks.read();
+        let other = networks.iter().find(|(other, n)| *other != uid && n.bridge == bridge);
+        match other {
+            None => Ok(()),
+            Some((_, other)) => Err(Error::Invalid {
+                network: name.to_owned(),
+                field: "spec.bridgeName",
+                value: bridge.to_owned(),
+                why: format!("is the bridge of network {}: choose another one", other.name),
+            }),
+        }
+    }
+
+    /// Has other people's firewalls let packets of our bridges through, and of this one.
+    fn let_through(&self, another: Option<&str>) -> Result<(), Error> {
+        let prefix = self.names.bridge_prefix();
+        let mut named: BTreeSet<String> = self.networks.read().values().map(|n| n.bridge.clone()).collect();
+        named.extend(another.map(str::to_owned));
+        named.retain(|n| !n.starts_with(&prefix));
+        foreign::let_through(&prefix, &named)
+    }
+
     /// Gives back the servers, for the caller to stop.
-    pub fn remove_network(&self, uid: &str) -> Result<Option<Servers>, Error> {
+    pub fn remove_network(&self, uid: &str, spec: &NetworkSpec) -> Result<Option<Servers>, Error> {
         let _making = self.making.lock();
         let gone = self.networks.write().remove(uid);
         self.directory.remove(uid);
-        let bridge = self.names.bridge(uid);
+        let bridge = match &gone {
+            Some(network) => network.bridge.clone(),
+            None => bridge::name(&self.names, uid, spec),
+        };
         let subnet = match &gone {
             Some(network) => Some(network.pool.subnet()),
             None => network::taken(&mut self.home.lock(), &bridge)?.own.map(|own| own.0),
         };
-        self.drop_bridge(&bridge, subnet)?;
+        bridge::remove(&mut self.home.lock(), &bridge, uid)?;
+        self.forget_bridge(&bridge, subnet)?;
+        if spec.bridge_name.is_some() {
+            self.let_through(None)?;
+        }
         Ok(gone.map(|n| n.servers))
     }
 
-    fn drop_bridge(&self, bridge: &str, subnet: Option<Subnet>) -> Result<(), Error> {
-        attach::drop_links(&mut self.home.lock(), &[bridge])?;
+    fn forget_bridge(&self, bridge: &str, subnet: Option<Subnet>) -> Result<(), Error> {
         let last = self.rules.change(|elements| {
             network::erase_elements(elements, bridge, subnet);
             !elements.keys().any(|(set, _)| *set == Set::Bridges)
@@ -205,6 +242,7 @@ impl Inner {
                 mac: mac.unwrap_or_else(|| Mac::derive(instance_uid, network_uid)),
                 mtu: network.mtu,
                 hostname: None,
+                slot: slot_of(interface),
             })
         })
     }
@@ -352,6 +390,7 @@ impl Inner {
                 endpoint,
                 bridge: network.index,
                 router: network.pool.gateway(),
+                isolated: network.isolated_ports,
             })
         };
         endpoints.iter().map(end).collect()
@@ -424,10 +463,16 @@ impl Inner {
             self.unpublish(uid)?;
             return Ok(Vec::new());
         }
+        let traffic = self.traffic_at(address);
+        let way = Way {
+            to: address,
+            bind: traffic.and_then(|t| t.bind),
+            open: traffic.is_some_and(|t| t.mode == GatewayMode::Routed),
+        };
         let filled = self.rules.change(|elements| {
             let mut ports = self.ports.lock();
             let before = ports.elements_of(uid);
-            let filled = ports.take(uid, address, wanted, elements)?;
+            let filled = ports.take(uid, way, wanted, elements)?;
             elements.retain(|key, _| !before.contains_key(key));
             elements.extend(ports.elements_of(uid));
             Ok(filled)
@@ -437,6 +482,13 @@ impl Inner {
             return Err(e);
         }
         Ok(filled)
+    }
+
+    /// How packets pass on the network that an address belongs to.
+    fn traffic_at(&self, address: Ipv4Addr) -> Option<Traffic> {
+        let networks = self.networks.read();
+        let network = networks.values().find(|n| n.pool.subnet().contains(address));
+        network.map(|n| n.traffic)
     }
 
     /// Whether it has published ports.
@@ -584,9 +636,9 @@ impl Inner {
         let removed = self.rules.change(|elements| {
             let before = elements.keys().filter(|(set, _)| set.is_ports()).count();
             elements.retain(|(set, key), _| match set {
-                Set::PortsAny | Set::PortsIp => ports.contains_key(&(*set, key.clone())),
-                Set::Nat | Set::Subnets => subnets.contains(key),
-                Set::Bridges | Set::Internal | Set::Same => {
+                Set::PortsAny | Set::PortsIp | Set::PortsOpen => ports.contains_key(&(*set, key.clone())),
+                Set::Nat | Set::Subnets | Set::Sources => subnets.contains(key),
+                Set::Bridges | Set::Internal | Set::Same | Set::Unprotected | Set::Routed | Set::Isolated => {
                     key.split(" . ").next().is_some_and(|bridge| bridges.contains(bridge))
                 }
             });
@@ -600,6 +652,16 @@ impl Inner {
         }
         Ok(removed)
     }
+}
+
+/// The number in `eth3`.
+fn slot_of(interface: &str) -> u8 {
+    let digits = interface.strip_prefix("eth").unwrap_or_default();
+    digits
+        .parse()
+        .ok()
+        .filter(|n| usize::from(*n) < MAX_ENDPOINTS)
+        .unwrap_or(0)
 }
 
 fn same_shape(network: &Network, plan: &Plan) -> bool {

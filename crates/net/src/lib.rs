@@ -30,6 +30,7 @@ use biga_model::kinds::instance::PortMapping;
 use biga_model::{NetworkSpec, NetworkStatus};
 
 mod attach;
+mod bridge;
 mod dhcp;
 mod dns;
 mod error;
@@ -104,6 +105,8 @@ pub struct Endpoint {
     pub mtu: Option<u32>,
     /// Host name that DHCP tells a machine.
     pub hostname: Option<String>,
+    /// Number of its end on the host, below [`MAX_ENDPOINTS`]: no two of an instance have the same.
+    pub slot: u8,
 }
 
 impl Endpoint {
@@ -154,17 +157,18 @@ impl Net {
             .await
     }
 
-    /// Removes bridge, rules and servers. Removing what is not there is no error.
-    pub async fn remove_network(&self, uid: &str) -> Result<(), Error> {
-        let uid = uid.to_owned();
-        if let Some(servers) = self.blocking(move |inner| inner.remove_network(&uid)).await? {
+    /// Removes bridge, rules and servers of the network with this spec. Removing what is not there is no error.
+    pub async fn remove_network(&self, uid: &str, spec: &NetworkSpec) -> Result<(), Error> {
+        let (uid, spec) = (uid.to_owned(), spec.clone());
+        if let Some(servers) = self.blocking(move |inner| inner.remove_network(&uid, &spec)).await? {
             servers.stop().await;
         }
         Ok(())
     }
 
     /// Allocates an address (or keeps the one it has) and describes the end: gateway, hardware address (`mac` or the
-    /// derived one), MTU. Nothing in the kernel.
+    /// derived one), MTU. Its slot is the number of an interface `eth<n>`, otherwise 0: the caller sets it. Nothing in the
+    /// kernel.
     pub fn endpoint(
         &self,
         network_uid: &str,

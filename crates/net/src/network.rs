@@ -1,11 +1,10 @@
 //! Making a network: its subnet, its bridge, its rules, its servers.
 
-use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 
+use biga_model::kinds::network::GatewayMode;
 use biga_model::{NetworkSpec, NetworkStatus};
 use tokio::task::JoinHandle;
 
@@ -13,9 +12,8 @@ use crate::dhcp::server::Leases;
 use crate::dns::directory::Directory;
 use crate::dns::upstream::Upstreams;
 use crate::dns::zone::Zone;
-use crate::ids::Mac;
 use crate::ipam::Pool;
-use crate::netlink::{Batch, Socket};
+use crate::netlink::Socket;
 use crate::nft::{Elements, Set};
 use crate::{Config, Error, Subnet, dhcp, dns, subnet};
 
@@ -27,10 +25,14 @@ pub struct Network {
     pub bridge: String,
     /// That interface's number.
     pub index: u32,
+    /// Whether its ports are isolated from each other.
+    pub isolated_ports: bool,
     /// Whether it is cut off from outside.
     pub internal: bool,
     /// Largest packet.
     pub mtu: Option<u32>,
+    /// How packets pass.
+    pub traffic: Traffic,
     /// Its addresses.
     pub pool: Pool,
     /// Its names.
@@ -70,6 +72,37 @@ impl Servers {
     }
 }
 
+/// How packets of a network pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// How it is connected with the outside.
+    pub mode: GatewayMode,
+    /// Whether instances do not reach each other.
+    pub isolate: bool,
+    /// Whether packets to the outside get another source address.
+    pub translate: bool,
+    /// Which one, where it is not the host's usual one.
+    pub source: Option<Ipv4Addr>,
+    /// Address of the host for published ports that name none.
+    pub bind: Option<Ipv4Addr>,
+}
+
+impl Traffic {
+    fn of(spec: &NetworkSpec) -> Result<Traffic, (&'static str, String)> {
+        let address = |field, text: &Option<String>| match text {
+            None => Ok(None),
+            Some(t) => t.parse().map(Some).map_err(|_| (field, t.clone())),
+        };
+        Ok(Traffic {
+            mode: spec.gateway_mode,
+            isolate: spec.isolate_instances,
+            translate: spec.translates(),
+            source: address("spec.sourceAddress", &spec.source_address)?,
+            bind: address("spec.bindAddress", &spec.bind_address)?,
+        })
+    }
+}
+
 /// What a network looks like before it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -83,6 +116,8 @@ pub struct Plan {
     pub internal: bool,
     /// Largest packet.
     pub mtu: Option<u32>,
+    /// How packets pass.
+    pub traffic: Traffic,
     /// Where free addresses are taken from.
     pub range: Option<Subnet>,
     /// Addresses nobody gets.
@@ -165,7 +200,9 @@ pub fn plan(
         }
         reserved.push(address);
     }
+    let traffic = Traffic::of(spec).map_err(|(field, text)| invalid(field, &text, "is no IPv4 address".into()))?;
     Ok(Plan {
+        traffic,
         range,
         reserved,
         name: name.to_owned(),
@@ -219,63 +256,30 @@ pub fn taken(home: &mut Socket, bridge: &str) -> Result<Taken, Error> {
     Ok(taken)
 }
 
-/// Makes the bridge, or brings the one there into shape; returns its number.
-pub fn make_bridge(home: &mut Socket, bridge: &str, mac: Mac, plan: &Plan) -> Result<u32, Error> {
-    let index = match home.index_of(bridge)? {
-        Some(index) => index,
-        None => {
-            let mut batch = Batch::new();
-            batch.add_bridge(bridge, mac, plan.mtu);
-            home.run(batch)?;
-            let mut quiet = Batch::new();
-            quiet.quiet(bridge);
-            quiet.optional();
-            home.run(quiet)?;
-            home.index_of(bridge)?
-                .ok_or_else(|| Error::netlink(format!("show bridge {bridge}"), rustix::io::Errno::NODEV))?
-        }
-    };
-    let mut batch = Batch::new();
-    for (holder, address, prefix) in home.addresses()? {
-        if holder == index && (address, prefix) != (plan.gateway, plan.subnet.prefix()) {
-            batch.del_address(index, address, prefix);
-        }
-    }
-    batch.add_address(index, plan.gateway, plan.subnet.prefix());
-    if let Some(mtu) = plan.mtu {
-        batch.set_mtu(index, mtu);
-    }
-    batch.up(index);
-    home.run(batch)?;
-    Ok(index)
-}
-
-/// What the kernel must allow: to forward, and to send packets from the host's loopback into the bridge.
-pub fn allow_forwarding(bridge: &str) -> Result<(), Error> {
-    turn_on(Path::new("/proc/sys/net/ipv4/ip_forward"))?;
-    turn_on(&Path::new("/proc/sys/net/ipv4/conf").join(bridge).join("route_localnet"))
-}
-
-fn turn_on(path: &Path) -> Result<(), Error> {
-    let now = fs::read_to_string(path).map_err(|e| Error::io("read the sysctl", path, e))?;
-    if now.trim() == "1" {
-        return Ok(());
-    }
-    fs::write(path, "1").map_err(|e| Error::io("set the sysctl", path, e))
-}
-
 /// Replaces a network's elements in the rules.
 pub fn write_elements(elements: &mut Elements, bridge: &str, plan: &Plan) {
     erase_elements(elements, bridge, Some(plan.subnet));
     let subnet = plan.subnet.to_string();
     let mut add = |set, key: String| elements.insert((set, key), String::new());
     add(Set::Bridges, bridge.to_owned());
-    add(Set::Same, format!("{bridge} . {bridge}"));
+    // Through the host they reach each other no more than along the bridge.
+    if !plan.traffic.isolate {
+        add(Set::Same, format!("{bridge} . {bridge}"));
+    }
     add(Set::Subnets, subnet.clone());
     if plan.internal {
         add(Set::Internal, bridge.to_owned());
-    } else {
-        add(Set::Nat, subnet);
+    }
+    match plan.traffic.mode {
+        GatewayMode::Nat => {}
+        GatewayMode::NatUnprotected => drop(add(Set::Unprotected, bridge.to_owned())),
+        GatewayMode::Routed => drop(add(Set::Routed, bridge.to_owned())),
+        GatewayMode::Isolated => drop(add(Set::Isolated, bridge.to_owned())),
+    }
+    match plan.traffic.source {
+        _ if plan.internal || !plan.traffic.translate => {}
+        None => drop(add(Set::Nat, subnet)),
+        Some(source) => drop(elements.insert((Set::Sources, subnet), source.to_string())),
     }
 }
 
@@ -410,6 +414,43 @@ mod tests {
             planned(&NetworkSpec::default(), None, &full),
             Err(Error::NoSubnet { .. })
         ));
+    }
+
+    #[test]
+    fn options_choose_the_rules() {
+        let has = |change: fn(&mut NetworkSpec)| {
+            let mut spec = NetworkSpec::default();
+            change(&mut spec);
+            let mut elements = Elements::new();
+            write_elements(&mut elements, "b", &planned(&spec, None, &Taken::default()).unwrap());
+            let mut sets: Vec<Set> = elements.keys().map(|k| k.0).collect();
+            sets.dedup();
+            erase_elements(&mut elements, "b", Some(net("10.88.0.0/24")));
+            assert!(elements.is_empty(), "{elements:?}");
+            sets
+        };
+        let usual = [Set::Bridges, Set::Same, Set::Nat, Set::Subnets];
+        assert_eq!(has(|_| {}), usual);
+        assert_eq!(
+            has(|s| s.isolate_instances = true),
+            [Set::Bridges, Set::Nat, Set::Subnets]
+        );
+        assert_eq!(
+            has(|s| s.masquerade = Some(false)),
+            [Set::Bridges, Set::Same, Set::Subnets]
+        );
+        assert_eq!(
+            has(|s| s.source_address = Some("192.0.2.7".into())),
+            [Set::Bridges, Set::Same, Set::Subnets, Set::Sources]
+        );
+        assert_eq!(
+            has(|s| s.gateway_mode = GatewayMode::Routed),
+            [Set::Bridges, Set::Same, Set::Subnets, Set::Routed]
+        );
+        assert_eq!(
+            has(|s| s.gateway_mode = GatewayMode::NatUnprotected),
+            [Set::Bridges, Set::Same, Set::Nat, Set::Subnets, Set::Unprotected]
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ use socket2::{Domain, Socket, Type};
 use crate::Error;
 use crate::nft::{Elements, Set};
 
+/// The protocol's number.
+const SCTP: i32 = 132;
 /// Where ports are picked from.
 const FIRST_PICKED: u16 = 32768;
 
@@ -27,10 +29,35 @@ pub struct Ports {
 
 #[derive(Clone)]
 struct Held {
-    at: HostPort,
+    /// None where the port is open at the instance's own address.
+    at: Option<HostPort>,
     /// None where another program took the port while we were away; translation goes first all the same.
     _socket: Option<Arc<Socket>>,
     to: String,
+}
+
+impl Held {
+    fn element(&self) -> ((Set, String), String) {
+        match self.at {
+            Some(at) => (at.element(), self.to.clone()),
+            None => ((Set::PortsOpen, self.to.clone()), String::new()),
+        }
+    }
+
+    fn clashes(&self, at: HostPort) -> bool {
+        self.at.is_some_and(|own| own.clashes(at))
+    }
+}
+
+/// How packets get to an instance's ports.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// The instance's address.
+    pub to: Ipv4Addr,
+    /// The host's address for ports that name none.
+    pub bind: Option<Ipv4Addr>,
+    /// Whether the ports are open at the instance's own address, and the host's are not used.
+    pub open: bool,
 }
 
 /// A port of the host.
@@ -74,18 +101,22 @@ impl Ports {
     pub fn take(
         &mut self,
         uid: &str,
-        address: Ipv4Addr,
+        way: Way,
         wanted: &[PortMapping],
         present: &Elements,
     ) -> Result<Vec<PortMapping>, Error> {
         let before = self.held.remove(uid).unwrap_or_default();
-        let taken = self.take_all(address, wanted, &before, present);
+        let bound: Vec<PortMapping> = wanted.iter().map(|m| bound(m, way.bind)).collect();
+        let taken = match way.open {
+            true => Ok(bound.iter().map(|m| open(m, way.to)).collect()),
+            false => self.take_all(way.to, &bound, &before, present),
+        };
         let (holds, result) = match taken {
             Ok(now) => {
-                let filled = now.iter().zip(wanted).map(|(held, mapping)| PortMapping {
-                    host_port: Some(held.at.port),
+                let filled = now.iter().zip(bound).map(|(held, mapping)| PortMapping {
+                    host_port: held.at.map(|at| at.port),
                     host_port_end: None,
-                    ..mapping.clone()
+                    ..mapping
                 });
                 let filled = filled.collect();
                 (now, Ok(filled))
@@ -138,14 +169,14 @@ impl Ports {
         if let Some(holder) = self.holder(at) {
             return Err(at.in_use(format!("published by instance {holder}")));
         }
-        if now.iter().any(|h| h.at.clashes(at)) {
+        if now.iter().any(|h| h.clashes(at)) {
             return Err(at.in_use("published by the same instance".into()));
         }
-        if let Some(held) = before.iter().find(|h| h.at == at) {
+        if let Some(held) = before.iter().find(|h| h.at == Some(at)) {
             return Ok(Held { to, ..held.clone() });
         }
         let socket = match bind(at) {
-            Ok(socket) => Some(Arc::new(socket)),
+            Ok(socket) => socket.map(Arc::new),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && present.get(&at.element()) == Some(&to) => {
                 tracing::warn!(
                     port,
@@ -156,7 +187,7 @@ impl Ports {
             Err(e) => return Err(refused(at, mapping.port, e)),
         };
         Ok(Held {
-            at,
+            at: Some(at),
             _socket: socket,
             to,
         })
@@ -176,15 +207,14 @@ impl Ports {
                 port,
                 protocol,
             };
-            if self.holder(at).is_some() || now.iter().any(|h| h.at.clashes(at)) {
+            if self.holder(at).is_some() || now.iter().any(|h| h.clashes(at)) {
                 continue;
             }
             match bind(at) {
                 Ok(socket) => {
-                    let socket = Some(Arc::new(socket));
                     return Ok(Held {
-                        at,
-                        _socket: socket,
+                        at: Some(at),
+                        _socket: socket.map(Arc::new),
                         to,
                     });
                 }
@@ -201,7 +231,7 @@ impl Ports {
 
     fn holder(&self, at: HostPort) -> Option<&str> {
         let mut all = self.held.iter();
-        all.find_map(|(uid, held)| held.iter().any(|h| h.at.clashes(at)).then_some(uid.as_str()))
+        all.find_map(|(uid, held)| held.iter().any(|h| h.clashes(at)).then_some(uid.as_str()))
     }
 
     /// Frees the instance's ports.
@@ -217,13 +247,30 @@ impl Ports {
     /// The elements of one instance.
     pub fn elements_of(&self, uid: &str) -> Elements {
         let held = self.held.get(uid).into_iter().flatten();
-        held.map(|h| (h.at.element(), h.to.clone())).collect()
+        held.map(Held::element).collect()
     }
 
     /// The elements of all.
     pub fn elements(&self) -> Elements {
         let held = self.held.values().flatten();
-        held.map(|h| (h.at.element(), h.to.clone())).collect()
+        held.map(Held::element).collect()
+    }
+}
+
+/// A mapping with the address of the host that the network chose, where it names none.
+fn bound(mapping: &PortMapping, address: Option<Ipv4Addr>) -> PortMapping {
+    let named = mapping.host_ip.clone().filter(|t| !t.is_empty());
+    PortMapping {
+        host_ip: named.or_else(|| address.map(|a| a.to_string())),
+        ..mapping.clone()
+    }
+}
+
+fn open(mapping: &PortMapping, address: Ipv4Addr) -> Held {
+    Held {
+        at: None,
+        _socket: None,
+        to: format!("{address} . {} . {}", mapping.protocol.as_str(), mapping.port),
     }
 }
 
@@ -257,21 +304,25 @@ fn refused(at: HostPort, port: u16, e: io::Error) -> Error {
     }
 }
 
-fn bind(at: HostPort) -> io::Result<Socket> {
+/// Binds the port; nothing where the kernel has no such sockets, so that nobody else could bind it.
+fn bind(at: HostPort) -> io::Result<Option<Socket>> {
     let address = SocketAddrV4::new(at.address, at.port).into();
-    match at.protocol {
-        Protocol::Tcp => {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            // Or connections that ended a minute ago would keep it from us; others cannot share a listening port.
-            socket.set_reuse_address(true)?;
-            socket.bind(&address)?;
-            socket.listen(1)?;
-            Ok(socket)
-        }
-        Protocol::Udp => {
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-            socket.bind(&address)?;
-            Ok(socket)
-        }
+    let made = match at.protocol {
+        Protocol::Tcp => Socket::new(Domain::IPV4, Type::STREAM, None),
+        Protocol::Udp => Socket::new(Domain::IPV4, Type::DGRAM, None),
+        Protocol::Sctp => Socket::new(Domain::IPV4, Type::STREAM, Some(SCTP.into())),
+    };
+    let socket = match made {
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::PROTONOSUPPORT.raw_os_error()) => return Ok(None),
+        made => made?,
+    };
+    if at.protocol == Protocol::Tcp {
+        // Or connections that ended a minute ago would keep it from us; others cannot share a listening port.
+        socket.set_reuse_address(true)?;
     }
+    socket.bind(&address)?;
+    if at.protocol != Protocol::Udp {
+        socket.listen(1)?;
+    }
+    Ok(Some(socket))
 }

@@ -8,7 +8,7 @@ use biga_container::cgroup::hold;
 use biga_dockerfile::config as change;
 use biga_image::ImageRecord;
 use biga_image::files::{Crossing, Packer, changes};
-use biga_model::{ContainerSpec, Instance, Object, Protocol, Reference, Timestamp};
+use biga_model::{ContainerSpec, Instance, Object, Reference, Timestamp};
 use biga_wire::files::FileWork;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -182,11 +182,7 @@ fn config(base: Option<&Value>, object: &Object<Instance>) -> Map<String, Value>
             _ => Map::new(),
         };
         for p in &object.spec.ports {
-            let protocol = match p.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            };
-            ports.insert(format!("{}/{protocol}", p.port), json!({}));
+            ports.insert(format!("{}/{}", p.port, p.protocol.as_str()), json!({}));
         }
         config.insert("ExposedPorts".into(), Value::Object(ports));
     }

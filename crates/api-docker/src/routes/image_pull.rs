@@ -39,33 +39,19 @@ fn reference(name: &str, tag: Option<&str>) -> Result<Reference> {
 }
 
 async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>) -> Result<Response> {
-    let reference = reference(image, q.get("tag"))?;
+    // Some clients leave the colon of a tag that they do not give.
+    let image = image.strip_suffix(':').unwrap_or(image);
+    let reference = reference(image, q.get("tag").filter(|t| !t.is_empty()))?;
     let platform = q.platform()?;
-    let before = api
-        .images()
-        .find("", &reference.object_name())
-        .await?
-        .map(|o| o.status_or_default())
-        .unwrap_or_default();
+    if q.get("tag").is_none_or(str::is_empty) && !says_which(image) {
+        return pull_all(api, reference, platform, auth).await;
+    }
+    let before = known(&api, &reference).await?;
     if let Some(auth) = auth {
         return Ok(stream(move |lines| async move {
-            let text = reference.familiar();
             begin(&lines, &reference).await;
-            let call = async |r| {
-                api.backend()
-                    .image_pull(&reference.to_string(), platform.as_deref(), auth, r)
-                    .await
-            };
-            match with_progress(&lines, call).await {
-                Ok(done) => {
-                    let image = done.images.into_iter().next().unwrap_or_default();
-                    let same = !before.image_id.is_empty() && before.image_id == image.image_id;
-                    finish(&lines, &text, &image.digest, same).await;
-                }
-                Err(e) => {
-                    lines.error(&e).await;
-                }
-            }
+            let end = pull_as(&api, &lines, &reference, platform.as_deref(), auth, &before).await;
+            end_one(&lines, &reference, end).await;
         }));
     }
     let o = ask(&api, &reference, platform).await?;
@@ -80,36 +66,164 @@ async fn pull(api: DockerApi, q: &Query, image: &str, auth: Option<RegistryAuth>
     }
     Ok(stream(move |lines| async move {
         begin(&lines, &reference).await;
-        let mut next = Some(Ok(first));
-        while let Some(news) = next {
-            match news {
-                Ok(s) if s.phase == ImagePhase::Ready => {
-                    let same = !before.image_id.is_empty() && before.image_id == s.image_id;
-                    if !same {
-                        lines
-                            .send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(&reference)}))
-                            .await;
-                    }
-                    finish(&lines, &reference.familiar(), &s.digest, same).await;
-                    return;
-                }
-                Ok(s) if s.phase == ImagePhase::Failed => {
-                    lines.error(&pull_failure(&s)).await;
-                    return;
-                }
-                Ok(s) => {
-                    lines
-                        .send(bar("Downloading", &id_of(&reference), s.done_bytes, s.total_bytes))
-                        .await;
+        let end = tell(&lines, &reference, Some(Ok(first)), statuses, &before).await;
+        end_one(&lines, &reference, end).await;
+    }))
+}
+
+/// Whether a name says which image of its repository it means.
+fn says_which(name: &str) -> bool {
+    name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// What is known of an image before it is pulled.
+async fn known(api: &DockerApi, reference: &Reference) -> Result<ImageStatus> {
+    let found = api.images().find("", &reference.object_name()).await?;
+    Ok(found.map(|o| o.status_or_default()).unwrap_or_default())
+}
+
+/// How a pull ended.
+struct Pulled {
+    digest: String,
+    /// Whether it was there before.
+    same: bool,
+}
+
+impl Pulled {
+    fn new(before: &ImageStatus, image_id: &str, digest: String) -> Pulled {
+        Pulled {
+            digest,
+            same: !before.image_id.is_empty() && before.image_id == image_id,
+        }
+    }
+}
+
+/// Every tag of a repository, one after the other, as with Docker when a pull names none.
+async fn pull_all(
+    api: DockerApi,
+    repository: Reference,
+    platform: Option<String>,
+    auth: Option<RegistryAuth>,
+) -> Result<Response> {
+    let tags = api.backend().tags(&repository.to_string(), auth.clone()).await?;
+    if tags.is_empty() {
+        return Err(Error::not_found(format!(
+            "{} has no tags",
+            familiar_repository(&repository)
+        )));
+    }
+    // They come from elsewhere.
+    let named = tags
+        .iter()
+        .map(|tag| reference(&format!("{}/{}", repository.registry, repository.repository), Some(tag)));
+    let references: Vec<Reference> = named.collect::<Result<_>>()?;
+    Ok(stream(move |lines| async move {
+        let mut all_same = true;
+        for reference in references {
+            begin(&lines, &reference).await;
+            match pull_one(&api, &lines, &reference, platform.as_deref(), auth.as_ref()).await {
+                Ok(done) => {
+                    say_digest(&lines, &done.digest).await;
+                    all_same &= done.same;
                 }
                 Err(e) => {
                     lines.error(&e).await;
                     return;
                 }
             }
-            next = statuses.recv().await;
         }
+        say_status(&lines, &familiar_repository(&repository), all_same).await;
     }))
+}
+
+/// A repository's name as people write it.
+fn familiar_repository(r: &Reference) -> String {
+    let bare = Reference {
+        tag: None,
+        digest: None,
+        ..r.clone()
+    };
+    bare.familiar()
+}
+
+async fn pull_one(
+    api: &DockerApi,
+    lines: &Lines,
+    reference: &Reference,
+    platform: Option<&str>,
+    auth: Option<&RegistryAuth>,
+) -> Result<Pulled> {
+    let before = known(api, reference).await?;
+    match auth {
+        Some(auth) => pull_as(api, lines, reference, platform, auth.clone(), &before).await,
+        None => {
+            let o = ask(api, reference, platform.map(str::to_string)).await?;
+            let mut statuses = watch(api.clone(), &o);
+            let first = statuses.recv().await;
+            tell(lines, reference, first, statuses, &before).await
+        }
+    }
+}
+
+/// Pulls with credentials, which no object holds.
+async fn pull_as(
+    api: &DockerApi,
+    lines: &Lines,
+    reference: &Reference,
+    platform: Option<&str>,
+    auth: RegistryAuth,
+    before: &ImageStatus,
+) -> Result<Pulled> {
+    let text = reference.to_string();
+    let call = async |r| api.backend().image_pull(&text, platform, auth, r).await;
+    let done = with_progress(lines, call).await?;
+    let image = done.images.into_iter().next().unwrap_or_default();
+    Ok(Pulled::new(before, &image.image_id, image.digest))
+}
+
+/// Tells what the node does, to its end.
+async fn tell(
+    lines: &Lines,
+    reference: &Reference,
+    first: Option<Result<ImageStatus>>,
+    mut statuses: mpsc::Receiver<Result<ImageStatus>>,
+    before: &ImageStatus,
+) -> Result<Pulled> {
+    let mut next = first;
+    while let Some(news) = next {
+        let s = news?;
+        match s.phase {
+            ImagePhase::Ready => {
+                let done = Pulled::new(before, &s.image_id, s.digest);
+                if !done.same {
+                    lines
+                        .send(json!({"status": "Pull complete", "progressDetail": {}, "id": id_of(reference)}))
+                        .await;
+                }
+                return Ok(done);
+            }
+            ImagePhase::Failed => return Err(pull_failure(&s)),
+            _ => {
+                lines
+                    .send(bar("Downloading", &id_of(reference), s.done_bytes, s.total_bytes))
+                    .await;
+            }
+        }
+        next = statuses.recv().await;
+    }
+    Err(Error::internal("the pull was not followed to its end"))
+}
+
+async fn end_one(lines: &Lines, reference: &Reference, end: Result<Pulled>) {
+    match end {
+        Ok(done) => {
+            say_digest(lines, &done.digest).await;
+            say_status(lines, &reference.familiar(), done.same).await;
+        }
+        Err(e) => {
+            lines.error(&e).await;
+        }
+    }
 }
 
 /// The node tells one progress for the whole image, so there is one line for it.
@@ -124,10 +238,13 @@ async fn begin(lines: &Lines, r: &Reference) {
         .await;
 }
 
-async fn finish(lines: &Lines, familiar: &str, digest: &str, same: bool) {
+async fn say_digest(lines: &Lines, digest: &str) {
     if !digest.is_empty() {
         lines.status(format!("Digest: {digest}")).await;
     }
+}
+
+async fn say_status(lines: &Lines, familiar: &str, same: bool) {
     let what = if same {
         "Image is up to date for"
     } else {

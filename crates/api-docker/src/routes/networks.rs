@@ -118,7 +118,8 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
             body.name
         )));
     }
-    let o = network::create(&body)?;
+    let settings = settings(&api, &body).await?;
+    let o = network::create(&body, settings.as_ref())?;
     let wrong = Network::validate(&o, None);
     if !wrong.is_empty() {
         return Err(Error::invalid(&wrong));
@@ -133,8 +134,29 @@ async fn create(State(api): State<DockerApi>, headers: HeaderMap, body: Body) ->
         other => other?,
     };
     ready(&api, &stored).await?;
-    let doc = json!({"Id": docker_id(stored.uid()), "Warning": ""});
+    let idle = network::idle_options(&body);
+    let warning = match idle.is_empty() {
+        true => String::new(),
+        false => format!(
+            "the bridge driver has no options {}: they are kept and change nothing",
+            idle.join(", ")
+        ),
+    };
+    let doc = json!({"Id": docker_id(stored.uid()), "Warning": warning});
     Ok(super::json(StatusCode::CREATED, &doc))
+}
+
+/// The network whose settings are to be used.
+async fn settings(api: &DockerApi, body: &NetworkCreate) -> Result<Option<Object<Network>>> {
+    let name = match body.config_from.get("Network").and_then(Value::as_str) {
+        None | Some("") => return Ok(None),
+        Some(name) => name,
+    };
+    let missing = || Error::not_found(format!("configuration network {name:?} not found"));
+    match api.network(name).await {
+        Err(e) if e.status == StatusCode::NOT_FOUND => Err(missing()),
+        other => other.map(Some),
+    }
 }
 
 /// Waits until the node made it; what cannot be made is taken away again.
@@ -175,6 +197,13 @@ async fn remove(State(api): State<DockerApi>, Path(id): Path<String>) -> Result<
             StatusCode::FORBIDDEN,
             "bridge is a pre-defined network and cannot be removed",
         ));
+    }
+    if o.spec.config_only {
+        let all = api.networks().list(None).await?.items;
+        if all.iter().any(|n| network::made_from(n).as_deref() == Some(o.name())) {
+            let message = format!("configuration network {:?} is in use", o.name());
+            return Err(Error::new(StatusCode::FORBIDDEN, message));
+        }
     }
     let active = instances(&api)
         .await?
@@ -228,7 +257,8 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     let mut removed = Vec::new();
     for o in api.networks().list(None).await?.items {
         let old = until.is_none_or(|t| o.metadata.creation_timestamp.is_some_and(|c| c < t));
-        let used = is_predefined(docker_network(o.name())) || containers.iter().any(|c| on(c, o.name()));
+        let kept = o.spec.config_only || is_predefined(docker_network(o.name()));
+        let used = kept || containers.iter().any(|c| on(c, o.name()));
         if !used && old && !o.is_deleting() && filters.labels(&labels::read(&o.metadata)) {
             delete(&api, &o).await?;
             removed.push(o.name().to_string());

@@ -203,7 +203,7 @@ fn port(text: &str) -> Result<(u16, Protocol), Error> {
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
-        "sctp" => return Err(Error::missing("publishing SCTP ports")),
+        "sctp" => Protocol::Sctp,
         _ => return Err(Error::bad(format!("invalid port specification: {text:?}"))),
     };
     match number.parse() {
@@ -247,11 +247,13 @@ pub fn ports(body: &CreateBody, image: &Value) -> Result<Vec<PortMapping>, Error
             }
         }
     }
-    // `-p 80:80` of clients that bind both address families comes twice.
+    // `-p 80:80` of clients that bind both address families comes twice, and once with the address that stands for all.
     let mut seen = Vec::new();
     out.retain(|p| {
-        let fresh = !seen.contains(p);
-        seen.push(p.clone());
+        let mut plain = p.clone();
+        plain.host_ip = plain.host_ip.filter(|ip| ip != "0.0.0.0");
+        let fresh = !seen.contains(&plain);
+        seen.push(plain);
         fresh
     });
     Ok(out)
@@ -266,7 +268,7 @@ pub fn exposed(body: &CreateBody, image: &Value) -> BTreeSet<String> {
 
 fn host_ip(text: &str) -> Option<String> {
     match text {
-        "" | "0.0.0.0" => None,
+        "" => None,
         ip => Some(ip.trim_matches(['[', ']']).to_string()),
     }
 }

@@ -1,9 +1,7 @@
 //! An instance → Docker's whole document of a container.
 
 use biga_model::kinds::network::DEFAULT_NETWORK;
-use biga_model::{
-    Instance, InstanceSpec, InstanceStatus, NetworkMode, Object, Phase, PortMapping, Power, Protocol, RestartWhen,
-};
+use biga_model::{Instance, InstanceSpec, InstanceStatus, NetworkMode, Object, Phase, PortMapping, Power, RestartWhen};
 use biga_wire::config::{MASKED_PATHS, READ_ONLY_PATHS};
 use serde_json::{Map, Value, json};
 
@@ -616,7 +614,7 @@ fn endpoint(
 pub fn port_summary(p: &PortMapping) -> Value {
     let mut doc = json!({
         "PrivatePort": p.port,
-        "Type": match p.protocol { Protocol::Tcp => "tcp", Protocol::Udp => "udp" },
+        "Type": p.protocol.as_str(),
     });
     if let Some(n) = p.host_port {
         doc["IP"] = p.host_ip.clone().unwrap_or_else(|| "0.0.0.0".into()).into();

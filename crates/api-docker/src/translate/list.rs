@@ -9,6 +9,9 @@ use super::inspect::{Beside, command, mounts, networks, port_summary, status_wor
 use super::{familiar, labels};
 use crate::types::container::CreateBody;
 
+/// The label by which `docker ps` shows that something is no container.
+const ISOLATION: &str = "biga.dev/isolation";
+
 /// One entry of `GET /containers/json`, but for its [`status_text`], which changes with time.
 pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
     let s = o.status_or_default();
@@ -20,6 +23,11 @@ pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
         false => Vec::new(),
     };
     let mode = super::inspect::host_config(o, &sent)["NetworkMode"].clone();
+    let mut labels = labels::read(&o.metadata);
+    if o.spec.isolation.is_virtual() {
+        // The list has no word of its own for it.
+        labels.insert(ISOLATION.into(), o.spec.isolation.as_str().into());
+    }
     json!({
         "Id": docker_id(o.uid()),
         "Names": [format!("/{}", o.name())],
@@ -28,7 +36,7 @@ pub fn entry(o: &Object<Instance>, beside: &Beside) -> Value {
         "Command": words.join(" "),
         "Created": o.metadata.creation_timestamp.map_or(0, |t| t.as_second()),
         "Ports": ports,
-        "Labels": labels::read(&o.metadata),
+        "Labels": labels,
         "State": status_word(o),
         "HostConfig": {"NetworkMode": mode},
         "NetworkSettings": {"Networks": networks(o, &s, beside)},

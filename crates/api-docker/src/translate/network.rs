@@ -1,5 +1,6 @@
 //! Networks as Docker shows them, and networks of Docker's bodies.
 
+use biga_model::kinds::network::GatewayMode;
 use biga_model::{Instance, Network, NetworkSpec, Object};
 use serde_json::{Map, Value, json};
 
@@ -52,10 +53,15 @@ pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
     if !s.bridge.is_empty() && docker_network(o.name()) == "bridge" {
         options.insert("com.docker.network.bridge.name".into(), s.bridge.clone().into());
     }
-    if let Some(m) = o.spec.mtu {
-        options.insert("com.docker.network.driver.mtu".into(), m.to_string().into());
+    for (k, v) in in_force(&o.spec) {
+        options.entry(format!("{OWN}{k}")).or_insert(v.into());
     }
-    let mut doc = skeleton(docker_network(o.name()), &docker_id(o.uid()), "bridge");
+    let driver = if o.spec.config_only { "null" } else { "bridge" };
+    let mut doc = skeleton(docker_network(o.name()), &docker_id(o.uid()), driver);
+    doc["ConfigOnly"] = o.spec.config_only.into();
+    if let Some(from) = made_from(o) {
+        doc["ConfigFrom"]["Network"] = from.into();
+    }
     doc["Created"] = time(o.metadata.creation_timestamp).into();
     doc["Internal"] = o.spec.internal.into();
     doc["Attachable"] = (sent["Attachable"] == true).into();
@@ -64,6 +70,25 @@ pub fn inspect(o: &Object<Network>, containers: &[Object<Instance>]) -> Value {
     doc["Labels"] = json!(labels::read(&o.metadata));
     doc["Containers"] = Value::Object(endpoints(o, containers));
     doc
+}
+
+/// Options in Docker's words: such as the native API made have them, too.
+fn in_force(spec: &NetworkSpec) -> Vec<(&'static str, String)> {
+    let mode = GatewayMode::ALL.iter().find(|(_, m)| *m == spec.gateway_mode);
+    let mode = mode.filter(|(_, m)| *m != GatewayMode::Nat);
+    [
+        ("driver.mtu", spec.mtu.map(|m| m.to_string())),
+        ("bridge.name", spec.bridge_name.clone()),
+        ("bridge.enable_icc", spec.isolate_instances.then(|| "false".to_string())),
+        ("bridge.enable_ip_masquerade", spec.masquerade.map(|m| m.to_string())),
+        ("bridge.host_binding_ipv4", spec.bind_address.clone()),
+        ("host_ipv4", spec.source_address.clone()),
+        ("container_iface_prefix", spec.interface_prefix.clone()),
+        ("bridge.gateway_mode_ipv4", mode.map(|(name, _)| name.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(k, v)| Some((k, v?)))
+    .collect()
 }
 
 fn endpoints(o: &Object<Network>, containers: &[Object<Instance>]) -> Map<String, Value> {
@@ -115,8 +140,20 @@ pub fn predefined(name: &str) -> Value {
     skeleton(name, &predefined_id(name), if name == "none" { "null" } else { "host" })
 }
 
-/// Reads a create body.
-pub fn create(body: &NetworkCreate) -> Result<Object<Network>, Error> {
+/// The network whose settings this one was made with.
+pub fn made_from(o: &Object<Network>) -> Option<String> {
+    let sent = o.metadata.annotations.get(CREATED)?;
+    let sent: Value = serde_json::from_str(sent).ok()?;
+    sent["ConfigFrom"].as_str().map(str::to_string)
+}
+
+/// What begins messages about networks that hold settings only.
+fn forbidden(message: &str) -> Error {
+    Error::new(http::StatusCode::FORBIDDEN, message)
+}
+
+/// Reads a create body; `settings` is the network that it names for those.
+pub fn create(body: &NetworkCreate, settings: Option<&Object<Network>>) -> Result<Object<Network>, Error> {
     match body.driver.as_str() {
         "" | "bridge" => {}
         d @ ("overlay" | "macvlan" | "ipvlan" | "host" | "null") => {
@@ -131,34 +168,88 @@ pub fn create(body: &NetworkCreate) -> Result<Object<Network>, Error> {
     if body.ingress || !matches!(body.scope.as_str(), "" | "local") {
         return Err(Error::missing("swarm networks"));
     }
-    if body.config_only || !body.config_from.values().all(crate::types::is_zero) {
-        return Err(Error::missing("config-only networks"));
+    if body.config_only && (body.internal || body.attachable) {
+        return Err(forbidden(
+            "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | \
+             attachable | scope ] are not supported.",
+        ));
+    }
+    let own = !body.ipam.config.is_empty() || !body.options.is_empty() || body.enable_ipv6;
+    if settings.is_some() && own {
+        return Err(forbidden(
+            "user-specified configurations are not supported if the network depends on a configuration network",
+        ));
+    }
+    if settings.is_some_and(|o| !o.spec.config_only) {
+        return Err(forbidden(
+            "only a configuration network can be the source of another's configuration",
+        ));
     }
     if body.enable_ipv6 || body.enable_ipv4 == Some(false) {
         return Err(Error::missing("IPv6 networks"));
     }
     let mut spec = NetworkSpec {
         internal: body.internal,
-        ..NetworkSpec::default()
+        config_only: body.config_only,
+        ..settings.map(|o| o.spec.clone()).unwrap_or_default()
     };
-    ipam(body, &mut spec)?;
+    if settings.is_none() {
+        ipam(body, &mut spec)?;
+    }
     for (k, v) in &body.options {
-        match (k.as_str(), v.as_str()) {
-            ("com.docker.network.driver.mtu", n) => {
-                spec.mtu = Some(
-                    n.parse()
-                        .map_err(|_| Error::bad(format!("invalid value for {k}: {v:?}")))?,
-                );
-            }
-            ("com.docker.network.bridge.enable_icc" | "com.docker.network.bridge.enable_ip_masquerade", "true") => {}
-            _ => return Err(Error::missing(format!("network option {k}={v}"))),
-        }
+        option(&mut spec, k, v)?;
     }
     let mut o = Object::<Network>::new(body.name.clone(), spec);
-    labels::write(&body.labels, &mut o.metadata);
-    let sent = json!({"Attachable": body.attachable, "Options": body.options});
+    let mut all = settings.map(|s| labels::read(&s.metadata)).unwrap_or_default();
+    all.extend(body.labels.clone());
+    labels::write(&all, &mut o.metadata);
+    let mut sent = json!({"Attachable": body.attachable, "Options": body.options});
+    if let Some(from) = settings {
+        sent["ConfigFrom"] = from.name().into();
+    }
     o.metadata.annotations.insert(CREATED.into(), sent.to_string());
     Ok(o)
+}
+
+/// What begins the options that Docker's own drivers know.
+const OWN: &str = "com.docker.network.";
+
+/// Reads one option of the bridge driver. Those that neither Docker nor we know are kept and shown, as by Docker.
+fn option(spec: &mut NetworkSpec, k: &str, v: &str) -> Result<(), Error> {
+    let bad = || Error::bad(format!("invalid value for {k}: {v:?}"));
+    let flag = || truth(v).ok_or_else(bad);
+    let text = || Some(v.to_string()).filter(|v| !v.is_empty());
+    match k.strip_prefix(OWN) {
+        None => {}
+        Some("driver.mtu") => spec.mtu = Some(v.parse().map_err(|_| bad())?),
+        Some("bridge.name") => spec.bridge_name = text(),
+        Some("bridge.enable_icc") => spec.isolate_instances = !flag()?,
+        Some("bridge.enable_ip_masquerade") => spec.masquerade = Some(flag()?).filter(|on| !on),
+        Some("bridge.host_binding_ipv4") => spec.bind_address = text().filter(|a| a != "0.0.0.0"),
+        Some("host_ipv4") => spec.source_address = text(),
+        Some("container_iface_prefix") => spec.interface_prefix = text(),
+        Some("bridge.gateway_mode_ipv4") => spec.gateway_mode = v.parse().map_err(|_| bad())?,
+        // What it would be anyway.
+        Some("bridge.inhibit_ipv4" | "bridge.default_bridge" | "enable_ipv6") if !flag()? => {}
+        Some("enable_ipv4") if flag()? => {}
+        Some(_) => return Err(Error::missing(format!("network option {k}={v}"))),
+    }
+    Ok(())
+}
+
+/// A truth value, in the words of Go.
+fn truth(v: &str) -> Option<bool> {
+    match v {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// The options that are kept and shown, and change nothing.
+pub fn idle_options(body: &NetworkCreate) -> Vec<&str> {
+    let keys = body.options.keys().map(String::as_str);
+    keys.filter(|k| !k.starts_with(OWN)).collect()
 }
 
 fn ipam(body: &NetworkCreate, spec: &mut NetworkSpec) -> Result<(), Error> {

@@ -147,7 +147,8 @@ fn host_config() -> Vec<(&'static str, Value, Fate, &'static str)> {
         // Looked for when it starts.
         ("NetworkMode", json!("absent"), Kept, ""),
         ("PortBindings", json!({"80/tcp": [{"HostPort": "8080"}]}), Kept, ""),
-        ("PortBindings", json!({"80/sctp": [{}]}), Refused, "SCTP"),
+        ("PortBindings", json!({"80/sctp": [{}]}), Kept, ""),
+        ("PortBindings", json!({"80/dccp": [{}]}), Refused, "dccp"),
         ("PortBindings", json!({"80/tcp": [{"HostPort": "8000-8010"}]}), Kept, ""),
         (
             "PortBindings",

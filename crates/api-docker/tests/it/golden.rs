@@ -152,7 +152,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         h(json!({"Runtime": "microvm", "Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})),
         h(json!({"Runtime": "microvm", "DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["v.com/c=0"]}]})),
         h(json!({"Mounts": [{"Type": "volume", "Target": "x"}]})),
-        h(json!({"PortBindings": {"80/sctp": [{}]}})),
+        h(json!({"PortBindings": {"80/dccp": [{}]}})),
         h(json!({"PortBindings": {"x/tcp": [{}]}})),
         h(json!({"PortBindings": {"80/tcp": [{"HostPort": "5-1"}]}})),
         h(json!({"RestartPolicy": {"Name": "sometimes"}})),
@@ -285,6 +285,7 @@ fn running() -> biga_model::Object<biga_model::Instance> {
             gateway: "10.88.0.1".into(),
             mac: "52:54:00:aa:bb:cc".into(),
             aliases: vec!["web".into()],
+            slot: None,
         }],
         ..InstanceStatus::default()
     });

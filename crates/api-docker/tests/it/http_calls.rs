@@ -301,6 +301,15 @@ async fn images_come_get_names_and_go() {
         .await
         .must(200);
     assert!(a.text().contains("Image is up to date"));
+    // Without a tag all there are, each with its own lines, and one status.
+    let a = s.call("POST", "/images/create?fromImage=many", None).await.must(200);
+    let text = a.text();
+    for id in ["1", "2", "latest"] {
+        let line = format!("{{\"status\":\"Pulling from library/many\",\"id\":\"{id}\"}}");
+        assert!(text.contains(&line), "{id}: {text}");
+    }
+    assert_eq!(text.matches("Status: ").count(), 1, "{text}");
+    assert!(text.contains("Status: Downloaded newer image for many\""), "{text}");
     assert!(
         s.call("POST", "/images/create?fromImage=missing", None)
             .await

@@ -357,6 +357,7 @@ impl Node {
                 gateway: "10.88.0.1".into(),
                 mac: "52:54:00:00:00:02".into(),
                 aliases: Vec::new(),
+                slot: None,
             }],
             _ => Vec::new(),
         };
@@ -606,6 +607,19 @@ impl Backend for Node {
             size: 7,
             platforms: vec![platform("amd64", ""), platform("arm", "v7")],
         })
+    }
+
+    async fn tags(&self, reference: &str, _auth: Option<RegistryAuth>) -> Result<Vec<String>, Fault> {
+        if reference.contains("missing") {
+            return Err(Fault::new(
+                FaultKind::NotFound,
+                format!("the tags of {reference} are not found"),
+            ));
+        }
+        match reference.contains("many") {
+            true => Ok(["1", "2", "latest"].map(String::from).to_vec()),
+            false => Ok(vec!["latest".into()]),
+        }
     }
 
     async fn image_tag(&self, reference: &str, target: &str) -> Result<ImageResult, Fault> {

@@ -1,6 +1,6 @@
 //! `biga network …`.
 
-use biga_model::kinds::network::DEFAULT_NETWORK;
+use biga_model::kinds::network::{DEFAULT_NETWORK, GatewayMode};
 use biga_model::{Instance, Network, NetworkSpec, Object};
 
 use crate::cmd::inspect::{InspectArgs, inspect};
@@ -44,6 +44,27 @@ pub struct CreateArgs {
     /// Largest packet
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
+    /// Name of its bridge on the node; one that is there already is used
+    #[arg(long, value_name = "INTERFACE")]
+    bridge_name: Option<String>,
+    /// Instances on it do not reach each other
+    #[arg(long)]
+    isolate_instances: bool,
+    /// Packets to the outside keep the instance's address
+    #[arg(long)]
+    no_masquerade: bool,
+    /// The node's address that packets to the outside get
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "no_masquerade")]
+    source_address: Option<String>,
+    /// The node's address for published ports that name none
+    #[arg(long, value_name = "ADDRESS")]
+    bind_address: Option<String>,
+    /// What interfaces in containers are called, before their number
+    #[arg(long, value_name = "NAME")]
+    interface_prefix: Option<String>,
+    /// How it is connected with the outside: nat, nat-unprotected, routed, or isolated from the node as well
+    #[arg(long, value_name = "MODE", default_value = "nat")]
+    gateway_mode: GatewayMode,
     /// Set a label
     #[arg(short = 'l', long, value_name = "KEY[=VALUE]", value_parser = env::key_value)]
     label: Vec<(String, String)>,
@@ -74,6 +95,14 @@ async fn create(cx: &Context, args: CreateArgs) -> anyhow::Result<Code> {
         reserved: args.reserve.into_iter().collect(),
         internal: args.internal,
         mtu: args.mtu,
+        config_only: false,
+        bridge_name: args.bridge_name,
+        isolate_instances: args.isolate_instances,
+        masquerade: args.no_masquerade.then_some(false),
+        source_address: args.source_address,
+        bind_address: args.bind_address,
+        interface_prefix: args.interface_prefix,
+        gateway_mode: args.gateway_mode,
     };
     let mut o = Object::<Network>::new(args.name, spec);
     o.metadata.labels = args.label.into_iter().collect();

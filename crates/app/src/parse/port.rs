@@ -2,14 +2,15 @@
 
 use biga_model::{PortMapping, Protocol};
 
-/// Reads `[[IP:][HOST_PORT]:]PORT[/tcp|/udp]`, with ranges as `8000-8002:80-82`, or of which any
+/// Reads `[[IP:][HOST_PORT]:]PORT[/tcp|/udp|/sctp]`, with ranges as `8000-8002:80-82`, or of which any
 /// will do as `8000-8010:80`. Gives one mapping for each port inside.
 pub fn publish(s: &str) -> Result<Vec<PortMapping>, String> {
     let (rest, protocol) = match s.rsplit_once('/') {
         None => (s, Protocol::Tcp),
         Some((r, "tcp")) => (r, Protocol::Tcp),
         Some((r, "udp")) => (r, Protocol::Udp),
-        Some((_, p)) => return Err(format!("{s:?}: {p:?} is no protocol: use tcp or udp")),
+        Some((r, "sctp")) => (r, Protocol::Sctp),
+        Some((_, p)) => return Err(format!("{s:?}: {p:?} is no protocol: use tcp, udp or sctp")),
     };
     let (front, inside) = rest.rsplit_once(':').map_or((None, rest), |(f, i)| (Some(f), i));
     let inside = range(s, inside)?;
@@ -97,6 +98,7 @@ mod tests {
         };
         assert_eq!(one("8000-8010:80"), any_of);
         assert_eq!(one("53:53/udp"), p(None, Some(53), 53, Protocol::Udp));
+        assert_eq!(one("36412:36412/sctp"), p(None, Some(36412), 36412, Protocol::Sctp));
         assert_eq!(
             one("127.0.0.1:8080:80"),
             p(Some("127.0.0.1"), Some(8080), 80, Protocol::Tcp)

@@ -337,6 +337,10 @@ impl Backend for Docker {
         })
     }
 
+    async fn tags(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Vec<String>, Fault> {
+        Ok(self.0.tags(reference, auth.map(Credentials::from)).await?)
+    }
+
     async fn layer_sizes(&self, reference: &str) -> Result<Vec<u64>, Fault> {
         let detail = self.0.detail(reference).await?;
         Ok(detail.layers.iter().map(|l| l.size).collect())

@@ -468,6 +468,9 @@ impl Node {
             .push(&record.image_id, &target, &options, progress)
             .await
             .map_err(registry)?;
+        let digest = &pushed.manifest_digest;
+        let noted = self.images().note_digest(&target, &record.image_id, digest).await;
+        noted.map_err(failed)?;
         Ok(one(ImageLine {
             digest: pushed.manifest_digest,
             manifest_size: pushed.manifest_size,
@@ -563,6 +566,16 @@ impl Node {
         };
         let files = self.images().files();
         files.remote(&parse(reference)?, &options).await.map_err(registry)
+    }
+
+    /// Asks a registry which tags a repository has.
+    pub async fn tags(&self, reference: &str, auth: Option<Credentials>) -> Result<Vec<String>, Fault> {
+        let options = PullOptions {
+            auth: auth.map(Auth::from).unwrap_or_default(),
+            ..PullOptions::default()
+        };
+        let files = self.images().files();
+        files.tags(&parse(reference)?, &options).await.map_err(registry)
     }
 
     /// Asks a registry whether it lets somebody in.

@@ -21,6 +21,7 @@ pub mod docker_config;
 mod fetch;
 mod referrers;
 mod repo;
+mod tags;
 mod tls;
 mod web;
 

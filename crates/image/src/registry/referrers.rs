@@ -107,7 +107,7 @@ impl Repo<'_> {
 }
 
 /// The target of `<…>; rel="next"`.
-fn next_page(link: &str) -> Option<String> {
+pub(super) fn next_page(link: &str) -> Option<String> {
     link.split(',').find_map(|one| {
         let (target, parameters) = one.split_once(';')?;
         let is_next = parameters

@@ -73,7 +73,7 @@ struct DockerItem {
 pub(super) async fn load(
     store: &Arc<ImageStore>,
     reader: impl AsyncRead + Send + Unpin + 'static,
-    platform: Platform,
+    platform: Option<Platform>,
 ) -> Result<Vec<Loaded>, Error> {
     store.options.policy.allows_archives()?;
     let store = store.clone();
@@ -81,10 +81,10 @@ pub(super) async fn load(
     blocking(move || {
         let mut archive = read(&store, reader)?;
         if let Some(list) = archive.documents.get("manifest.json").cloned() {
-            return docker(&store, &mut archive, &list);
+            return docker(&store, &mut archive, &list, platform.as_ref());
         }
         match archive.documents.get("index.json").cloned() {
-            Some(index) => oci_layout(&store, &mut archive, &index, &platform),
+            Some(index) => oci_layout(&store, &mut archive, &index, platform.as_ref()),
             None => Err(invalid("it has neither manifest.json nor index.json".into())),
         }
     })
@@ -271,12 +271,47 @@ impl Archive {
     }
 }
 
-fn docker(store: &ImageStore, archive: &mut Archive, list: &[u8]) -> Result<Vec<Loaded>, Error> {
+/// The images of an archive that are for other platforms than the one that was asked for.
+struct Others(Vec<String>);
+
+impl Others {
+    /// Whether an image is for the platform; notes it where it is not.
+    fn fits(&mut self, config: &Config, wanted: Option<&Platform>) -> bool {
+        let offer = config.platform();
+        let fits = wanted.is_none_or(|w| w.rank(&offer).is_some());
+        if !fits && !self.0.contains(&offer.to_string()) {
+            self.0.push(offer.to_string());
+        }
+        fits
+    }
+
+    /// Nothing at all for the platform is a mistake of whoever asked.
+    fn refuse_none(self, loaded: &[Loaded], wanted: Option<&Platform>) -> Result<(), Error> {
+        match wanted {
+            Some(w) if loaded.is_empty() && !self.0.is_empty() => Err(Error::NoPlatform {
+                what: "the archive".into(),
+                wanted: w.to_string(),
+                available: self.0.join(", "),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn docker(
+    store: &ImageStore,
+    archive: &mut Archive,
+    list: &[u8],
+    platform: Option<&Platform>,
+) -> Result<Vec<Loaded>, Error> {
     let items: Vec<DockerItem> = serde_json::from_slice(list).map_err(|e| invalid(format!("manifest.json: {e}")))?;
-    let mut all = Vec::new();
+    let (mut all, mut others) = (Vec::new(), Others(Vec::new()));
     for item in items {
         let config_bytes = archive.document(&item.config)?.to_vec();
         let config = oci::config(&config_bytes, item.layers.len(), &item.config)?;
+        if !others.fits(&config, platform) {
+            continue;
+        }
         let metas = metas(archive, item.layers.iter(), &config)?;
         let mut pins = store.pins();
         pins.add(Name::Image(
@@ -289,6 +324,7 @@ fn docker(store: &ImageStore, archive: &mut Archive, list: &[u8]) -> Result<Vec<
             references: tags.iter().filter_map(|t| reference(t)).collect(),
         });
     }
+    others.refuse_none(&all, platform)?;
     Ok(all)
 }
 
@@ -307,15 +343,19 @@ fn oci_layout(
     store: &ImageStore,
     archive: &mut Archive,
     index: &[u8],
-    platform: &Platform,
+    asked: Option<&Platform>,
 ) -> Result<Vec<Loaded>, Error> {
     let Document::Index(index) = oci::document(index, oci::OCI_INDEX, "index.json")? else {
         return Err(invalid("index.json is no index".into()));
     };
-    let mut all: Vec<Loaded> = Vec::new();
+    let host = Platform::host();
+    let platform = asked.unwrap_or(&host);
+    let (mut all, mut others): (Vec<Loaded>, _) = (Vec::new(), Others(Vec::new()));
     for descriptor in wanted(&index, platform)? {
         let manifest_bytes = image_manifest(archive, descriptor, platform)?;
-        let record = oci_image(store, archive, &manifest_bytes)?;
+        let Some(record) = oci_image(store, archive, &manifest_bytes, asked, &mut others)? else {
+            continue;
+        };
         let name = descriptor.annotations.get(FULL_NAME).or_else(|| {
             // A tag alone names no image.
             descriptor.annotations.get(REF_NAME).filter(|n| n.contains([':', '/']))
@@ -326,6 +366,7 @@ fn oci_layout(
             None => all.push(Loaded { record, references }),
         }
     }
+    others.refuse_none(&all, asked)?;
     Ok(all)
 }
 
@@ -356,10 +397,20 @@ fn image_manifest(archive: &Archive, descriptor: &Descriptor, platform: &Platfor
     }
 }
 
-fn oci_image(store: &ImageStore, archive: &mut Archive, manifest_bytes: &[u8]) -> Result<ImageRecord, Error> {
+/// Nothing where the image is for another platform than the one asked for.
+fn oci_image(
+    store: &ImageStore,
+    archive: &mut Archive,
+    manifest_bytes: &[u8],
+    platform: Option<&Platform>,
+    others: &mut Others,
+) -> Result<Option<ImageRecord>, Error> {
     let manifest: Manifest = serde_json::from_slice(manifest_bytes).map_err(|e| invalid(e.to_string()))?;
     let config_bytes = archive.blob(&manifest.config.digest)?.to_vec();
     let config = oci::config(&config_bytes, manifest.layers.len(), &manifest.config.digest)?;
+    if !others.fits(&config, platform) {
+        return Ok(None);
+    }
     let names: Vec<String> = manifest
         .layers
         .iter()
@@ -379,7 +430,7 @@ fn oci_image(store: &ImageStore, archive: &mut Archive, manifest_bytes: &[u8]) -
     let mut pins = store.pins();
     pins.add(Name::Image(crate::digest::hex_of(&manifest.config.digest).to_owned()));
     store.write_blob(&config_bytes, &mut pins)?;
-    store.keep_image(manifest_bytes, &config, &metas, &mut pins)
+    store.keep_image(manifest_bytes, &config, &metas, &mut pins).map(Some)
 }
 
 fn reference(text: &str) -> Option<Reference> {

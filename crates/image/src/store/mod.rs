@@ -300,13 +300,14 @@ impl ImageStore {
         push::push(self, id, reference, options, &progress).await
     }
 
-    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip or zstd.
+    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip or zstd. With a platform only what
+    /// is for it, which must be something.
     pub async fn load(
         self: &Arc<Self>,
         reader: impl tokio::io::AsyncRead + Send + Unpin + 'static,
         platform: Option<Platform>,
     ) -> Result<Vec<Loaded>, Error> {
-        load::load(self, reader, platform.unwrap_or_else(Platform::host)).await
+        load::load(self, reader, platform).await
     }
 
     /// Writes images as one archive, each under its names.

@@ -56,4 +56,11 @@ impl ImageStore {
             platforms,
         })
     }
+
+    /// Asks the registry of `reference` which tags its repository has.
+    pub async fn tags(self: &Arc<Self>, reference: &Reference, options: &PullOptions) -> Result<Vec<String>, Error> {
+        let auth = self.auth_or_own(&options.auth);
+        let sources = Repo::sources(&self.client, reference, &auth, options.insecure).await?;
+        any(&sources, Repo::tags).await
+    }
 }

@@ -48,6 +48,33 @@ async fn round_trips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_platform_picks_and_refuses() {
+    let a = Store::new();
+    let image = a.import(tar(), "app").await;
+    let file = a.dir.path().join("archive.tar");
+    for format in [ArchiveFormat::Docker, ArchiveFormat::Oci] {
+        save(&a, &image, &["app:1"], &file, format).await;
+        let b = Store::new();
+        let open = async || tokio::fs::File::open(&file).await.unwrap();
+        let other = "linux/s390x".parse().unwrap();
+        let refused = b.store.load(open().await, Some(other)).await;
+        assert!(
+            matches!(&refused, Err(Error::NoPlatform { wanted, available, .. })
+                if wanted == "linux/s390x" && *available == image.platform.to_string()),
+            "{format:?}: {refused:?}"
+        );
+        let own = b
+            .store
+            .load(open().await, Some(image.platform.parse().unwrap()))
+            .await
+            .unwrap();
+        assert_eq!(own.len(), 1);
+        // Without one it is loaded whatever it is for.
+        assert_eq!(load(&b, &file).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn skopeo_reads_what_we_write() {
     let a = Store::new();
     let image = a.import(tar(), "app").await;

@@ -29,6 +29,10 @@ impl Kind for Network {
 
     fn validate(o: &Object<Self>, old: Option<&Object<Self>>) -> Vec<FieldError> {
         let mut e = Vec::new();
+        o.spec.check_bridge(&mut e);
+        if let Some(old) = old {
+            o.spec.check_kept(&old.spec, &mut e);
+        }
         let subnet = o.spec.subnet.as_deref().map(parse_subnet);
         if let Some(Err(why)) = &subnet {
             e.push(FieldError::new("spec.subnet", why.clone()));
@@ -144,6 +148,134 @@ pub struct NetworkSpec {
     /// Largest packet; the kernel's default where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Nothing is made of it: it holds settings that other networks are made with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub config_only: bool,
+    /// Name of its bridge; the node makes one up where unset. A bridge of that name that is there already is used, and
+    /// left as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_name: Option<String>,
+    /// Instances on it cannot reach each other, but by ports that are published on the node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolate_instances: bool,
+    /// Whether packets to the outside get the node's address as their source; they do where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
+    /// The source address that packets to the outside get, of those that the node has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<String>,
+    /// Address of the node for published ports that name none; all where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind_address: Option<String>,
+    /// What names of interfaces of containers begin with, before their number; `eth` where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_prefix: Option<String>,
+    /// How it is connected with the outside.
+    #[serde(default, skip_serializing_if = "GatewayMode::is_nat")]
+    pub gateway_mode: GatewayMode,
+}
+
+/// How a network is connected with the outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// By translation of addresses: in by ports published on the node, out with the node's address.
+    #[default]
+    Nat,
+    /// As `nat`, and whoever has a route to the network reaches every port of its instances.
+    NatUnprotected,
+    /// Without translation: whoever has a route to the network reaches the published ports at the instances' own addresses.
+    Routed,
+    /// Not even with the node, but for names and addresses. The network is internal.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, GatewayMode); 4] = [
+        ("nat", GatewayMode::Nat),
+        ("nat-unprotected", GatewayMode::NatUnprotected),
+        ("routed", GatewayMode::Routed),
+        ("isolated", GatewayMode::Isolated),
+    ];
+
+    fn is_nat(&self) -> bool {
+        *self == GatewayMode::Nat
+    }
+}
+
+impl std::str::FromStr for GatewayMode {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<GatewayMode, String> {
+        let known = GatewayMode::ALL.iter().find(|(name, _)| *name == s);
+        known
+            .map(|(_, mode)| *mode)
+            .ok_or_else(|| format!("{s:?} is no mode of a gateway: use nat, nat-unprotected, routed or isolated"))
+    }
+}
+
+/// Longest name of an interface in Linux.
+const INTERFACE_MAX: usize = 15;
+/// Digits that the number after a prefix may have.
+const NUMBER_MAX: usize = 2;
+
+impl NetworkSpec {
+    /// Whether packets to the outside get another source address.
+    pub fn translates(&self) -> bool {
+        let by_mode = matches!(self.gateway_mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+        by_mode && !self.internal && self.masquerade != Some(false)
+    }
+
+    fn check_bridge(&self, e: &mut Vec<FieldError>) {
+        let interface = |name: &str, most: usize| {
+            let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '"' | '*');
+            !name.is_empty() && name.len() <= most && name.is_ascii() && !name.contains(odd) && !name.starts_with('.')
+        };
+        if self.bridge_name.as_ref().is_some_and(|n| !interface(n, INTERFACE_MAX)) {
+            e.push(FieldError::new(
+                "spec.bridgeName",
+                "is no name of an interface: at most 15 letters, digits and signs without spaces",
+            ));
+        }
+        let prefix = self.interface_prefix.as_ref();
+        if prefix.is_some_and(|n| !interface(n, INTERFACE_MAX - NUMBER_MAX)) {
+            e.push(FieldError::new(
+                "spec.interfacePrefix",
+                "is no start of an interface's name: at most 13 letters, digits and signs without spaces",
+            ));
+        }
+        if prefix.is_some_and(|n| n == "lo") {
+            e.push(FieldError::new("spec.interfacePrefix", "is what loopback is called"));
+        }
+        for (field, address) in [
+            ("spec.bindAddress", &self.bind_address),
+            ("spec.sourceAddress", &self.source_address),
+        ] {
+            if address.as_ref().is_some_and(|a| a.parse::<Ipv4Addr>().is_err()) {
+                e.push(FieldError::new(field, "is no IPv4 address"));
+            }
+        }
+        if self.gateway_mode == GatewayMode::Isolated && !self.internal {
+            e.push(FieldError::new(
+                "spec.gatewayMode",
+                "isolated is only for internal networks",
+            ));
+        }
+    }
+
+    /// Instances have been given interfaces by these.
+    fn check_kept(&self, old: &NetworkSpec, e: &mut Vec<FieldError>) {
+        let same = [
+            ("spec.configOnly", self.config_only == old.config_only),
+            ("spec.bridgeName", self.bridge_name == old.bridge_name),
+            ("spec.isolateInstances", self.isolate_instances == old.isolate_instances),
+            ("spec.interfacePrefix", self.interface_prefix == old.interface_prefix),
+            ("spec.gatewayMode", self.gateway_mode == old.gateway_mode),
+        ];
+        let changed = same.into_iter().filter(|(_, same)| !same);
+        e.extend(changed.map(|(field, _)| FieldError::new(field, "cannot be changed: make another network")));
+    }
 }
 
 /// What is seen.
@@ -171,4 +303,74 @@ pub struct NetworkStatus {
     /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(spec: NetworkSpec, old: Option<NetworkSpec>) -> Vec<String> {
+        let old = old.map(|s| Object::<Network>::new("n", s));
+        let errors = Network::validate(&Object::new("n", spec), old.as_ref());
+        errors.into_iter().map(|e| e.path).collect()
+    }
+
+    #[test]
+    fn options_of_the_bridge_are_checked() {
+        let spec = NetworkSpec::default;
+        let name = |n: &str| NetworkSpec {
+            bridge_name: Some(n.into()),
+            ..spec()
+        };
+        for good in ["br0", "br-lan.12", "a23456789012345"] {
+            assert!(wrong(name(good), None).is_empty(), "{good}");
+        }
+        for bad in ["", "a234567890123456", "a b", "a/b", "br*", "..", "a\"b", "br\u{e9}"] {
+            assert_eq!(wrong(name(bad), None), ["spec.bridgeName"], "{bad}");
+        }
+        let prefix = |n: &str| NetworkSpec {
+            interface_prefix: Some(n.into()),
+            ..spec()
+        };
+        assert!(wrong(prefix("net"), None).is_empty());
+        for bad in ["", "lo", "a2345678901234"] {
+            assert_eq!(wrong(prefix(bad), None), ["spec.interfacePrefix"], "{bad}");
+        }
+        let isolated = NetworkSpec {
+            gateway_mode: GatewayMode::Isolated,
+            ..spec()
+        };
+        assert_eq!(wrong(isolated.clone(), None), ["spec.gatewayMode"]);
+        let inside = NetworkSpec {
+            internal: true,
+            ..isolated
+        };
+        assert!(wrong(inside.clone(), None).is_empty());
+        assert_eq!(wrong(inside, Some(spec())), ["spec.gatewayMode"]);
+        assert_eq!(wrong(name("br1"), Some(name("br0"))), ["spec.bridgeName"]);
+        let bind = NetworkSpec {
+            bind_address: Some("::1".into()),
+            source_address: Some("x".into()),
+            ..spec()
+        };
+        assert_eq!(wrong(bind, None), ["spec.bindAddress", "spec.sourceAddress"]);
+    }
+
+    #[test]
+    fn only_nat_translates() {
+        let mode = |gateway_mode, masquerade| NetworkSpec {
+            gateway_mode,
+            masquerade,
+            ..NetworkSpec::default()
+        };
+        assert!(mode(GatewayMode::Nat, None).translates());
+        assert!(mode(GatewayMode::NatUnprotected, Some(true)).translates());
+        assert!(!mode(GatewayMode::Nat, Some(false)).translates());
+        assert!(!mode(GatewayMode::Routed, None).translates());
+        for (name, mode) in GatewayMode::ALL {
+            assert_eq!(name.parse(), Ok(mode));
+            assert_eq!(json!(mode), json!(name));
+        }
+        assert!("none".parse::<GatewayMode>().is_err());
+    }
 }

@@ -34,8 +34,10 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 
@@ -69,6 +71,10 @@ pub struct Link {
     pub name: String,
     /// The bridge it is in, by number.
     pub master: Option<u32>,
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// Whether it is a bridge itself.
+    pub is_bridge: bool,
 }
 
 /// A veth pair to be made.
@@ -115,6 +121,23 @@ impl Batch {
                 b.nest(IFLA_INFO_DATA, |b| b.attr_u32(IFLA_BR_FORWARD_DELAY, 0));
             });
         });
+    }
+
+    /// Has IPv4 packets that a bridge passes between its ports go through the rules, too.
+    pub fn filter_bridged(&mut self, bridge: &str) {
+        self.message(
+            format!("filter what passes bridge {bridge}"),
+            RTM_NEWLINK,
+            NLM_F_ACK,
+            |b| {
+                b.raw(&ifinfo(0, 0, 0));
+                b.attr_str(IFLA_IFNAME, bridge);
+                b.nest(IFLA_LINKINFO, |b| {
+                    b.attr_str(IFLA_INFO_KIND, "bridge");
+                    b.nest(IFLA_INFO_DATA, |b| b.attr(IFLA_BR_NF_CALL_IPTABLES, &[1]));
+                });
+            },
+        );
     }
 
     /// Makes a veth pair, both ends down, the other in its namespace.
@@ -164,8 +187,9 @@ impl Batch {
     }
 
     /// Puts a link into a bridge and sets it up. Frames may go back out of the port they came from: with the kernel's
-    /// bridge netfilter, that is the way of an instance to its own published port.
-    pub fn join(&mut self, name: &str, master: u32, mtu: Option<u32>) {
+    /// bridge netfilter, that is the way of an instance to its own published port. An isolated port reaches none of the
+    /// other isolated ones.
+    pub fn join(&mut self, name: &str, master: u32, mtu: Option<u32>, isolated: bool) {
         self.message(format!("put {name} into its bridge"), RTM_SETLINK, NLM_F_ACK, |b| {
             b.raw(&ifinfo(0, IFF_UP, IFF_UP));
             b.attr_str(IFLA_IFNAME, name);
@@ -174,14 +198,22 @@ impl Batch {
                 b.attr_u32(IFLA_MTU, mtu);
             }
         });
-        self.message(format!("set {name} to hairpin mode"), RTM_NEWLINK, NLM_F_ACK, |b| {
-            b.raw(&ifinfo(0, 0, 0));
-            b.attr_str(IFLA_IFNAME, name);
-            b.nest(IFLA_LINKINFO, |b| {
-                b.attr_str(IFLA_INFO_SLAVE_KIND, "bridge");
-                b.nest(IFLA_INFO_SLAVE_DATA, |b| b.attr(IFLA_BRPORT_MODE, &[1]));
-            });
-        });
+        self.message(
+            format!("set the modes of {name} in its bridge"),
+            RTM_NEWLINK,
+            NLM_F_ACK,
+            |b| {
+                b.raw(&ifinfo(0, 0, 0));
+                b.attr_str(IFLA_IFNAME, name);
+                b.nest(IFLA_LINKINFO, |b| {
+                    b.attr_str(IFLA_INFO_SLAVE_KIND, "bridge");
+                    b.nest(IFLA_INFO_SLAVE_DATA, |b| {
+                        b.attr(IFLA_BRPORT_MODE, &[1]);
+                        b.attr(IFLA_BRPORT_ISOLATED, &[u8::from(isolated)]);
+                    });
+                });
+            },
+        );
     }
 
     /// Changes a link's largest packet.
@@ -281,17 +313,25 @@ impl Socket {
             let (Some(index), Some(rest)) = (body.get(4..8).and_then(u32_of), body.get(16..)) else {
                 return;
             };
-            let (mut name, mut master) = (String::new(), None);
+            let (mut name, mut master, mut mac, mut is_bridge) = (String::new(), None, None, false);
             for (tag, value) in attributes(rest) {
                 match tag {
                     IFLA_IFNAME => {
                         name = String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
                     }
                     IFLA_MASTER => master = u32_of(value),
+                    IFLA_ADDRESS => mac = value.try_into().ok().map(Mac),
+                    IFLA_LINKINFO => is_bridge = attributes(value).any(|a| a == (IFLA_INFO_KIND, b"bridge\0")),
                     _ => {}
                 }
             }
-            links.push(Link { index, name, master });
+            links.push(Link {
+                index,
+                name,
+                master,
+                mac,
+                is_bridge,
+            });
         })?;
         Ok(links)
     }

@@ -2,6 +2,8 @@
 //! for FORWARD, ufw also for INPUT), an accept in our own table does not help: a packet must pass every table. So
 //! rules for our bridges are put first there, and taken away with the last network.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::run;
@@ -23,8 +25,13 @@ const NEEDS: [(&str, &[&str]); 2] = [
 /// Docker leaves this chain, called first of FORWARD, to the administrator and never flushes it.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// Puts our rules where they are needed and missing. `bridges` is the prefix of our bridges' names.
-pub fn let_through(bridges: &str) -> Result<(), Error> {
+/// Puts our rules where they are needed and missing. `prefix` begins the names of our bridges; `named` are such as have
+/// names of their users' choice.
+pub fn let_through(prefix: &str, named: &BTreeSet<String>) -> Result<(), Error> {
+    let patterns: Vec<String> = [format!("{prefix}*")]
+        .into_iter()
+        .chain(named.iter().cloned())
+        .collect();
     let chains = list(&["list", "chains", "ip"])?;
     let mut script = String::new();
     for (chain, rules) in NEEDS {
@@ -34,14 +41,20 @@ pub fn let_through(bridges: &str) -> Result<(), Error> {
         }
         let docker = chain == "FORWARD" && filter_chains(&chains).any(|c| c["name"] == DOCKER_USER);
         let chain = if docker { DOCKER_USER } else { chain };
-        let present = ours(chain, bridges)?.len();
-        if present == rules.len() {
+        let present = ours(chain, prefix)?;
+        let all_there = patterns
+            .iter()
+            .all(|p| present.iter().filter(|(_, pattern)| pattern == p).count() == rules.len());
+        if all_there && present.len() == rules.len() * patterns.len() {
             continue;
         }
-        script.push_str(&removal(chain, bridges)?);
-        for rule in rules {
-            let rule = rule.replace("BRIDGES", &format!("\"{bridges}*\""));
-            script.push_str(&format!("insert rule ip filter {chain} {rule} counter accept\n"));
+        script.push_str(&removal(chain, prefix)?);
+        for (pattern, rule) in patterns.iter().flat_map(|p| rules.iter().map(move |r| (p, r))) {
+            let rule = rule.replace("BRIDGES", &format!("\"{pattern}\""));
+            script.push_str(&format!(
+                "insert rule ip filter {chain} {rule} counter accept comment \"{}\"\n",
+                mark(prefix)
+            ));
         }
     }
     if script.is_empty() {
@@ -50,13 +63,18 @@ pub fn let_through(bridges: &str) -> Result<(), Error> {
     run(&["-f", "-"], &script).map(drop)
 }
 
+/// The comment of our rules: names that users chose tell nothing of whose a rule is.
+fn mark(prefix: &str) -> String {
+    format!("{prefix} networks")
+}
+
 /// Takes our rules away again.
-pub fn withdraw(bridges: &str) -> Result<(), Error> {
+pub fn withdraw(prefix: &str) -> Result<(), Error> {
     let chains = list(&["list", "chains", "ip"])?;
     let mut script = String::new();
     for chain in ["FORWARD", "INPUT", DOCKER_USER] {
         if filter_chains(&chains).any(|c| c["name"] == chain) {
-            script.push_str(&removal(chain, bridges)?);
+            script.push_str(&removal(chain, prefix)?);
         }
     }
     if script.is_empty() {
@@ -74,28 +92,35 @@ fn filter_chains(listing: &Value) -> impl Iterator<Item = &Value> {
         .filter(|c| c["family"] == "ip" && c["table"] == "filter")
 }
 
-fn removal(chain: &str, bridges: &str) -> Result<String, Error> {
-    Ok(ours(chain, bridges)?
+fn removal(chain: &str, prefix: &str) -> Result<String, Error> {
+    Ok(ours(chain, prefix)?
         .iter()
-        .map(|handle| format!("delete rule ip filter {chain} handle {handle}\n"))
+        .map(|(handle, _)| format!("delete rule ip filter {chain} handle {handle}\n"))
         .collect())
 }
 
-/// Handles of our rules in a chain: those that match our bridges' names, which nobody else knows.
-fn ours(chain: &str, bridges: &str) -> Result<Vec<u64>, Error> {
+/// Our rules in a chain, by handle and by the name they match: those with our mark, and those with our prefix, which nobody
+/// else knows.
+fn ours(chain: &str, prefix: &str) -> Result<Vec<(u64, String)>, Error> {
     let listing = list(&["list", "chain", "ip", "filter", chain])?;
-    Ok(handles(&listing, &format!("{bridges}*")))
+    Ok(marked(&listing, prefix))
 }
 
-fn handles(listing: &Value, pattern: &str) -> Vec<u64> {
+fn marked(listing: &Value, prefix: &str) -> Vec<(u64, String)> {
+    let (mark, pattern) = (mark(prefix), format!("{prefix}*"));
     let rules = listing["nftables"].as_array().into_iter().flatten();
     rules
         .filter_map(|o| o.get("rule"))
-        .filter(|rule| {
+        .filter_map(|rule| {
             let mut matches = rule["expr"].as_array().into_iter().flatten();
-            matches.any(|e| e["match"]["right"] == pattern)
+            let of_interface = |e: &&Value| {
+                let key = e["match"]["left"]["meta"]["key"].as_str();
+                key.is_some_and(|k| k == "iifname" || k == "oifname")
+            };
+            let name = matches.find(of_interface)?["match"]["right"].as_str()?;
+            let ours = rule["comment"] == mark || name == pattern;
+            ours.then(|| Some((rule["handle"].as_u64()?, name.to_owned())))?
         })
-        .filter_map(|rule| rule["handle"].as_u64())
         .collect()
 }
 

@@ -36,9 +36,19 @@ pub enum Set {
     PortsAny,
     /// Ports published on one address: `192.0.2.1 . tcp . 8080 : 10.88.0.2 . 80`.
     PortsIp,
+    /// Ports that are open at the instance's own address: `10.88.0.2 . tcp . 80`.
+    PortsOpen,
+    /// Source addresses of packets that leave: `10.88.0.0/24 : 192.0.2.7`.
+    Sources,
+    /// Bridges whose instances are reached from outside at every port.
+    Unprotected,
+    /// Bridges without translation, whose instances answer pings from everywhere.
+    Routed,
+    /// Bridges cut off from the host itself.
+    Isolated,
 }
 
-const SETS: [Set; 7] = [
+const SETS: [Set; 12] = [
     Set::Bridges,
     Set::Internal,
     Set::Same,
@@ -46,6 +56,11 @@ const SETS: [Set; 7] = [
     Set::Subnets,
     Set::PortsAny,
     Set::PortsIp,
+    Set::PortsOpen,
+    Set::Sources,
+    Set::Unprotected,
+    Set::Routed,
+    Set::Isolated,
 ];
 
 impl Set {
@@ -58,12 +73,25 @@ impl Set {
             Set::Subnets => "subnets",
             Set::PortsAny => "ports_any",
             Set::PortsIp => "ports_ip",
+            Set::PortsOpen => "ports_open",
+            Set::Sources => "sources",
+            Set::Unprotected => "unprotected",
+            Set::Routed => "routed",
+            Set::Isolated => "isolated",
         }
+    }
+
+    /// Whether its keys are names of bridges.
+    pub fn is_bridges(self) -> bool {
+        matches!(
+            self,
+            Set::Bridges | Set::Internal | Set::Same | Set::Unprotected | Set::Routed | Set::Isolated
+        )
     }
 
     /// Whether its elements are published ports.
     pub fn is_ports(self) -> bool {
-        matches!(self, Set::PortsAny | Set::PortsIp)
+        matches!(self, Set::PortsAny | Set::PortsIp | Set::PortsOpen)
     }
 }
 
@@ -158,12 +186,12 @@ impl Rules {
         }
         for (element, value) in &have {
             if wanted.get(element) != Some(value) {
-                script::element(&mut text, &self.table, "delete", element.0.name(), &element.1, value);
+                script::element(&mut text, &self.table, "delete", element.0, &element.1, value);
             }
         }
         for (element, value) in &wanted {
             if have.get(element) != Some(value) {
-                script::element(&mut text, &self.table, "add", element.0.name(), &element.1, value);
+                script::element(&mut text, &self.table, "add", element.0, &element.1, value);
             }
         }
         if text.is_empty() {

@@ -39,7 +39,7 @@ fn everything_goes_away() {
         assert!(!x.netns.exists());
         links_become(1);
         for _ in 0..2 {
-            w.net.remove_network(&uid_of("a")).await.unwrap();
+            w.net.remove_network(&uid_of("a"), &Default::default()).await.unwrap();
         }
         links_become(0);
         assert!(!ruleset().contains(PREFIX));
@@ -55,7 +55,7 @@ fn a_network_can_be_made_again() {
     world(async |w| {
         for _ in 0..3 {
             w.network("a").await;
-            w.net.remove_network(&uid_of("a")).await.unwrap();
+            w.net.remove_network(&uid_of("a"), &Default::default()).await.unwrap();
         }
     });
 }
@@ -288,7 +288,7 @@ fn two_daemons_live_side_by_side() {
         w.net.sweep(&HashSet::new()).await.unwrap();
         assert!(ask_tcp_here(y_ip, 80).starts_with("y "));
         other.detach("y").await.unwrap();
-        other.remove_network("u").await.unwrap();
+        other.remove_network("u", &Default::default()).await.unwrap();
     });
 }
 

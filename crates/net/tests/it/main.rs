@@ -4,6 +4,7 @@
 mod dhcp;
 mod dns;
 mod life;
+mod options;
 mod ports;
 mod reach;
 mod support;

@@ -62,7 +62,7 @@ fn forwarding_works_where_docker_drops() {
         // Twice ensured, once written.
         assert_eq!(ruleset().matches("oifname \"tbiga-*\"").count(), 1);
         w.net.detach("x").await.unwrap();
-        w.net.remove_network(&uid_of("a")).await.unwrap();
+        w.net.remove_network(&uid_of("a"), &Default::default()).await.unwrap();
         assert!(!ruleset().contains(PREFIX), "{}", ruleset());
         assert!(ruleset().contains("DOCKER-USER"));
     });

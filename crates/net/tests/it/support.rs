@@ -65,11 +65,13 @@ impl World {
 
     /// A plain network with this uid and name.
     pub async fn network(&self, name: &str) -> biga_model::NetworkStatus {
-        let status = self
-            .net
-            .ensure_network(&uid_of(name), name, &Default::default(), None)
-            .await
-            .unwrap();
+        self.with(name, &Default::default()).await
+    }
+
+    /// A network with these options.
+    pub async fn with(&self, name: &str, spec: &biga_model::NetworkSpec) -> biga_model::NetworkStatus {
+        let made = self.net.ensure_network(&uid_of(name), name, spec, None).await;
+        let status = made.unwrap();
         assert!(status.ready);
         assert_eq!(status.message, "");
         status
