@@ -235,7 +235,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `sha256:…` id. For a machine's disk image `{}`.
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault>;
 
-    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd), of an index those of a platform, as
+    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip, bzip2, xz or zstd), of an index those of a platform, as
     /// `linux/amd64`, or of this host.
     async fn image_load(&self, archive: Upload, platform: Option<&str>, report: Reporter)
     -> Result<ImageResult, Fault>;
@@ -328,7 +328,7 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_files(name))
     }
 
-    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    /// Unpacks a tar (plain, gzip, bzip2, xz or zstd) into a directory of an instance.
     async fn files_write(
         &self,
         _namespace: &str,

@@ -14,11 +14,13 @@
 //! keep the keys of their steps, and that is all the cache there is: it goes with the images.
 //!
 //! - [`prepare`]: request, context and Dockerfile
+//! - [`git`]: contexts that are repositories
 //! - [`stages`]: one stage after the other; [`stage`]: one instruction after the other
 //! - [`base`]: what a stage begins with
 //! - [`args`][]: variables
 //! - [`pick`]: which files are meant; [`copy`]: the layer that they become
 //! - [`run`]: a container for a step; [`mounts`]: what is mounted in it; [`caches`]: what of that is kept
+//! - [`given`]: secrets that came with the request
 //! - [`export`]: what is in an image, for others
 
 mod args;
@@ -26,6 +28,8 @@ mod base;
 mod caches;
 mod copy;
 mod export;
+mod git;
+mod given;
 mod mounts;
 mod pick;
 mod prepare;
@@ -39,11 +43,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use biga_agent::engine::Engine;
 use biga_agent::files::Files;
+use biga_agent::prepare::BUILDS;
 use biga_agent::streams::Streams;
 use biga_dockerfile::Dockerfile;
 use biga_image::files::Tarball;
 use biga_image::{Auth, ImageStore};
-use biga_model::Instance;
+use biga_model::{Instance, Isolation};
 use biga_store::Store;
 use biga_store::typed::{Objects, SpecWriter};
 use biga_wire::build::{Build, Event};
@@ -133,7 +138,7 @@ impl Builder {
         specs: SpecWriter<Instance>,
     ) -> Builder {
         // Secrets of builds that a daemon before this one left.
-        let left = engine.layout.run.join(mounts::DIR);
+        let left = engine.layout.run.join(BUILDS);
         if let Err(e) = std::fs::remove_dir_all(&left)
             && e.kind() != std::io::ErrorKind::NotFound
         {
@@ -193,6 +198,8 @@ pub trait Client: Send + Sync {
 pub struct Prepared {
     builder: Builder,
     request: Build,
+    /// What steps run in.
+    isolation: Isolation,
     /// Who asks registries, by their names.
     auths: HashMap<String, Auth>,
     file: Dockerfile,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use biga_agent::logs::Query;
+use biga_agent::prepare::{ENV_FILE, KEEP_CHANGES};
 use biga_dockerfile::config::shell;
 use biga_image::{Built, Draft, KeptLayer};
 use biga_model::kinds::runtime::Resources;
@@ -111,7 +112,12 @@ impl Prepared {
         let spec = self.spec(record.image_id.to_string(), &job, script.as_ref().map(|f| f.path()))?;
         let mut object = Object::<Instance>::new(generate_name("build-"), spec);
         object.metadata.namespace = Some(DEFAULT_NAMESPACE.into());
-        object.metadata.annotations.insert(LABEL.into(), builder.id.to_string());
+        let notes = &mut object.metadata.annotations;
+        notes.insert(LABEL.into(), builder.id.to_string());
+        notes.insert(KEEP_CHANGES.into(), String::new());
+        if let Some(file) = &job.mounted.env_file {
+            notes.insert(ENV_FILE.into(), file.clone());
+        }
         let object = builder.specs.create(object).await?;
         let guard = Guard {
             builder: builder.clone(),
@@ -269,6 +275,7 @@ impl Prepared {
         };
         let mut spec = InstanceSpec {
             image,
+            isolation: self.isolation,
             image_pull_policy: PullPolicy::Never,
             resources: resources(r),
             extra_hosts: extra_hosts(&r.extra_hosts)?,

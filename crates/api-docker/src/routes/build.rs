@@ -19,6 +19,7 @@ use crate::backend::Building;
 use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auths};
 use crate::state::DockerApi;
+use crate::translate::create::by_isolation;
 use crate::translate::ids::{docker_id, network_name, short};
 
 /// Events that may wait for a slow client.
@@ -229,14 +230,7 @@ fn wanted(q: &Query) -> Result<Build> {
     if q.flag("squash") {
         return Err(Error::missing("squashing layers (--squash)"));
     }
-    match q.get("isolation").unwrap_or_default() {
-        "" | "default" | "process" | "container" => {}
-        other => {
-            return Err(Error::missing(format!(
-                "running the steps of a build with isolation {other}"
-            )));
-        }
-    }
+    let isolation = by_isolation(q.get("isolation").unwrap_or_default())?;
     if q.get("outputs").is_some_and(|o| !matches!(o, "[]" | "null")) {
         return Err(Error::missing("writing the outcome of a build elsewhere (--output)"));
     }
@@ -275,6 +269,7 @@ fn wanted(q: &Query) -> Result<Build> {
         keep_containers: !q.flag_or("rm", true),
         force_remove: q.flag("forcerm"),
         cache_from: document(q, "cachefrom")?,
+        isolation: isolation.unwrap_or_default().to_string(),
         network: network_name(&word("networkmode")).to_owned(),
         memory: positive("memory")?,
         memory_swap: positive("memswap")?,
@@ -343,6 +338,10 @@ mod tests {
             b.build_args.into_iter().collect::<Vec<_>>(),
             [("A".to_string(), "1".to_string())]
         );
+        for (word, isolation) in [("default", "container"), ("hyperv", "microvm"), ("microvm", "microvm")] {
+            let b = wanted(&Query::parse(&format!("isolation={word}"))).unwrap();
+            assert_eq!(b.isolation, isolation, "{word}");
+        }
         assert_eq!((b.ulimits["nofile"], b.labels["l"].as_str()), ((8, 9), "v"));
         assert_eq!(
             (b.network.as_str(), b.extra_hosts),
@@ -359,7 +358,6 @@ mod tests {
             ("version=2", "DOCKER_BUILDKIT=0"),
             ("session=x", "DOCKER_BUILDKIT=0"),
             ("squash=1", "--squash"),
-            ("isolation=hyperv", "isolation hyperv"),
             ("outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D", "--output"),
         ] {
             let e = wanted(&Query::parse(text)).unwrap_err();
@@ -368,7 +366,13 @@ mod tests {
                 "{e}"
             );
         }
-        for bad in ["buildargs=x", "labels=%5B%5D", "memory=-5", "ulimits=%7B%7D"] {
+        for bad in [
+            "buildargs=x",
+            "labels=%5B%5D",
+            "memory=-5",
+            "ulimits=%7B%7D",
+            "isolation=jail",
+        ] {
             assert_eq!(
                 wanted(&Query::parse(bad)).unwrap_err().status,
                 StatusCode::BAD_REQUEST,

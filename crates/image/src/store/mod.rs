@@ -300,7 +300,7 @@ impl ImageStore {
         push::push(self, id, reference, options, &progress).await
     }
 
-    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip or zstd.
+    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip, bzip2, xz or zstd.
     pub async fn load(
         self: &Arc<Self>,
         reader: impl tokio::io::AsyncRead + Send + Unpin + 'static,
@@ -319,7 +319,7 @@ impl ImageStore {
         save::save(self, images, writer, format).await
     }
 
-    /// Makes an image of one layer from the tar of a root file system; plain, gzip or zstd.
+    /// Makes an image of one layer from the tar of a root file system; plain, gzip, bzip2, xz or zstd.
     pub async fn import_rootfs(
         self: &Arc<Self>,
         tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
@@ -354,7 +354,7 @@ impl ImageStore {
         )))
     }
 
-    /// Makes an image of a disk; plain, gzip or zstd. The format must be named.
+    /// Makes an image of a disk; plain, gzip, bzip2, xz or zstd. The format must be named.
     pub async fn import_disk(
         self: &Arc<Self>,
         disk: impl tokio::io::AsyncRead + Send + Unpin + 'static,

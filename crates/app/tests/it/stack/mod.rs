@@ -1,6 +1,7 @@
 //! The whole program on a host of its own: real containers, real microvms, the real command line.
 
 mod build;
+mod build_microvm;
 mod buildkit;
 mod checkpoints;
 mod compose;
