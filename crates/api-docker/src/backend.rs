@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Progress, PruneResult};
@@ -299,8 +300,13 @@ pub trait Backend: Send + Sync + 'static {
         Err(Fault::new(FaultKind::Unsupported, "this node cannot build images"))
     }
 
+    /// What earlier builds left for later ones, beside images.
+    async fn build_cache(&self) -> Result<Vec<CacheRecord>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// Forgets what earlier builds left for later ones; with `all` also what belongs to images that have names.
-    async fn build_prune(&self, _all: bool) -> Result<PruneResult, Fault> {
+    async fn build_prune(&self, _filter: CacheFilter) -> Result<PruneResult, Fault> {
         Ok(PruneResult::default())
     }
 

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, Expression};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
@@ -94,23 +95,51 @@ async fn cancel(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     Ok(super::empty(StatusCode::OK))
 }
 
+/// What `docker builder prune` may ask for, beside a time.
+const FIELDS: [&str; 7] = ["id", "parent", "type", "description", "inuse", "shared", "private"];
+
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
-    q.filters()?.only(&[
-        "until",
-        "id",
-        "parent",
-        "type",
-        "description",
-        "inuse",
-        "shared",
-        "private",
-        "label",
-        "label!",
-    ])?;
-    let done = api.backend().build_prune(q.flag("all")).await?;
+    let done = api.backend().build_prune(pruned(&q)?).await?;
     Ok(super::ok(
         &json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes}),
     ))
+}
+
+fn pruned(q: &Query) -> Result<CacheFilter> {
+    let filters = q.filters()?.only(&[&FIELDS[..], &["until", "unused-for"]].concat())?;
+    let mut fields = Vec::new();
+    for field in FIELDS {
+        match filters.get(field) {
+            None => {}
+            Some([value]) => fields.push((field, value.as_str())),
+            Some(_) => return Err(Error::bad(format!("more than one filter {field}"))),
+        }
+    }
+    let any = match fields.is_empty() {
+        true => Vec::new(),
+        false => vec![Expression::of(fields).map_err(Error::bad)?],
+    };
+    let until = match filters.until()? {
+        Some(t) => Some(t),
+        None => filters.moment("unused-for")?,
+    };
+    let age = |t: biga_model::Timestamp| biga_model::Timestamp::now().as_second() - t.as_second();
+    let mut keep = None;
+    // Its name changed with version 1.48.
+    for name in ["keep-storage", "reserved-space"] {
+        keep = keep.or(q.number::<u64>(name)?.filter(|n| *n > 0));
+    }
+    for name in ["max-used-space", "min-free-space"] {
+        if q.number::<i64>(name)?.is_some_and(|n| n > 0) {
+            return Err(Error::missing(format!("pruning the cache of builds by {name}")));
+        }
+    }
+    Ok(CacheFilter {
+        all: q.flag("all"),
+        any,
+        unused_for: until.map(|t| u64::try_from(age(t)).unwrap_or(0)),
+        keep_bytes: keep,
+    })
 }
 
 /// Runs a build and writes what it tells.
@@ -350,6 +379,25 @@ mod tests {
                 vec!["h:10.0.0.1".to_string()]
             )
         );
+    }
+
+    #[test]
+    fn what_is_pruned() {
+        let of = |text: &str| pruned(&Query::parse(text));
+        assert_eq!(of("").unwrap(), CacheFilter::default());
+        let f = of("all=1&keep-storage=7&filters=%7B%22type%22%3A%5B%22regular%22%5D%2C%22inuse%22%3A%5B%22%22%5D%2C%22until%22%3A%5B%2210m%22%5D%7D").unwrap();
+        let any = vec![Expression::parse("type==regular,inuse").unwrap()];
+        assert!(f.all && f.any == any && f.keep_bytes == Some(7), "{f:?}");
+        assert!(f.unused_for.is_some_and(|s| (599..=601).contains(&s)), "{f:?}");
+        let f = of("filters=%7B%22unused-for%22%3A%5B%221h%22%5D%7D").unwrap();
+        assert!(f.unused_for.is_some_and(|s| (3599..=3601).contains(&s)), "{f:?}");
+        for bad in [
+            "filters=%7B%22label%22%3A%5B%22a%22%5D%7D",
+            "filters=%7B%22until%22%3A%5B%22x%22%5D%7D",
+            "max-used-space=5",
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

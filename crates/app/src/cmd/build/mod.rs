@@ -54,6 +54,27 @@ pub struct BuildArgs {
     /// Memory of each step, as 512m
     #[arg(short = 'm', long, value_name = "SIZE", value_parser = parse::size::size)]
     memory: Option<Memory>,
+    /// Memory and swap of each step together
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::size)]
+    memory_swap: Option<Memory>,
+    /// Weight of a step's processor time beside others
+    #[arg(long, value_name = "WEIGHT")]
+    cpu_shares: Option<u64>,
+    /// Microseconds of processor time a period
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_quota: Option<i64>,
+    /// Microseconds of a period
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_period: Option<u64>,
+    /// Processors that steps may use, as 0-1
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes that steps may use, as 0-1
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Control group above those of the steps
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = parse::size::size)]
     shm_size: Option<Memory>,
@@ -154,6 +175,13 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Build> {
         isolation: args.isolation.clone(),
         network: args.network.clone(),
         memory: args.memory.map(|m| m.0),
+        memory_swap: args.memory_swap.map(|m| m.0),
+        cpu_shares: args.cpu_shares,
+        cpu_quota: args.cpu_quota,
+        cpu_period: args.cpu_period,
+        cpuset_cpus: args.cpuset_cpus.clone(),
+        cpuset_mems: args.cpuset_mems.clone(),
+        cgroup_parent: args.cgroup_parent.clone(),
         shm_size: args.shm_size.map(|m| m.0),
         ulimits: args
             .ulimits

@@ -452,7 +452,7 @@ fn contexts_that_mean_no_good() {
 }
 
 /// A web server on the loopback of the daemon's network, for as long as this lives.
-pub(super) struct Server(std::process::Child);
+pub(super) struct Server(pub std::process::Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -564,6 +564,28 @@ fn network_and_limits_of_steps() {
     assert_eq!(ran, "eth0\nlo\n-\nlo\n-\n300\n1\n10.9.8.7\tthere");
     let none = build(&d, &dir, &["-q", "--network", "none", "--no-cache"]).ok();
     assert_eq!(docker(&d, &["run", "--rm", &none, "cat", "/net"]).ok(), "lo");
+    // The host's network, and one of the user's.
+    docker(&d, &["network", "create", "--subnet", "10.77.0.0/24", "own"]).ok();
+    let look = "FROM busybox\nRUN ip -4 -o addr > /addr; cat /etc/hosts >> /addr\n";
+    fs::write(dir.join("Dockerfile"), look).unwrap();
+    let options = ["-q", "--network", "own", "--add-host", "node:host-gateway"];
+    let own = build(&d, &dir, &options).ok();
+    let seen = docker(&d, &["run", "--rm", &own, "cat", "/addr"]).ok();
+    assert!(
+        seen.contains("10.77.0.2/24") && seen.contains("10.77.0.1\tnode"),
+        "{seen}"
+    );
+    let host = build(&d, &dir, &["-q", "--network", "host", "--no-cache"]).ok();
+    let seen = docker(&d, &["run", "--rm", &host, "cat", "/addr"]).ok();
+    let here = d.host(&["ip", "-4", "-o", "addr"]).ok();
+    assert_eq!(
+        seen.lines().filter(|l| l.contains(" inet ")).count(),
+        here.lines().count(),
+        "{seen}"
+    );
+    let missing = build(&d, &dir, &["--network", "nonesuch"]);
+    assert!(missing.code != 0 && missing.err.contains("nonesuch"), "{missing:?}");
+    docker(&d, &["network", "rm", "own"]).ok();
     d.until_clean();
 }
 

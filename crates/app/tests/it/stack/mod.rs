@@ -2,6 +2,7 @@
 
 mod build;
 mod build_microvm;
+mod build_more;
 mod buildkit;
 mod checkpoints;
 mod compose;
