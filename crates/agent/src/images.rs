@@ -211,14 +211,22 @@ impl Images {
 
     /// As [`Images::collect`], with a report.
     pub async fn prune(&self) -> Result<biga_image::GcReport, Failure> {
-        let failed = |e: String| Failure::new("GarbageCollectionFailed", format!("cannot collect unused images: {e}"));
-        let images = self.objects.list(None).await.map_err(|e| failed(e.to_string()))?;
-        let instances = self.instances.list(None).await.map_err(|e| failed(e.to_string()))?;
+        let in_use = self.in_use().await?;
+        self.files.gc(&in_use).await.map_err(|e| uncollected(e.to_string()))
+    }
+
+    /// The images that somebody names, or that instances run.
+    pub async fn in_use(&self) -> Result<HashSet<ImageId>, Failure> {
+        let images = self.objects.list(None).await.map_err(|e| uncollected(e.to_string()))?;
+        let instances = self
+            .instances
+            .list(None)
+            .await
+            .map_err(|e| uncollected(e.to_string()))?;
         let named = images.items.into_iter().map(|o| o.status_or_default().image_id);
         let statuses: Vec<_> = instances.items.into_iter().filter_map(|o| o.status).collect();
         let used = statuses.iter().flat_map(|s| s.image_ids().map(str::to_owned));
-        let in_use: HashSet<ImageId> = named.chain(used).filter_map(|id| id.parse().ok()).collect();
-        self.files.gc(&in_use).await.map_err(|e| failed(e.to_string()))
+        Ok(named.chain(used).filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Lets go of images that take too much disk: those used least recently, and only such as can be pulled again. What an
@@ -537,6 +545,10 @@ impl Counter {
             .values()
             .fold((0, 0), |(d, t), (done, total)| (d + done, t + total))
     }
+}
+
+fn uncollected(e: String) -> Failure {
+    Failure::new("GarbageCollectionFailed", format!("cannot collect unused images: {e}"))
 }
 
 #[cfg(test)]

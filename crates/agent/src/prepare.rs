@@ -6,7 +6,7 @@
 mod pod;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use biga_image::ImageRecord;
 use biga_model::{
@@ -25,6 +25,15 @@ use crate::log_sink;
 use crate::networks::{Connection, any_made};
 use crate::translate;
 use crate::volumes::format_if_blank;
+
+/// Annotation of an instance whose changes are asked for after its end ([`crate::files::Files::layer`]). A microvm then gives them to the
+/// node when its main process ended with code 0; those of a container are there anyway.
+pub const KEEP_CHANGES: &str = "biga.dev/keep-changes";
+
+/// Directory below that of runs with what steps of builds are given for a moment; it outlives no reboot.
+pub const BUILDS: &str = "builds";
+/// Annotation: a file below [`BUILDS`] with variables of the main process, each ended by a zero byte. They stand in no object.
+pub const ENV_FILE: &str = "biga.dev/env-file";
 
 /// How long output waits for its first reader, in milliseconds.
 const WAIT_ATTACH_MS: u64 = 10_000;
@@ -326,6 +335,7 @@ impl Run<'_> {
         }
         let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
         self.tell_links(&mut process.env).await?;
+        self.tell_secrets(&mut process.env)?;
         let mut mounts = self.mounts(spec).await?;
         if spec.system {
             translate::system(&mut process, &mut mounts, self.uid());
@@ -413,6 +423,26 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Adds the variables of a step that are secrets.
+    fn tell_secrets(&self, env: &mut Vec<String>) -> Result<(), Failure> {
+        let Some(name) = self.object.metadata.annotations.get(ENV_FILE) else {
+            return Ok(());
+        };
+        let failed = |why: String| Failure::new("EnvironmentFailed", format!("its variables cannot be read: {why}"));
+        let mut parts = Path::new(name).components();
+        if !parts.all(|c| matches!(c, Component::Normal(_))) {
+            return Err(failed(format!("{name:?} leads elsewhere")));
+        }
+        let text = std::fs::read(self.engine.layout.run.join(BUILDS).join(name)).map_err(|e| failed(e.to_string()))?;
+        for variable in text.split(|b| *b == 0).filter(|v| !v.is_empty()) {
+            let variable = String::from_utf8_lossy(variable).into_owned();
+            let of = |v: &str| v.split('=').next().map(str::to_owned);
+            env.retain(|v| of(v) != of(&variable));
+            env.push(variable);
+        }
+        Ok(())
+    }
+
     /// What it shares, its user ids, and its network namespace.
     async fn namespaces(&self) -> Result<(Namespaces, Option<NamespaceFile>), Failure> {
         let n = &self.object.spec.namespaces;
@@ -484,11 +514,13 @@ impl Run<'_> {
             file: l.file.clone(),
             mount: None,
         });
+        let mut process = merge::process(&self.record.config, spec, &self.hostname)?;
+        self.tell_secrets(&mut process.env)?;
         Ok(Workload::Microvm(Box::new(Microvm {
             hypervisor,
             kernel,
             initrd,
-            process: merge::process(&self.record.config, spec, &self.hostname)?,
+            process,
             layers: layers.collect(),
             rw_size: RW_SIZE,
             mounts: self.mounts(spec).await?,
@@ -503,7 +535,12 @@ impl Run<'_> {
             read_only_root: spec.security.read_only_root,
             no_new_privileges: spec.security.no_new_privileges,
             sysctls: s.sysctls.clone(),
+            keep_changes: self.keeps_changes().then(|| mounted_at(spec)),
         })))
+    }
+
+    fn keeps_changes(&self) -> bool {
+        self.object.metadata.annotations.contains_key(KEEP_CHANGES)
     }
 
     async fn machine(&self, status: &mut InstanceStatus) -> Result<Workload, Failure> {
@@ -725,6 +762,12 @@ impl Run<'_> {
         }
         Ok((translate::tmpfs(&v.tmpfs.clone().unwrap_or_default())?, false))
     }
+}
+
+/// Where something is mounted, without a slash in front.
+fn mounted_at(spec: &ContainerSpec) -> Vec<String> {
+    let path = |m: &biga_model::VolumeMount| m.mount_path.trim_matches('/').to_owned();
+    spec.volume_mounts.iter().map(path).collect()
 }
 
 fn accelerator(kvm: bool) -> String {

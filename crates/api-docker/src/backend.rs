@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, Progress, PruneResult};
@@ -251,7 +252,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `sha256:…` id. For a machine's disk image `{}`.
     async fn image_config(&self, reference: &str) -> Result<serde_json::Value, Fault>;
 
-    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd), of an index those of a platform, as
+    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip, bzip2, xz or zstd), of an index those of a platform, as
     /// `linux/amd64`, or of this host.
     async fn image_load(&self, archive: Upload, platform: Option<&str>, report: Reporter)
     -> Result<ImageResult, Fault>;
@@ -321,8 +322,13 @@ pub trait Backend: Send + Sync + 'static {
         Err(Fault::new(FaultKind::Unsupported, "this node cannot build images"))
     }
 
+    /// What earlier builds left for later ones, beside images.
+    async fn build_cache(&self) -> Result<Vec<CacheRecord>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// Forgets what earlier builds left for later ones; with `all` also what belongs to images that have names.
-    async fn build_prune(&self, _all: bool) -> Result<PruneResult, Fault> {
+    async fn build_prune(&self, _filter: CacheFilter) -> Result<PruneResult, Fault> {
         Ok(PruneResult::default())
     }
 
@@ -350,7 +356,7 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_files(name))
     }
 
-    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    /// Unpacks a tar (plain, gzip, bzip2, xz or zstd) into a directory of an instance.
     async fn files_write(
         &self,
         _namespace: &str,

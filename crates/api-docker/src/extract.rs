@@ -190,22 +190,27 @@ impl Filters {
         self.get("label").unwrap_or(&[]).iter().all(has) && !self.get("label!").unwrap_or(&[]).iter().any(has)
     }
 
-    /// The moment of an `until` filter: as in a query, or a duration before now (`10m`, `1h30m`).
+    /// The moment of an `until` filter.
     pub fn until(&self) -> Result<Option<Timestamp>> {
-        let Some(l) = self.get("until") else { return Ok(None) };
+        self.moment("until")
+    }
+
+    /// The moment of a filter: as in a query, or a duration before now (`10m`, `1h30m`).
+    pub fn moment(&self, name: &str) -> Result<Option<Timestamp>> {
+        let Some(l) = self.get(name) else { return Ok(None) };
         let [v] = l else {
-            return Err(Error::bad("more than one until filter specified"));
+            return Err(Error::bad(format!("more than one {name} filter specified")));
         };
         if let Some(t) = parse_time(v) {
             return Ok(Some(t));
         }
         let ago: jiff::SignedDuration = v
             .parse()
-            .map_err(|_| Error::bad(format!("invalid filter 'until={v}': no time and no duration")))?;
+            .map_err(|_| Error::bad(format!("invalid filter '{name}={v}': no time and no duration")))?;
         Timestamp::now()
             .checked_sub(ago)
             .map(Some)
-            .map_err(|_| Error::bad(format!("invalid filter 'until={v}': too long ago")))
+            .map_err(|_| Error::bad(format!("invalid filter '{name}={v}': too long ago")))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use biga_dockerfile::Sharing;
+use biga_wire::cache::CacheRecord;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -15,21 +16,12 @@ use crate::pick::hex;
 
 /// Most directories of one name, where each step gets its own.
 const MAX_PRIVATE: usize = 64;
-
-/// What is kept for later builds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Usage {
-    /// Its id.
-    pub id: String,
-    /// Its kind, in BuildKit's words.
-    pub kind: &'static str,
-    /// What it is, for people.
-    pub description: String,
-    /// Bytes on disk.
-    pub size: u64,
-    /// Whether a step uses it now.
-    pub in_use: bool,
-}
+/// What such a directory is in BuildKit's words.
+pub const CACHE: &str = "exec.cachemount";
+/// The file beside one with its id.
+const ID: &str = "id";
+/// The file beside one that is as old as its last use.
+const USED: &str = "used";
 
 /// All of them.
 pub struct Caches {
@@ -134,14 +126,15 @@ impl Caches {
     }
 
     fn make(&self, held: &Held, id: &str, new: New) -> std::io::Result<bool> {
+        let dir = self.dir.join(&held.name);
+        std::fs::create_dir_all(&dir)?;
+        std::fs::File::create(dir.join(USED))?.set_modified(std::time::SystemTime::now())?;
         if held.path.is_dir() {
             return Ok(false);
         }
-        let dir = self.dir.join(&held.name);
-        std::fs::create_dir_all(&dir)?;
         // Others than root see no files of builds.
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o700))?;
-        std::fs::write(dir.join("id"), id)?;
+        std::fs::write(dir.join(ID), id)?;
         // Under its own name only when it is complete.
         let making = dir.join("making");
         let _ = std::fs::remove_dir_all(&making);
@@ -160,25 +153,30 @@ impl Caches {
     }
 
     /// What there is. Reads every directory: to be called where that is allowed.
-    pub fn usage(&self) -> Vec<Usage> {
+    pub fn usage(&self) -> Vec<CacheRecord> {
         let one = |name: String| {
             let dir = self.dir.join(&name);
-            let id = std::fs::read_to_string(dir.join("id")).unwrap_or_default();
-            Usage {
-                kind: "exec.cachemount",
+            let id = std::fs::read_to_string(dir.join(ID)).unwrap_or_default();
+            let time = |file: &str| std::fs::metadata(dir.join(file)).map_or(0, |m| m.mtime());
+            let created = time(ID);
+            CacheRecord {
+                kind: CACHE.into(),
                 description: format!("cached mount {id}"),
                 size: size(&dir),
                 in_use: self.used.lock().contains_key(&name),
+                shared: false,
+                created,
+                used: time(USED).max(created),
                 id: name,
             }
         };
         self.names().into_iter().map(one).collect()
     }
 
-    /// Removes what no step uses; its ids and bytes.
-    pub fn prune(&self) -> (Vec<String>, u64) {
+    /// Removes those of these that no step uses; their ids and bytes.
+    pub fn prune(&self, chosen: &[String]) -> (Vec<String>, u64) {
         let (mut removed, mut bytes) = (Vec::new(), 0);
-        for name in self.names() {
+        for name in self.names().into_iter().filter(|n| chosen.contains(n)) {
             {
                 let mut used = self.used.lock();
                 if used.contains_key(&name) {
@@ -252,10 +250,13 @@ mod tests {
         drop(b);
         assert_eq!(waiting.await.unwrap().unwrap(), path);
         // In use by a step it stays.
-        assert_eq!(caches.prune().0.len(), 1);
+        let all: Vec<String> = caches.usage().into_iter().map(|u| u.id).collect();
+        assert_eq!(caches.prune(&all[..0]).0.len(), 0);
+        assert_eq!(caches.prune(&all).0.len(), 1);
         assert!(private.path.is_dir() && !path.exists());
         let usage = caches.usage();
         assert!(usage.len() == 1 && usage[0].in_use && usage[0].description.ends_with("mount x"));
+        assert!(usage[0].created > 0 && usage[0].used >= usage[0].created);
     }
 
     fn rooted(dir: &Path) -> bool {

@@ -4,7 +4,7 @@
 //! mounted read-only. Nothing of this is seen on the host, and it ends with the thread.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -353,16 +353,6 @@ impl Layer<'_> {
                 false => self.tree(&at, one.beneath, (0, 0)),
             };
         }
-        if self.task.unpack
-            && let Some(kind) = unknown_compression(&one.node).map_err(|e| self.task.failed(e))?
-        {
-            let name = String::from_utf8_lossy(&one.name);
-            return Err(Error::Unsupported(format!(
-                "{} {name}: unpacking {kind} is not supported by Biga yet: pack it with gzip or zstd, or copy it as it is with \
-                 --unpack=false",
-                self.task.name
-            )));
-        }
         if self.task.unpack && Tarball::is_archive(&one.node).map_err(|e| self.task.failed(e))? {
             let content = one.node.open().map_err(|e| self.task.failed(e))?;
             let tar = Tarball::read(BufReader::with_capacity(128 << 10, content), &store.root().join("tmp"));
@@ -433,17 +423,6 @@ impl Layer<'_> {
         }
         Ok(())
     }
-}
-
-/// What Docker unpacks and we cannot.
-fn unknown_compression(node: &Node) -> std::io::Result<Option<&'static str>> {
-    let mut head = Vec::new();
-    node.open()?.take(6).read_to_end(&mut head)?;
-    Ok(match &head[..] {
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Some("xz"),
-        [b'B', b'Z', b'h', ..] => Some("bzip2"),
-        _ => None,
-    })
 }
 
 /// A destination as an absolute path that keeps what says that it is a directory.

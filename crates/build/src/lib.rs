@@ -14,11 +14,13 @@
 //! keep the keys of their steps, and that is all the cache there is: it goes with the images.
 //!
 //! - [`prepare`]: request, context and Dockerfile
+//! - [`git`]: contexts that are repositories
 //! - [`stages`]: one stage after the other; [`stage`]: one instruction after the other
 //! - [`base`]: what a stage begins with
 //! - [`args`][]: variables
 //! - [`pick`]: which files are meant; [`copy`]: the layer that they become
 //! - [`run`]: a container for a step; [`mounts`]: what is mounted in it; [`caches`]: what of that is kept
+//! - [`given`]: secrets that came with the request
 //! - [`export`]: what is in an image, for others
 
 mod args;
@@ -26,6 +28,8 @@ mod base;
 mod caches;
 mod copy;
 mod export;
+mod git;
+mod given;
 mod mounts;
 mod pick;
 mod prepare;
@@ -39,23 +43,37 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use biga_agent::engine::Engine;
 use biga_agent::files::Files;
+use biga_agent::prepare::BUILDS;
 use biga_agent::streams::Streams;
 use biga_dockerfile::Dockerfile;
 use biga_image::files::Tarball;
-use biga_image::{Auth, ImageStore};
-use biga_model::Instance;
+use biga_image::{Auth, ImageStore, KeptBuild};
+use biga_model::{Instance, Isolation, Network};
 use biga_store::Store;
 use biga_store::typed::{Objects, SpecWriter};
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use caches::Caches;
-pub use caches::Usage;
 pub use prepare::Parts;
 
 /// Annotation of the instances that steps run in; its value is the id of the builder.
 pub const LABEL: &str = "biga.dev/build";
+
+fn record(k: KeptBuild) -> CacheRecord {
+    CacheRecord {
+        id: k.id.to_string(),
+        kind: "regular".into(),
+        description: k.description,
+        size: k.size,
+        in_use: false,
+        shared: k.shared,
+        created: k.created,
+        used: k.used,
+    }
+}
 
 /// Why a build came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +135,7 @@ pub struct Builder {
     streams: Streams,
     files: Files,
     objects: Objects<Instance>,
+    networks: Objects<Network>,
     specs: SpecWriter<Instance>,
     caches: Arc<Caches>,
     /// Of this process: what has another was left by one before.
@@ -133,7 +152,7 @@ impl Builder {
         specs: SpecWriter<Instance>,
     ) -> Builder {
         // Secrets of builds that a daemon before this one left.
-        let left = engine.layout.run.join(mounts::DIR);
+        let left = engine.layout.run.join(BUILDS);
         if let Err(e) = std::fs::remove_dir_all(&left)
             && e.kind() != std::io::ErrorKind::NotFound
         {
@@ -145,7 +164,8 @@ impl Builder {
             engine,
             streams,
             files,
-            objects: Objects::new(store),
+            objects: Objects::new(store.clone()),
+            networks: Objects::new(store),
             specs,
             id: format!(
                 "{}-{}",
@@ -157,15 +177,30 @@ impl Builder {
     }
 
     /// What is kept for later builds beside images.
-    pub async fn usage(&self) -> Result<Vec<Usage>, Error> {
-        let caches = self.caches.clone();
-        prepare::blocking(move || Ok(caches.usage())).await
+    pub async fn records(&self) -> Result<Vec<CacheRecord>, Error> {
+        let in_use = self.engine.images.in_use().await?;
+        let (caches, store) = (self.caches.clone(), self.store().clone());
+        prepare::blocking(move || {
+            let mut all = caches.usage();
+            all.extend(store.kept_builds(&in_use)?.into_iter().map(record));
+            Ok(all)
+        })
+        .await
     }
 
-    /// Removes the directories of caches that no step uses; their ids and bytes.
-    pub async fn prune(&self) -> Result<(Vec<String>, u64), Error> {
-        let caches = self.caches.clone();
-        prepare::blocking(move || Ok(caches.prune())).await
+    /// Forgets what fits, but for what a step uses; their ids, and the bytes of directories. What else nobody needs any more is left
+    /// to the next collection of images.
+    pub async fn forget(&self, filter: &CacheFilter) -> Result<(Vec<String>, u64), Error> {
+        let now = biga_model::Timestamp::now().as_second();
+        let chosen = filter.choose(&self.records().await?, now);
+        let whole = filter.all && filter.any.is_empty() && filter.unused_for.is_none() && filter.keep_bytes.is_none();
+        let (dirs, images): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|r| r.kind == caches::CACHE);
+        let ids = images.iter().filter_map(|r| r.id.parse().ok()).collect();
+        self.store().forget_builds(ids, whole).await?;
+        let (caches, dirs) = (self.caches.clone(), dirs.into_iter().map(|r| r.id).collect::<Vec<_>>());
+        let (mut removed, bytes) = prepare::blocking(move || Ok(caches.prune(&dirs))).await?;
+        removed.extend(images.into_iter().map(|r| r.id));
+        Ok((removed, bytes))
     }
 
     fn store(&self) -> &Arc<ImageStore> {
@@ -193,6 +228,8 @@ pub trait Client: Send + Sync {
 pub struct Prepared {
     builder: Builder,
     request: Build,
+    /// What steps run in.
+    isolation: Isolation,
     /// Who asks registries, by their names.
     auths: HashMap<String, Auth>,
     file: Dockerfile,

@@ -6,8 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use biga_agent::prepare::BUILDS;
 use biga_dockerfile::config::clean;
 use biga_dockerfile::{Mount, MountKind};
+use biga_model::Isolation;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
@@ -15,8 +17,6 @@ use crate::caches::{Held, New};
 use crate::copy::{self, Means, Shown, Task};
 use crate::{Builder, Client, Error, Prepared};
 
-/// Below the directory of what outlives no reboot: secrets and sockets of steps.
-pub const DIR: &str = "builds";
 /// Where agents of SSH are found, unless a mount says otherwise.
 const AGENT: &str = "/run/buildkit/ssh_agent";
 
@@ -55,6 +55,9 @@ pub struct Ready {
     pub places: Vec<Place>,
     /// Variables that go with it.
     pub env: Vec<(String, String)>,
+    /// A file with secrets that are variables, below [`BUILDS`].
+    pub env_file: Option<String>,
+    secrets: Vec<String>,
     dirs: Vec<tempfile::TempDir>,
     held: BTreeMap<String, Held>,
     agents: JoinSet<()>,
@@ -112,6 +115,7 @@ impl Prepared {
                 MountKind::Ssh => self.agent(&mut ready, &one.mount, target).await?,
             }
         }
+        self.write_variables(&mut ready)?;
         Ok(ready)
     }
 
@@ -180,8 +184,14 @@ impl Prepared {
                 false => Ok(()),
             };
         };
+        if let Some(name) = &m.env {
+            ready.secrets.push(variable(m, name, &secret)?);
+            if target.is_empty() {
+                return Ok(());
+            }
+        }
         // Outlives no reboot, and is gone with the step.
-        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(DIR))?;
+        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(BUILDS))?;
         let path = dir.path().join("secret");
         let wrong = |e| failed("a secret cannot be given", e);
         std::fs::write(&path, secret).map_err(wrong)?;
@@ -196,13 +206,36 @@ impl Prepared {
         Ok(())
     }
 
+    /// Secrets stand in no object, and so in no store: the step's names only the file.
+    fn write_variables(&self, ready: &mut Ready) -> Result<(), Error> {
+        if ready.secrets.is_empty() {
+            return Ok(());
+        }
+        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(BUILDS))?;
+        let path = dir.path().join("env");
+        let mut text = ready.secrets.join("\0");
+        text.push('\0');
+        std::fs::write(&path, text).map_err(|e| failed("a secret cannot be given", e))?;
+        let name = dir.path().file_name().map(|n| n.to_string_lossy().into_owned());
+        ready.env_file = name.map(|n| format!("{n}/env"));
+        ready.dirs.push(dir);
+        Ok(())
+    }
+
     async fn agent(&self, ready: &mut Ready, m: &Mount, target: String) -> Result<(), Error> {
         let client = match &self.client {
             Some(client) if client.has_agent(&m.id).await? => client.clone(),
             _ if m.required => return Err(Error::Invalid(format!("ssh agent {}: not found", m.id))),
             _ => return Ok(()),
         };
-        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(DIR))?;
+        if self.isolation != Isolation::Container {
+            return Err(Error::Unsupported(format!(
+                "ssh agent {}: a socket of this host does not work under another kernel: a step with --mount=type=ssh runs as a \
+                 container, without --isolation microvm",
+                m.id
+            )));
+        }
+        let dir = self.builder.own_dir(&self.builder.engine.layout.run.join(BUILDS))?;
         let path = dir.path().join("agent");
         let wrong = |e| failed("an agent of SSH cannot be given", e);
         let listener = UnixListener::bind(&path).map_err(wrong)?;
@@ -223,6 +256,18 @@ impl Prepared {
             read_only: false,
         });
         Ok(())
+    }
+}
+
+/// A secret as a variable.
+fn variable(m: &Mount, name: &str, secret: &[u8]) -> Result<String, Error> {
+    let wrong = |why: &str| Error::Invalid(format!("secret {}: {why}", m.id));
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(wrong(&format!("{name:?} is no name of a variable")));
+    }
+    match std::str::from_utf8(secret) {
+        Ok(value) if !value.contains('\0') => Ok(format!("{name}={value}")),
+        _ => Err(wrong("it is no text, and so no variable: mount it as a file")),
     }
 }
 

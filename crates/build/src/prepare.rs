@@ -9,12 +9,15 @@ use biga_dockerfile::ignore::Ignore;
 use biga_dockerfile::{Dockerfile, MAX_SIZE};
 use biga_image::files::{Node, Tarball, Tree, tree};
 use biga_image::{Auth, Platform};
+use biga_model::Isolation;
 use biga_wire::build::Build;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use crate::git::{self, Repository};
+use crate::given;
 use crate::{Builder, Client, Error, Prepared};
 
 const DOCKERFILE: &str = "Dockerfile";
@@ -27,11 +30,12 @@ impl Builder {
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
+        let (given, context) = given::take(&request, context.boxed()).await?;
         let parts = Parts {
             dockerfile: None,
-            context: context.boxed(),
+            context,
             named: Vec::new(),
-            client: None,
+            client: given.map(|g| Arc::new(g) as Arc<dyn Client>),
         };
         self.prepare_with(request, auths, parts).await
     }
@@ -43,7 +47,7 @@ impl Builder {
         auths: HashMap<String, Auth>,
         parts: Parts,
     ) -> Result<Prepared, Error> {
-        check(&request)?;
+        let isolation = check(&request)?;
         let Parts {
             dockerfile,
             context,
@@ -58,29 +62,37 @@ impl Builder {
         let mut context = if request.remote.is_empty() {
             read_tar(context, &dir).await?
         } else {
-            self.fetch_context(&request.remote, &mut name).await?
+            self.fetch_context(&request, &mut name).await?
         };
-        let (file, ignored) = blocking(move || {
+        // Of all else the client has left out already what it says.
+        let as_it_was = git::is_repository(&request.remote);
+        let (file, context) = blocking(move || {
+            if as_it_was {
+                leave_out_all(&mut context, &name)?;
+            }
             let read = match dockerfile {
-                Some(bytes) => return Ok(((parse(bytes, &name)?, context), false)),
-                None => read_dockerfile(&context, &name)?,
+                Some(bytes) => parse(bytes, &name)?,
+                None => {
+                    let read = read_dockerfile(&context, &name)?;
+                    leave_out(&mut context, &name)?;
+                    read
+                }
             };
-            let ignored = leave_out(&mut context, &name)?;
-            Ok(((read, context), ignored))
+            Ok((read, context))
         })
         .await?;
-        if ignored {
-            tracing::debug!("the Dockerfile is no part of the context");
-        }
-        let (file, context) = file;
         let dir = self.store().root().join("tmp");
         let mut contexts = HashMap::new();
         for (name, tar) in named {
             contexts.insert(name, Arc::new(read_tar(tar, &dir).await?));
         }
+        for (name, address) in &request.remotes {
+            contexts.insert(name.clone(), Arc::new(self.fetch_tree(address, false).await?));
+        }
         Ok(Prepared {
             builder: self.clone(),
             request,
+            isolation,
             auths,
             file,
             context: Arc::new(context),
@@ -89,33 +101,48 @@ impl Builder {
         })
     }
 
-    /// A context that is an address: an archive, or the Dockerfile alone.
-    async fn fetch_context(&self, address: &str, name: &mut String) -> Result<Tarball, Error> {
-        let is_web = address.starts_with("http://") || address.starts_with("https://");
-        let path = address.split(['?', '#']).next().unwrap_or_default();
-        if !is_web || path.ends_with(".git") {
-            return Err(Error::Unsupported(format!(
-                "{address}: building from a repository is not supported by Biga yet: clone it and build the directory"
-            )));
+    /// A context that is an address: a repository, an archive, or the Dockerfile alone.
+    async fn fetch_context(&self, request: &Build, name: &mut String) -> Result<Tarball, Error> {
+        let address = &request.remote;
+        if git::is_repository(address) {
+            return self.fetch_tree(address, request.keep_git_dir).await;
         }
+        let (node, archive) = self.fetch_archive(address).await?;
+        Ok(match archive {
+            Some(tarball) => tarball,
+            None => {
+                *name = DOCKERFILE.to_owned();
+                Tarball::of_file(DOCKERFILE.as_bytes(), node)
+            }
+        })
+    }
+
+    /// Files at an address: a repository or an archive.
+    async fn fetch_tree(&self, address: &str, keep_git_dir: bool) -> Result<Tarball, Error> {
+        if git::is_repository(address) {
+            let repository = Repository::parse(address)?;
+            return self.clone_repository(&repository, keep_git_dir).await;
+        }
+        let (_, archive) = self.fetch_archive(address).await?;
+        archive.ok_or_else(|| Error::Invalid(format!("{address} is no archive")))
+    }
+
+    /// A file from an address, and what is in it where it is an archive.
+    async fn fetch_archive(&self, address: &str) -> Result<(Node, Option<Tarball>), Error> {
         let fetched = self.store().fetch_file(address).await;
         let fetched = fetched.map_err(|e| Error::Invalid(format!("failed to get the context: {}", Error::from(e))))?;
         let dir = self.store().root().join("tmp");
         let node = Node::of_file(fetched.file, 0o644, (0, 0)).map_err(|e| Error::Failed(e.to_string()))?;
-        let alone = name.clone();
-        let (tarball, is_file) = blocking(move || {
+        blocking(move || {
             let failed = |e: io::Error| Error::Failed(format!("the context cannot be read: {e}"));
-            if Tarball::is_archive(&node).map_err(failed)? {
-                let source = BufReader::with_capacity(BUFFER, node.open().map_err(failed)?);
-                return Ok((Tarball::read(source, &dir).map_err(bad_context)?, false));
+            if !Tarball::is_archive(&node).map_err(failed)? {
+                return Ok((node, None));
             }
-            Ok((Tarball::of_file(DOCKERFILE.as_bytes(), node), alone != DOCKERFILE))
+            let source = BufReader::with_capacity(BUFFER, node.open().map_err(failed)?);
+            let tarball = Tarball::read(source, &dir).map_err(bad_context)?;
+            Ok((node, Some(tarball)))
         })
-        .await?;
-        if is_file {
-            *name = DOCKERFILE.to_owned();
-        }
-        Ok(tarball)
+        .await
     }
 }
 
@@ -142,8 +169,8 @@ fn bad_context(e: biga_image::files::Error) -> Error {
     Error::Invalid(format!("the build context cannot be read: {e}"))
 }
 
-/// What can be said before anything is read.
-fn check(request: &Build) -> Result<(), Error> {
+/// What can be said before anything is read; what steps run in.
+fn check(request: &Build) -> Result<Isolation, Error> {
     if !request.platform.is_empty() {
         let wanted: Platform = request.platform.parse().map_err(Error::Invalid)?;
         let host = Platform::host();
@@ -163,7 +190,20 @@ fn check(request: &Build) -> Result<(), Error> {
             )));
         }
     }
-    Ok(())
+    isolation(&request.isolation)
+}
+
+/// Steps are processes of an image; a machine has none.
+fn isolation(word: &str) -> Result<Isolation, Error> {
+    let found = match word {
+        "" => Some(Isolation::default()),
+        word => word.parse().ok().filter(|i| *i != Isolation::Vm),
+    };
+    found.ok_or_else(|| {
+        Error::Invalid(format!(
+            "steps of a build run with isolation container or microvm, not {word:?}"
+        ))
+    })
 }
 
 fn read_dockerfile(context: &Tarball, name: &str) -> Result<Dockerfile, Error> {
@@ -190,25 +230,45 @@ fn parse(bytes: Vec<u8>, name: &str) -> Result<Dockerfile, Error> {
     biga_dockerfile::parse(&text).map_err(|e| Error::Invalid(e.to_string()))
 }
 
-/// Clients send the Dockerfile and `.dockerignore` also where the latter leaves them out: then they are no part of the context.
-fn leave_out(context: &mut Tarball, name: &str) -> Result<bool, Error> {
-    let Ok(Some(node)) = context.look(b".dockerignore") else {
-        return Ok(false);
+/// The rules of a `.dockerignore`, where there are any that can be read.
+fn rules(context: &Tarball, name: &str) -> Result<Option<Ignore>, Error> {
+    let Ok(Some(node)) = context.look(name.as_bytes()) else {
+        return Ok(None);
     };
     let mut text = String::new();
-    let Ok(open) = node.open() else { return Ok(false) };
+    let Ok(open) = node.open() else { return Ok(None) };
     if open.take(MAX_SIZE as u64).read_to_string(&mut text).is_err() {
-        return Ok(false);
+        return Ok(None);
     }
-    let ignore = Ignore::parse(&text).map_err(Error::Invalid)?;
-    let mut any = false;
-    for path in [".dockerignore", name] {
-        if ignore.excludes(path) {
-            context.remove(path.as_bytes());
-            any = true;
+    Ignore::parse(&text).map(Some).map_err(Error::Invalid)
+}
+
+/// Clients send the Dockerfile and `.dockerignore` also where the latter leaves them out: then they are no part of the context.
+fn leave_out(context: &mut Tarball, name: &str) -> Result<(), Error> {
+    if let Some(ignore) = rules(context, ".dockerignore")? {
+        for path in [".dockerignore", name] {
+            if ignore.excludes(path) {
+                context.remove(path.as_bytes());
+            }
         }
     }
-    Ok(any)
+    Ok(())
+}
+
+/// What a client would leave out, of a context that no client packed. The Dockerfile stays for now.
+fn leave_out_all(context: &mut Tarball, name: &str) -> Result<(), Error> {
+    let ignore = match rules(context, &format!("{name}.dockerignore"))? {
+        Some(own) => Some(own),
+        None => rules(context, ".dockerignore")?,
+    };
+    if let Some(ignore) = ignore {
+        let needed = |path: &str| path == name || path == ".dockerignore";
+        context.retain(|path| {
+            let path = String::from_utf8_lossy(path);
+            needed(&path) || !ignore.excludes(&path)
+        });
+    }
+    Ok(())
 }
 
 /// Runs what blocks where that is allowed.

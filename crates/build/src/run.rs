@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use biga_agent::logs::Query;
+use biga_agent::prepare::{ENV_FILE, KEEP_CHANGES};
 use biga_dockerfile::config::shell;
 use biga_image::{Built, Draft, KeptLayer};
+use biga_model::kinds::network::DEFAULT_NETWORK;
 use biga_model::kinds::runtime::Resources;
 use biga_model::{
     ContainerSpec, DEFAULT_NAMESPACE, EnvVar, HostAlias, Instance, InstanceSpec, InstanceVolume, Memory,
@@ -20,6 +22,9 @@ use crate::{Audience, Builder, Error, LABEL, Prepared};
 
 /// Where a script with an interpreter of its own is mounted: beneath what is no part of the image.
 const SCRIPT: &str = "/dev/pipes/script";
+
+/// The node, in `--add-host`.
+const HOST_GATEWAY: &str = "host-gateway";
 
 /// What is run.
 pub struct Job {
@@ -108,10 +113,16 @@ impl Prepared {
         let record = builder.store().keep_draft(&from, Built::default()).await?;
         builder.store().touch(&record.image_id);
         let script = job.script.as_deref().map(script_file).transpose()?;
-        let spec = self.spec(record.image_id.to_string(), &job, script.as_ref().map(|f| f.path()))?;
+        let mut spec = self.spec(record.image_id.to_string(), &job, script.as_ref().map(|f| f.path()))?;
+        spec.extra_hosts = self.extra_hosts(&spec).await?;
         let mut object = Object::<Instance>::new(generate_name("build-"), spec);
         object.metadata.namespace = Some(DEFAULT_NAMESPACE.into());
-        object.metadata.annotations.insert(LABEL.into(), builder.id.to_string());
+        let notes = &mut object.metadata.annotations;
+        notes.insert(LABEL.into(), builder.id.to_string());
+        notes.insert(KEEP_CHANGES.into(), String::new());
+        if let Some(file) = &job.mounted.env_file {
+            notes.insert(ENV_FILE.into(), file.clone());
+        }
         let object = builder.specs.create(object).await?;
         let guard = Guard {
             builder: builder.clone(),
@@ -238,6 +249,26 @@ impl Prepared {
         Ok(())
     }
 
+    /// `--add-host`, where `host-gateway` is the node as the step's network sees it.
+    async fn extra_hosts(&self, spec: &InstanceSpec) -> Result<Vec<HostAlias>, Error> {
+        let list = &self.request.extra_hosts;
+        let mut gateway = None;
+        if list.iter().any(|t| t.ends_with(HOST_GATEWAY)) {
+            let name = spec.networks.first().map_or(DEFAULT_NETWORK, |n| n.network.as_str());
+            let network = self.builder.networks.get("", name).await;
+            let found = network
+                .ok()
+                .map(|n| n.status_or_default().gateway)
+                .filter(|g| !g.is_empty());
+            gateway = Some(found.ok_or_else(|| {
+                Error::Failed(format!(
+                    "add-host: the network {name} has no {HOST_GATEWAY} before it was first used"
+                ))
+            })?);
+        }
+        extra_hosts(list, gateway.as_deref())
+    }
+
     fn spec(&self, image: String, job: &Job, script: Option<&std::path::Path>) -> Result<InstanceSpec, Error> {
         let r = &self.request;
         let mut main = ContainerSpec {
@@ -269,9 +300,9 @@ impl Prepared {
         };
         let mut spec = InstanceSpec {
             image,
+            isolation: self.isolation,
             image_pull_policy: PullPolicy::Never,
             resources: resources(r),
-            extra_hosts: extra_hosts(&r.extra_hosts)?,
             shm_size: r.shm_size.map(Memory),
             cgroup_parent: r.cgroup_parent.clone(),
             stop: StopSpec {
@@ -374,12 +405,15 @@ fn resources(r: &Build) -> Resources {
     }
 }
 
-fn extra_hosts(list: &[String]) -> Result<Vec<HostAlias>, Error> {
+fn extra_hosts(list: &[String], gateway: Option<&str>) -> Result<Vec<HostAlias>, Error> {
     let mut by_address: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for text in list {
         let split = text.split_once('=').or_else(|| text.split_once(':'));
         let (name, address) = split.ok_or_else(|| Error::Invalid(format!("bad format for add-host: {text:?}")))?;
-        let address = address.trim_start_matches('[').trim_end_matches(']');
+        let address = match gateway {
+            Some(gateway) if address == HOST_GATEWAY => gateway,
+            _ => address.trim_start_matches('[').trim_end_matches(']'),
+        };
         if address.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::Invalid(format!("invalid IP address in add-host: {address:?}")));
         }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::args::Args;
 use crate::copy::{self, From, Means, Source, Task};
+use crate::git::{self, Repository};
 use crate::mounts::Wanted;
 use crate::pick::{Picked, hex};
 use crate::run::{Job, created_by, nothing_run};
@@ -235,11 +236,6 @@ impl Stage {
         let mut all = Vec::new();
         for text in &run.mounts {
             let mount = Mount::parse(text).map_err(|e| Error::Invalid(format!("RUN --mount={text}: {e}")))?;
-            if mount.env.is_some() {
-                return Err(Error::Unsupported(format!(
-                    "RUN --mount={text}: a secret as a variable is not supported by Biga: read it from its file below /run/secrets"
-                )));
-            }
             let shows = mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some());
             let files = match shows {
                 false => None,
@@ -382,18 +378,31 @@ fn mode(text: &str) -> Result<u32, Error> {
 }
 
 fn is_address(source: &str) -> bool {
-    ["http://", "https://", "git@", "git://", "ssh://"]
-        .iter()
-        .any(|p| source.starts_with(p))
+    let is_web = source.starts_with("http://") || source.starts_with("https://");
+    is_web || (git::is_repository(source) && !source.starts_with("github.com/"))
+}
+
+/// `ADD` of a repository: its files, without `.git` unless that is asked for.
+async fn clone(b: &Building<'_>, t: &Transfer, address: &str) -> Result<Picked, Error> {
+    if t.checksum.is_some() {
+        return Err(Error::Unsupported(format!(
+            "ADD --checksum {address}: a repository is known by its commit: name it behind a #"
+        )));
+    }
+    let repository = Repository::parse(address)?;
+    let builder = &b.prepared.builder;
+    let files = builder.clone_repository(&repository, t.keep_git_dir).await?;
+    Ok(Picked {
+        name: Vec::new(),
+        node: Node::dir(0o755, now()),
+        beneath: files.beneath(b"").map(|(k, v)| (k.clone(), v.clone())).collect(),
+    })
 }
 
 /// `ADD` of an address.
 async fn fetch(b: &Building<'_>, t: &Transfer, address: &str) -> Result<Picked, Error> {
-    let is_web = address.starts_with("http://") || address.starts_with("https://");
-    if !is_web || address.split(['?', '#']).next().is_some_and(|p| p.ends_with(".git")) {
-        return Err(Error::Unsupported(format!(
-            "ADD {address}: adding a repository is not supported by Biga yet"
-        )));
+    if git::is_repository(address) {
+        return clone(b, t, address).await;
     }
     let fetched = b.prepared.builder.store().fetch_file(address).await;
     let fetched = fetched.map_err(|e| Error::Failed(format!("ADD failed: {}", Error::from(e))))?;

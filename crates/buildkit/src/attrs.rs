@@ -7,6 +7,12 @@ use biga_wire::build::Build;
 use crate::engine::Fault;
 use crate::proto::control::{CacheEntry, Exporter};
 
+/// The argument that says what steps run in.
+const ISOLATION: &str = "BIGA_ISOLATION";
+
+/// The argument that keeps `.git` of a context.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 /// What is asked of a frontend.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
@@ -48,6 +54,9 @@ pub fn request(attrs: &HashMap<String, String>, imports: &[CacheEntry]) -> Resul
 impl Request {
     fn named(&mut self, kind: &str, name: &str, value: &str) -> Result<(), Fault> {
         match kind {
+            // Clients have no option for it, and BuildKit takes what is its own in the same way.
+            "build-arg" if name == ISOLATION => self.build.isolation = value.into(),
+            "build-arg" if name == KEEP_GIT_DIR => self.build.keep_git_dir = truth(value),
             // Of BuildKit's own; nothing of them is seen in the image.
             "build-arg" if name.starts_with("BUILDKIT_") => {}
             "build-arg" => drop(self.build.build_args.insert(name.into(), value.into())),
@@ -99,6 +108,8 @@ impl Request {
             self.named.push((name.into(), dir.into()));
         } else if let Some(image) = value.strip_prefix("docker-image://") {
             self.build.contexts.insert(name.into(), image.into());
+        } else if ["http://", "https://", "git://"].iter().any(|p| value.starts_with(p)) {
+            self.build.remotes.insert(name.into(), value.into());
         } else {
             return Err(Fault::unsupported(format!(
                 "a named context that is {value} (--build-context {name}=…)"
@@ -231,6 +242,7 @@ mod tests {
                 ("image-resolve-mode", "pull"),
                 ("build-arg:A", "b:c"),
                 ("build-arg:BUILDKIT_INLINE_CACHE", "1"),
+                ("build-arg:BIGA_ISOLATION", "microvm"),
                 ("label:a.b", "c"),
                 ("add-hosts", "h=1.2.3.4,i=::1"),
                 ("ulimit", "nofile=1:2,core=3"),
@@ -247,7 +259,7 @@ mod tests {
         let b = &r.build;
         assert!(b.no_cache && b.pull && b.network == "none" && b.shm_size == Some(65536));
         assert_eq!(b.build_args, [("A".to_string(), "b:c".to_string())].into());
-        assert_eq!(b.labels["a.b"], "c");
+        assert_eq!((b.labels["a.b"].as_str(), b.isolation.as_str()), ("c", "microvm"));
         assert_eq!(b.extra_hosts, ["h=1.2.3.4", "i=::1"]);
         assert_eq!((b.ulimits["nofile"], b.ulimits["core"]), ((1, 2), (3, 3)));
         assert_eq!(b.contexts["base"], "x:1");
@@ -260,7 +272,7 @@ mod tests {
     fn what_is_not_done_is_said() {
         for (key, value, said) in [
             ("platform", "linux/amd64,linux/arm64", "several platforms"),
-            ("context:base", "https://x/y.git", "--build-context base"),
+            ("context:base", "oci-layout://x", "--build-context base"),
             ("attest:sbom", "", "attestation"),
             ("requestid", "frontend.outline", "frontend.outline"),
         ] {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use biga_wire::cache::{CacheFilter, CacheRecord, Expression};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use tonic::{Request, Response, Status};
@@ -11,11 +12,11 @@ use crate::attrs::{self, Export};
 use crate::engine::{Fault, FaultKind};
 use crate::jobs::{Ending, Job, Outcome, Wanted, linger};
 use crate::proto::control::{
-    DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
-    StatusRequest, StatusResponse, UsageRecord, Version, WorkerRecord,
+    DiskUsageRequest, DiskUsageResponse, Exporter, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest,
+    SolveResponse, StatusRequest, StatusResponse, UsageRecord, Version, WorkerRecord,
 };
 use crate::proto::gateway::{self, Cap, PongResponse, Ref, ReturnRequest};
-use crate::proto::{Empty, Platform};
+use crate::proto::{Empty, Platform, Timestamp};
 use crate::{BuildKit, fault};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -82,9 +83,15 @@ impl BuildKit {
         }))
     }
 
-    pub(crate) async fn disk_usage(self) -> Answer<DiskUsageResponse> {
+    pub(crate) async fn disk_usage(self, r: Request<DiskUsageRequest>) -> Answer<DiskUsageResponse> {
+        let wanted = expressions(&r.into_inner().filter)?;
         let all = self.inner.engine.usage().await.map_err(|e| plain(&e))?;
-        Ok(Response::new(DiskUsageResponse { record: all }))
+        let meant = all
+            .into_iter()
+            .filter(|r| wanted.is_empty() || wanted.iter().any(|e| e.fits(r)));
+        Ok(Response::new(DiskUsageResponse {
+            record: meant.map(usage_record).collect(),
+        }))
     }
 
     pub(crate) async fn prune(
@@ -92,22 +99,16 @@ impl BuildKit {
         r: Request<PruneRequest>,
     ) -> Answer<BoxStream<'static, Result<UsageRecord, Status>>> {
         let wanted = r.into_inner();
-        if wanted.filter.iter().any(|f| !f.is_empty()) || wanted.keep_duration > 0 || wanted.keep_bytes > 0 {
-            return Err(plain(&Fault::unsupported("pruning by filters, age or size")));
-        }
-        let done = self.inner.engine.prune(wanted.all).await.map_err(|e| plain(&e))?;
-        let records = done.removed.into_iter().enumerate().map(move |(i, id)| UsageRecord {
-            id,
-            // What is freed is known for the whole.
-            size: if i == 0 {
-                i64::try_from(done.freed_bytes).unwrap_or(i64::MAX)
-            } else {
-                0
-            },
-            record_type: "regular".into(),
-            ..UsageRecord::default()
-        });
-        let records: Vec<_> = records.map(Ok).collect();
+        let filter = CacheFilter {
+            all: wanted.all,
+            any: expressions(&wanted.filter)?,
+            unused_for: seconds(wanted.keep_duration),
+            keep_bytes: u64::try_from(wanted.keep_bytes).ok().filter(|n| *n > 0),
+        };
+        let before = self.inner.engine.usage().await.map_err(|e| plain(&e))?;
+        let done = self.inner.engine.prune(filter).await.map_err(|e| plain(&e))?;
+        let gone = before.into_iter().filter(move |r| done.removed.contains(&r.id));
+        let records: Vec<_> = gone.map(usage_record).map(Ok).collect();
         Ok(Response::new(stream::iter(records).boxed()))
     }
 
@@ -226,6 +227,33 @@ struct Reader(Arc<Job>);
 impl Drop for Reader {
     fn drop(&mut self) {
         self.0.feed.left();
+    }
+}
+
+fn expressions(filters: &[String]) -> Result<Vec<Expression>, Status> {
+    let some = filters.iter().filter(|f| !f.is_empty());
+    let read: Result<_, String> = some.map(|f| Expression::parse(f)).collect();
+    read.map_err(|why| plain(&Fault::invalid(why)))
+}
+
+/// Of nanoseconds; nothing of none.
+fn seconds(nanoseconds: i64) -> Option<u64> {
+    let whole = u64::try_from(nanoseconds).ok().filter(|n| *n > 0);
+    whole.map(|n| n.div_ceil(1_000_000_000))
+}
+
+fn usage_record(r: CacheRecord) -> UsageRecord {
+    let time = |seconds: i64| Some(Timestamp { seconds, nanos: 0 });
+    UsageRecord {
+        mutable: r.kind == "exec.cachemount",
+        in_use: r.in_use,
+        size: i64::try_from(r.size).unwrap_or(i64::MAX),
+        description: r.description,
+        record_type: r.kind,
+        shared: r.shared,
+        created_at: time(r.created),
+        last_used_at: time(r.used),
+        id: r.id,
     }
 }
 

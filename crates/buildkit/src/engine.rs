@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::http::PruneResult;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use crate::proto::control::UsageRecord;
 use crate::session::Session;
 
 /// Bytes that arrive over time.
@@ -103,8 +103,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn export(&self, image: &str, names: &[String], form: Form) -> Result<ByteStream, Fault>;
 
     /// What builds left for later ones, in bytes.
-    async fn usage(&self) -> Result<Vec<UsageRecord>, Fault>;
+    async fn usage(&self) -> Result<Vec<CacheRecord>, Fault>;
 
     /// Forgets what builds left for later ones.
-    async fn prune(&self, all: bool) -> Result<PruneResult, Fault>;
+    async fn prune(&self, filter: CacheFilter) -> Result<PruneResult, Fault>;
 }

@@ -56,7 +56,7 @@ async fn control(kit: BuildKit, method: &str, request: Request<Incoming>) -> Ans
         "Status" => streaming(request, |r| kit.clone().status(r)).await,
         "ListWorkers" => unary(request, |_: tonic::Request<Empty>| kit.clone().workers()).await,
         "Info" => unary(request, |_: tonic::Request<Empty>| kit.clone().info()).await,
-        "DiskUsage" => unary(request, |_: tonic::Request<Empty>| kit.clone().disk_usage()).await,
+        "DiskUsage" => unary(request, |r| kit.clone().disk_usage(r)).await,
         "Prune" => streaming(request, |r| kit.clone().prune(r)).await,
         _ => unknown(&format!("moby.buildkit.v1.Control/{method}")),
     }

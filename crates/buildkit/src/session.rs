@@ -26,6 +26,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use biga_wire::build::MAX_SECRET;
+
 use crate::MAX_MESSAGE;
 use crate::engine::{Fault, FaultKind};
 use crate::proto::session::{
@@ -37,8 +39,6 @@ use crate::proto::{BytesMessage, Empty};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most sessions at a time.
 const MAX_SESSIONS: usize = 1024;
-/// Largest secret, in bytes: BuildKit's own limit.
-const MAX_SECRET: usize = 500 << 10;
 /// Messages of one stream that may wait.
 const QUEUE: usize = 16;
 

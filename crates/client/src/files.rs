@@ -37,7 +37,7 @@ impl Client {
         Ok((stat, bytes))
     }
 
-    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    /// Unpacks a tar (plain, gzip, bzip2, xz or zstd) into a directory of an instance.
     pub async fn files_write<S>(&self, namespace: &str, name: &str, path: &str, put: Put, tar: S) -> Result<(), Error>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + Sync + 'static,

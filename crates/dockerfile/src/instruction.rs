@@ -53,6 +53,8 @@ pub struct Transfer {
     pub excludes: Vec<String>,
     /// `--parents`: the sources' directories are kept.
     pub parents: bool,
+    /// `--keep-git-dir`: a repository comes with its `.git`.
+    pub keep_git_dir: bool,
     /// `--unpack`: whether archives are unpacked; as the instruction does by itself where unset.
     pub unpack: Option<bool>,
 }
@@ -371,9 +373,7 @@ fn transfer(name: &str, flags: &Flags, rest: &str, documents: Vec<Heredoc>, esca
         words.retain(|w| heredoc_word(w, escape).is_none());
     }
     flags.flag("link")?;
-    if flags.flag("keep-git-dir")? {
-        return Err("--keep-git-dir is of no use here: repositories are not fetched".into());
-    }
+    let keep_git_dir = flags.flag("keep-git-dir")?;
     let owner = flags.value("chown")?;
     Ok(Transfer {
         add: name == "ADD",
@@ -386,6 +386,7 @@ fn transfer(name: &str, flags: &Flags, rest: &str, documents: Vec<Heredoc>, esca
         checksum: flags.value("checksum")?,
         excludes: flags.values("exclude"),
         parents: flags.flag("parents")?,
+        keep_git_dir,
         unpack: match flags.value("unpack") {
             Ok(None) => None,
             _ => Some(flags.flag("unpack")?),

@@ -21,7 +21,7 @@ pub struct Tarball {
 }
 
 impl Tarball {
-    /// Reads an archive (plain, gzip or zstd) to its end. Its contents go into a nameless file in `dir`.
+    /// Reads an archive (plain, gzip, bzip2, xz or zstd) to its end. Its contents go into a nameless file in `dir`.
     pub fn read(source: impl BufRead, dir: &Path) -> Result<Tarball, Error> {
         let failed = |e| Error::at("write a file in", dir.as_os_str().as_encoded_bytes(), e);
         let file = Arc::new(tempfile::tempfile_in(dir).map_err(failed)?);
@@ -118,6 +118,31 @@ impl Tarball {
         for k in gone {
             self.nodes.remove(&k);
         }
+    }
+
+    /// A directory in it, as if it were all there is. Links out of it lead nowhere.
+    pub fn below(&self, dir: &[u8]) -> Tarball {
+        let prefix = [dir, b"/"].concat();
+        let inside = self.beneath(&prefix);
+        Tarball {
+            nodes: inside.map(|(k, v)| (k[prefix.len()..].to_vec(), v.clone())).collect(),
+        }
+    }
+
+    /// Leaves only the entries of which this is true, and the directories above them.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) {
+        let mut above: std::collections::BTreeSet<Vec<u8>> = Default::default();
+        let mut kept = BTreeMap::new();
+        // What is in a directory comes after it, and so before it from the end.
+        while let Some((path, node)) = self.nodes.pop_last() {
+            if !above.contains(&path) && !wanted(&path) {
+                continue;
+            }
+            let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
+            above.extend(ends.map(|i| path[..i].to_vec()));
+            kept.insert(path, node);
+        }
+        self.nodes = kept;
     }
 
     /// All entries whose paths begin with this, in order.

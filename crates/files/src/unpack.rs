@@ -59,7 +59,7 @@ struct Unpacker<'a> {
     dirs: Vec<(Vec<u8>, Timestamps)>,
 }
 
-/// Reads a tar (plain, gzip or zstd) to its end and unpacks it into the directory `dest` of the tree. Links in `dest`, and
+/// Reads a tar (plain, gzip, bzip2, xz or zstd) to its end and unpacks it into the directory `dest` of the tree. Links in `dest`, and
 /// links that stand in the way of entries, are followed within the tree.
 #[cfg(feature = "compression")]
 pub fn unpack(root: BorrowedFd<'_>, dest: &str, source: impl BufRead, options: Unpack) -> Result<(), Error> {

@@ -261,7 +261,7 @@ impl Agent {
     fn files(&mut self, id: u16, work: &FileWork) -> Result<Reply, Fault> {
         self.takes(id)?;
         let changed = match (work, &self.mounted) {
-            (FileWork::Changes | FileWork::Layer, Some(mounted)) => {
+            (FileWork::Changes | FileWork::Layer { .. }, Some(mounted)) => {
                 Some(mounted.layers().map_err(|e| Fault::failed(e.to_string()))?)
             }
             _ => None,

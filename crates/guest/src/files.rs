@@ -121,14 +121,17 @@ fn perform(work: &FileWork, setup: &Setup) -> Result<(), FileFault> {
             packer.add_content(root).map_err(fault)?;
             packer.finish().map(drop).map_err(fault)
         }
-        FileWork::Changes | FileWork::Layer => {
+        FileWork::Changes => {
             let (upper, lower) = (take(UPPER).map_err(broken)?, take(LOWER).map_err(broken)?);
             let list = changes::list(upper.as_fd(), Some(lower.as_fd())).map_err(fault)?;
-            let mut out = output()?;
-            if *work == FileWork::Layer {
-                return changes::write_layer(upper.as_fd(), &list, out).map(drop).map_err(fault);
-            }
-            say(&mut out, &list.iter().map(change).collect::<Vec<_>>())
+            say(&mut output()?, &list.iter().map(change).collect::<Vec<_>>())
+        }
+        FileWork::Layer { without } => {
+            let (upper, lower) = (take(UPPER).map_err(broken)?, take(LOWER).map_err(broken)?);
+            let without: Vec<Vec<u8>> = without.iter().map(|p| p.as_bytes().to_vec()).collect();
+            let list = changes::list_without(upper.as_fd(), Some(lower.as_fd()), &without).map_err(fault)?;
+            let out = output()?;
+            changes::write_layer(upper.as_fd(), &list, out).map(drop).map_err(fault)
         }
     }
 }

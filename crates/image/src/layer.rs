@@ -84,7 +84,7 @@ struct Stretch {
     len: u64,
 }
 
-/// Reads a blob (plain, gzip or zstd) to its end and writes the layer into two empty files.
+/// Reads a blob (plain, gzip, bzip2, xz or zstd) to its end and writes the layer into two empty files.
 pub fn convert(blob: impl BufRead, image: File, split: File, limits: &Limits) -> Result<Converted, Error> {
     let source = decompress(blob, limits.ratio).map_err(tarstream::Error::Io)?;
     let split = SplitWriter::new(split).map_err(Error::Split)?;

@@ -163,7 +163,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Sends a signal to an instance's main process, or that of one of its containers.
     async fn signal(&self, namespace: &str, name: &str, container: Option<&str>, signal: i32) -> Result<(), ApiError>;
 
-    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip or zstd).
+    /// Loads all images of an archive (`docker save` or OCI layout, plain, gzip, bzip2, xz or zstd).
     async fn image_load(&self, archive: Upload, report: Reporter) -> Result<ImageResult, ApiError>;
 
     /// Writes images into one archive.
@@ -247,7 +247,7 @@ pub trait Backend: Send + Sync + 'static {
         Err(no_files(name))
     }
 
-    /// Unpacks a tar (plain, gzip or zstd) into a directory of an instance.
+    /// Unpacks a tar (plain, gzip, bzip2, xz or zstd) into a directory of an instance.
     async fn files_write(
         &self,
         _namespace: &str,

@@ -1,6 +1,7 @@
 //! How an image is built, and what is told meanwhile, as the APIs speak of it.
 //!
-//! `POST nodes/self/build?options=` ([`Build`], base64 of JSON) with the context's tar as body answers with lines
+//! `POST nodes/self/build?options=` ([`Build`], base64 of JSON) with the values of [`Build::secrets`], if there are any, and then the
+//! context's tar as body answers with lines
 //! ([`crate::http::Line`]): any number with `build` (an [`Event`]), then one with `result`
 //! ([`crate::http::ImageResult`]) or `error`.
 
@@ -14,8 +15,11 @@ use serde::{Deserialize, Serialize};
 pub struct Build {
     /// Path of the Dockerfile in the context; `Dockerfile` where empty.
     pub dockerfile: String,
-    /// An address to fetch the context from, instead of what is sent.
+    /// An address to fetch the context from, instead of what is sent: an archive, a Dockerfile, or a repository
+    /// (`https://….git#REF:DIRECTORY`).
     pub remote: String,
+    /// Keep `.git` of a context that is a repository.
+    pub keep_git_dir: bool,
     /// Names for the image; without any it is kept without a name.
     pub tags: Vec<String>,
     /// The stage to build; the last where empty.
@@ -30,6 +34,8 @@ pub struct Build {
     pub no_cache_stages: Vec<String>,
     /// Images that `FROM` and `--from` mean by these names.
     pub contexts: BTreeMap<String, String>,
+    /// Archives and repositories that `--from` means by these names, as addresses.
+    pub remotes: BTreeMap<String, String>,
     /// Ask registries for images that are here, too.
     pub pull: bool,
     /// Leave the containers of steps that succeeded.
@@ -38,6 +44,8 @@ pub struct Build {
     pub force_remove: bool,
     /// Use again only what these images have.
     pub cache_from: Vec<String>,
+    /// What `RUN` runs in: `container` (where empty) or `microvm`.
+    pub isolation: String,
     /// Network of `RUN`: `default`, `none`, `host`, `container:NAME`, or the name of one.
     pub network: String,
     /// Bytes of memory of each step.
@@ -66,8 +74,25 @@ pub struct Build {
     pub platform: String,
     /// The image gets no name and goes after a while: somebody takes what is in it, or only wants to know that it can be built.
     pub discard: bool,
+    /// Secrets for `RUN --mount=type=secret`. Their values come in the body before the context, in this order.
+    pub secrets: Vec<Secret>,
+    /// Agents of SSH for `RUN --mount=type=ssh`: sockets of the node, by the ids that mounts name.
+    pub agents: BTreeMap<String, String>,
     /// Build stages that do not need each other at the same time; what happens then is told with its stage ([`Event::Of`]).
     pub parallel: bool,
+}
+
+/// Largest secret, in bytes: BuildKit's own limit.
+pub const MAX_SECRET: usize = 500 << 10;
+
+/// A secret whose value comes in the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Secret {
+    /// What mounts call it.
+    pub id: String,
+    /// Its bytes.
+    pub size: usize,
 }
 
 /// What happens in a build.

@@ -580,6 +580,15 @@ pub struct Microvm {
     pub no_new_privileges: bool,
     /// Kernel parameters of the guest.
     pub sysctls: BTreeMap<String, String>,
+    /// Once the main process ended well, keep what was changed as the tar of a layer, [`Microvm::CHANGES`] in the state directory. Without
+    /// what was made at these paths (without a slash in front) only to mount something on it.
+    #[serde(default)]
+    pub keep_changes: Option<Vec<String>>,
+}
+
+impl Microvm {
+    /// Name of the file with what was changed.
+    pub const CHANGES: &str = "changes.tar";
 }
 
 /// A machine.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `GET files?path=&stat=true` | | [`PathStat`] |
 //! | `GET files?path=` | | the same in the header [`STAT_HEADER`] as base64 of JSON, and a tar whose names begin with the path's last component |
-//! | `PUT files?path=&keepKinds=&toUser=` | tar: plain, gzip or zstd | |
+//! | `PUT files?path=&keepKinds=&toUser=` | tar: plain, gzip, bzip2, xz or zstd | |
 //! | `GET changes` | | a list of [`Change`] |
 //! | `GET export` | | a tar of the root file system |
 //! | `POST commit` | [`Commit`] | [`crate::http::ImageResult`] |
@@ -125,7 +125,11 @@ pub enum FileWork {
     /// What the writable layer changed of the image: a list of [`Change`].
     Changes,
     /// The same as the tar of a layer.
-    Layer,
+    Layer {
+        /// Paths without a slash in front: what was made there only to mount something on it is no part of the layer.
+        #[serde(default)]
+        without: Vec<String>,
+    },
 }
 
 /// Why work on files was not done.

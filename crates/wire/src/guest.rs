@@ -21,6 +21,9 @@ pub const PORT: &str = "dev.biga.guest";
 pub const WINDOW: u32 = 256 << 10;
 /// Stream of the main process.
 pub const MAIN_STREAM: u16 = 1;
+/// Stream of the last work on files, after the main process: what it changed. No process has it: it would be that of the kernel console,
+/// which is not on this port.
+pub const CHANGES_STREAM: u16 = 2;
 /// Serial of the disk that carries all layers, one after the other.
 pub const LAYERS_SERIAL: &str = "layers";
 /// Serial of the disk with the writable layer.

@@ -24,6 +24,7 @@
 //! it carries events; after any other request the next one may follow.
 
 pub mod build;
+pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod files;

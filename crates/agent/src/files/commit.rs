@@ -9,6 +9,7 @@ use biga_dockerfile::config as change;
 use biga_image::ImageRecord;
 use biga_image::files::{Crossing, Packer, changes};
 use biga_model::{ContainerSpec, Instance, Object, Reference, Timestamp};
+use biga_wire::config::Microvm;
 use biga_wire::files::FileWork;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -74,7 +75,7 @@ impl Files {
         let layer = match from {
             // Its init reads them, and could not if it were frozen.
             Changed::Guest(guest) => Piped {
-                from: guest.tar(FileWork::Layer).await?,
+                from: guest.tar(FileWork::Layer { without: Vec::new() }).await?,
                 piece: Bytes::new(),
             },
             Changed::Source(source) => {
@@ -99,16 +100,29 @@ impl Files {
         Ok((reference, record))
     }
 
-    /// What an instance changed of its image, as the tar of a layer. To be read where blocking is allowed.
+    /// What an instance that ended changed of its image, as the tar of a layer. To be read where blocking is allowed.
     /// Places at `mounted`, without a slash in front, that were made only to mount something on them, are no part of it.
+    ///
+    /// Of a microvm it is what it left at its end: it must have been made with the annotation
+    /// [`KEEP_CHANGES`](crate::prepare::KEEP_CHANGES).
     pub async fn layer(
         &self,
         namespace: &str,
         name: &str,
         mounted: Vec<Vec<u8>>,
-    ) -> Result<impl Read + Send + use<>, Error> {
-        let source = self.source(namespace, name).await?;
-        self.layer_of(source, None, mounted).await
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let Some(guest) = self.guest(namespace, name).await? else {
+            let source = self.source(namespace, name).await?;
+            return Ok(Box::new(self.layer_of(source, None, mounted).await?));
+        };
+        let path = self.engine.layout.state_dir(guest.object.uid()).join(Microvm::CHANGES);
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(e) => Err(Error::State(match guest.object.status_or_default().message {
+                why if why.is_empty() => format!("microvm {name} left nothing of what it changed: {e}"),
+                why => why,
+            })),
+        }
     }
 
     async fn layer_of(&self, source: Source, held: Option<hold::Held>, mounted: Vec<Vec<u8>>) -> Result<Piped, Error> {

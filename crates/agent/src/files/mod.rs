@@ -155,7 +155,7 @@ impl Files {
         }
     }
 
-    /// Unpacks a tar (plain, gzip or zstd) into a directory.
+    /// Unpacks a tar (plain, gzip, bzip2, xz or zstd) into a directory.
     pub async fn write<S>(&self, namespace: &str, name: &str, path: &str, tar: S, put: Put) -> Result<(), Error>
     where
         S: Stream<Item = std::io::Result<Bytes>> + Send,

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, Expression};
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
@@ -19,6 +20,7 @@ use crate::backend::Building;
 use crate::error::{Error, Result};
 use crate::extract::{Query, registry_auths};
 use crate::state::DockerApi;
+use crate::translate::create::by_isolation;
 use crate::translate::events::Message;
 use crate::translate::ids::{docker_id, network_name, short};
 
@@ -94,24 +96,52 @@ async fn cancel(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     Ok(super::empty(StatusCode::OK))
 }
 
+/// What `docker builder prune` may ask for, beside a time.
+const FIELDS: [&str; 7] = ["id", "parent", "type", "description", "inuse", "shared", "private"];
+
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
-    q.filters()?.only(&[
-        "until",
-        "id",
-        "parent",
-        "type",
-        "description",
-        "inuse",
-        "shared",
-        "private",
-        "label",
-        "label!",
-    ])?;
-    let done = api.backend().build_prune(q.flag("all")).await?;
+    let done = api.backend().build_prune(pruned(&q)?).await?;
     api.inner.events.publish(Message::prune("builder", done.freed_bytes));
     Ok(super::ok(
         &json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes}),
     ))
+}
+
+fn pruned(q: &Query) -> Result<CacheFilter> {
+    let filters = q.filters()?.only(&[&FIELDS[..], &["until", "unused-for"]].concat())?;
+    let mut fields = Vec::new();
+    for field in FIELDS {
+        match filters.get(field) {
+            None => {}
+            Some([value]) => fields.push((field, value.as_str())),
+            Some(_) => return Err(Error::bad(format!("more than one filter {field}"))),
+        }
+    }
+    let any = match fields.is_empty() {
+        true => Vec::new(),
+        false => vec![Expression::of(fields).map_err(Error::bad)?],
+    };
+    let until = match filters.until()? {
+        Some(t) => Some(t),
+        None => filters.moment("unused-for")?,
+    };
+    let age = |t: biga_model::Timestamp| biga_model::Timestamp::now().as_second() - t.as_second();
+    let mut keep = None;
+    // Its name changed with version 1.48.
+    for name in ["keep-storage", "reserved-space"] {
+        keep = keep.or(q.number::<u64>(name)?.filter(|n| *n > 0));
+    }
+    for name in ["max-used-space", "min-free-space"] {
+        if q.number::<i64>(name)?.is_some_and(|n| n > 0) {
+            return Err(Error::missing(format!("pruning the cache of builds by {name}")));
+        }
+    }
+    Ok(CacheFilter {
+        all: q.flag("all"),
+        any,
+        unused_for: until.map(|t| u64::try_from(age(t)).unwrap_or(0)),
+        keep_bytes: keep,
+    })
 }
 
 /// Runs a build and writes what it tells.
@@ -231,14 +261,7 @@ fn wanted(q: &Query) -> Result<Build> {
     if q.flag("squash") {
         return Err(Error::missing("squashing layers (--squash)"));
     }
-    match q.get("isolation").unwrap_or_default() {
-        "" | "default" | "process" | "container" => {}
-        other => {
-            return Err(Error::missing(format!(
-                "running the steps of a build with isolation {other}"
-            )));
-        }
-    }
+    let isolation = by_isolation(q.get("isolation").unwrap_or_default())?;
     if q.get("outputs").is_some_and(|o| !matches!(o, "[]" | "null")) {
         return Err(Error::missing("writing the outcome of a build elsewhere (--output)"));
     }
@@ -277,6 +300,7 @@ fn wanted(q: &Query) -> Result<Build> {
         keep_containers: !q.flag_or("rm", true),
         force_remove: q.flag("forcerm"),
         cache_from: document(q, "cachefrom")?,
+        isolation: isolation.unwrap_or_default().to_string(),
         network: network_name(&word("networkmode")).to_owned(),
         memory: positive("memory")?,
         memory_swap: positive("memswap")?,
@@ -345,6 +369,10 @@ mod tests {
             b.build_args.into_iter().collect::<Vec<_>>(),
             [("A".to_string(), "1".to_string())]
         );
+        for (word, isolation) in [("default", "container"), ("hyperv", "microvm"), ("microvm", "microvm")] {
+            let b = wanted(&Query::parse(&format!("isolation={word}"))).unwrap();
+            assert_eq!(b.isolation, isolation, "{word}");
+        }
         assert_eq!((b.ulimits["nofile"], b.labels["l"].as_str()), ((8, 9), "v"));
         assert_eq!(
             (b.network.as_str(), b.extra_hosts),
@@ -356,12 +384,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pruned() {
+        let of = |text: &str| pruned(&Query::parse(text));
+        assert_eq!(of("").unwrap(), CacheFilter::default());
+        let f = of("all=1&keep-storage=7&filters=%7B%22type%22%3A%5B%22regular%22%5D%2C%22inuse%22%3A%5B%22%22%5D%2C%22until%22%3A%5B%2210m%22%5D%7D").unwrap();
+        let any = vec![Expression::parse("type==regular,inuse").unwrap()];
+        assert!(f.all && f.any == any && f.keep_bytes == Some(7), "{f:?}");
+        assert!(f.unused_for.is_some_and(|s| (599..=601).contains(&s)), "{f:?}");
+        let f = of("filters=%7B%22unused-for%22%3A%5B%221h%22%5D%7D").unwrap();
+        assert!(f.unused_for.is_some_and(|s| (3599..=3601).contains(&s)), "{f:?}");
+        for bad in [
+            "filters=%7B%22label%22%3A%5B%22a%22%5D%7D",
+            "filters=%7B%22until%22%3A%5B%22x%22%5D%7D",
+            "max-used-space=5",
+        ] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_is_not_done_is_said() {
         for (text, word) in [
             ("version=2", "DOCKER_BUILDKIT=0"),
             ("session=x", "DOCKER_BUILDKIT=0"),
             ("squash=1", "--squash"),
-            ("isolation=hyperv", "isolation hyperv"),
             ("outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D", "--output"),
         ] {
             let e = wanted(&Query::parse(text)).unwrap_err();
@@ -370,7 +416,13 @@ mod tests {
                 "{e}"
             );
         }
-        for bad in ["buildargs=x", "labels=%5B%5D", "memory=-5", "ulimits=%7B%7D"] {
+        for bad in [
+            "buildargs=x",
+            "labels=%5B%5D",
+            "memory=-5",
+            "ulimits=%7B%7D",
+            "isolation=jail",
+        ] {
             assert_eq!(
                 wanted(&Query::parse(bad)).unwrap_err().status,
                 StatusCode::BAD_REQUEST,

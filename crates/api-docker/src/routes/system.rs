@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use biga_model::Phase;
+use biga_wire::cache::CacheRecord;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -212,9 +213,18 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
         doc["Volumes"] = entries.into();
     }
     if wants("build-cache") {
-        doc["BuildCache"] = json!([]);
+        let records = api.backend().build_cache().await?;
+        doc["BuildCache"] = records.iter().map(cache_record).collect::<Vec<_>>().into();
     }
     Ok(ok(&doc))
+}
+
+fn cache_record(r: &CacheRecord) -> Value {
+    let time = |s: i64| biga_model::Timestamp::from_second(s).unwrap_or_default().to_string();
+    json!({
+        "ID": r.id, "Type": r.kind, "Description": r.description, "InUse": r.in_use, "Shared": r.shared, "Size": r.size,
+        "CreatedAt": time(r.created), "LastUsedAt": time(r.used), "UsageCount": 1,
+    })
 }
 
 async fn auth(State(api): State<DockerApi>, headers: HeaderMap, body: Body) -> Result<Response> {

@@ -276,18 +276,23 @@ pub fn isolation(h: &HostConfig) -> Result<Isolation, Error> {
         name if MICROVM.contains(&name) => Some(Isolation::Microvm),
         _ => Some(Isolation::Container),
     };
-    let by_isolation = match h.isolation.to_ascii_lowercase().as_str() {
-        "" | "default" => None,
-        "process" | "container" => Some(Isolation::Container),
-        "hyperv" | "vm" | "microvm" => Some(Isolation::Microvm),
-        _ => return Err(Error::bad(format!("invalid isolation: {}", h.isolation))),
-    };
+    let by_isolation = by_isolation(&h.isolation)?;
     match (by_runtime, by_isolation) {
         (Some(a), Some(b)) if a != b => Err(Error::bad(format!(
             "runtime {} and isolation {} contradict each other",
             h.runtime, h.isolation
         ))),
         (a, b) => Ok(a.or(b).unwrap_or_default()),
+    }
+}
+
+/// What `--isolation` means, where it means anything.
+pub fn by_isolation(word: &str) -> Result<Option<Isolation>, Error> {
+    match word.to_ascii_lowercase().as_str() {
+        "" | "default" => Ok(None),
+        "process" | "container" => Ok(Some(Isolation::Container)),
+        "hyperv" | "vm" | "microvm" => Ok(Some(Isolation::Microvm)),
+        _ => Err(Error::bad(format!("invalid isolation: {word}"))),
     }
 }
 

@@ -7,11 +7,12 @@ use biga_api_docker::backend::{BuildFault, Building};
 use biga_build::{Audience, Error, Prepared};
 use biga_image::{Auth, ImageRecord};
 use biga_wire::build::{Build, Event};
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::http::PruneResult;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Credentials, Fault, FaultKind, Node, Upload, failed};
+use super::node::{Credentials, Fault, FaultKind, Node, Upload};
 
 impl From<Error> for Fault {
     fn from(e: Error) -> Fault {
@@ -40,14 +41,19 @@ impl Node {
         Ok(Ready(self.builder().prepare(build, auths, context).await?))
     }
 
+    /// What is kept for later builds beside images.
+    pub async fn build_cache(&self) -> Result<Vec<CacheRecord>, Fault> {
+        Ok(self.builder().records().await?)
+    }
+
     /// Forgets what builds left for later ones, and removes what nobody needs any more.
-    pub async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {
-        self.images().files().forget_builds(all).await.map_err(failed)?;
-        let (mut removed, bytes) = self.builder().prune().await?;
-        let mut done = self.prune().await?;
-        done.removed.append(&mut removed);
-        done.freed_bytes += bytes;
-        Ok(done)
+    pub async fn build_prune(&self, filter: &CacheFilter) -> Result<PruneResult, Fault> {
+        let (removed, bytes) = self.builder().forget(filter).await?;
+        let done = self.prune().await?;
+        Ok(PruneResult {
+            removed,
+            freed_bytes: done.freed_bytes + bytes,
+        })
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use biga_build::{Client, Error, Parts};
-use biga_buildkit::proto::control::UsageRecord;
 use biga_buildkit::{Building, ByteStream, Engine, Fault, FaultKind, Form, Session, Source};
 use biga_image::ArchiveFormat;
 use biga_wire::build::Event;
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::http::PruneResult;
 use futures_util::StreamExt;
 use tokio::net::UnixStream;
@@ -110,22 +110,12 @@ impl Engine for Kit {
         Ok(bytes.map(|b| b.map_err(|f| std::io::Error::other(f.message))).boxed())
     }
 
-    async fn usage(&self) -> Result<Vec<UsageRecord>, Fault> {
-        let all = self.0.builder().usage().await.map_err(fault)?;
-        let record = |u: biga_build::Usage| UsageRecord {
-            id: u.id,
-            mutable: true,
-            in_use: u.in_use,
-            size: i64::try_from(u.size).unwrap_or(i64::MAX),
-            description: u.description,
-            record_type: u.kind.into(),
-            ..UsageRecord::default()
-        };
-        Ok(all.into_iter().map(record).collect())
+    async fn usage(&self) -> Result<Vec<CacheRecord>, Fault> {
+        self.0.build_cache().await.map_err(of_node)
     }
 
-    async fn prune(&self, all: bool) -> Result<PruneResult, Fault> {
-        self.0.build_prune(all).await.map_err(of_node)
+    async fn prune(&self, filter: CacheFilter) -> Result<PruneResult, Fault> {
+        self.0.build_prune(&filter).await.map_err(of_node)
     }
 }
 

@@ -18,6 +18,7 @@ use biga_model::NodeStatus;
 use biga_server::{Options, Server, UnixOptions};
 use biga_store::Store;
 use biga_wire::build::Build;
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::checkpoint::{Checkpoint, CheckpointWanted};
 use biga_wire::files::{Change, Commit, PathStat, Put};
 use biga_wire::http::{ImageResult, PruneResult};
@@ -311,8 +312,12 @@ impl Backend for Docker {
         Some(Arc::new(super::buildkit::Kit(self.0.clone())))
     }
 
-    async fn build_prune(&self, all: bool) -> Result<PruneResult, Fault> {
-        Ok(self.0.build_prune(all).await?)
+    async fn build_cache(&self) -> Result<Vec<CacheRecord>, Fault> {
+        Ok(self.0.build_cache().await?)
+    }
+
+    async fn build_prune(&self, filter: CacheFilter) -> Result<PruneResult, Fault> {
+        Ok(self.0.build_prune(&filter).await?)
     }
 
     async fn login(&self, auth: RegistryAuth) -> Result<String, Fault> {

@@ -186,6 +186,12 @@ pub struct PruneRequest {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+pub struct DiskUsageRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub filter: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct DiskUsageResponse {
     #[prost(message, repeated, tag = "1")]
     pub record: Vec<UsageRecord>,

@@ -71,6 +71,12 @@ impl ImageStore {
         fs::metadata(self.used_path(hex)).and_then(|m| m.modified()).ok()
     }
 
+    /// Drops the note on one.
+    pub(super) fn forget_use(&self, hex: &str) {
+        // There may be none.
+        let _ = fs::remove_file(self.used_path(hex));
+    }
+
     /// Drops the notes on images that are gone.
     pub(super) fn forget_uses(&self) {
         for path in list(&self.root.join("used")).unwrap_or_default() {

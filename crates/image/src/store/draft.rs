@@ -195,7 +195,7 @@ impl ImageStore {
         }))
     }
 
-    /// Keeps the layer that a tar (plain, gzip or zstd) is. Blocks.
+    /// Keeps the layer that a tar (plain, gzip, bzip2, xz or zstd) is. Blocks.
     pub fn write_layer(&self, tar: impl Read) -> Result<KeptLayer, Error> {
         let mut pins = self.pins();
         let fresh = self.convert(BufReader::with_capacity(BUFFER, tar), "of the changes")?;

@@ -68,32 +68,6 @@ impl ImageStore {
         Ok(record)
     }
 
-    /// Forgets what builds left for later ones: what failed, and with `all` also the steps of images that stay.
-    pub async fn forget_builds(self: &std::sync::Arc<Self>, all: bool) -> Result<(), Error> {
-        let store = self.clone();
-        super::files::blocking(move || {
-            for mut record in store.read_records()? {
-                let before = record.built.clone();
-                match &mut record.built {
-                    Some(_) if all => record.built = None,
-                    Some(built) => built.until = None,
-                    None => {}
-                }
-                if record.built == before {
-                    continue;
-                }
-                let path = store.image_path(record.image_id.hex());
-                let written = fs::metadata(&path).and_then(|m| m.modified());
-                store.write_whole(&oci::json(&record)?, &path)?;
-                // It is as old as before.
-                let kept = written.and_then(|t| fs::File::options().write(true).open(&path)?.set_modified(t));
-                kept.map_err(Error::io("write", &path))?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
     pub(super) fn remove_blocking(&self, id: &ImageId) -> Result<GcReport, Error> {
         let path = self.image_path(id.hex());
         self.options.steps.at("remove record");

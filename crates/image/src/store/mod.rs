@@ -38,6 +38,7 @@ mod exact;
 mod files;
 mod gc;
 mod import;
+mod kept;
 mod layers;
 mod load;
 pub(crate) mod oci;
@@ -51,6 +52,7 @@ mod steps;
 pub use commit::Commit;
 pub use draft::{Draft, KeptLayer, StepCache};
 pub use gc::GcReport;
+pub use kept::KeptBuild;
 pub use load::Loaded;
 pub use push::Pushed;
 pub use remote::Remote;
@@ -300,8 +302,8 @@ impl ImageStore {
         push::push(self, id, reference, options, &progress).await
     }
 
-    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip or zstd. With a platform only what
-    /// is for it, which must be something.
+    /// Reads an archive as `docker save` writes it, or a tar of an OCI layout; plain, gzip, bzip2, xz or zstd. With a platform
+    /// only what is for it, which must be something.
     pub async fn load(
         self: &Arc<Self>,
         reader: impl tokio::io::AsyncRead + Send + Unpin + 'static,
@@ -320,7 +322,7 @@ impl ImageStore {
         save::save(self, images, writer, format).await
     }
 
-    /// Makes an image of one layer from the tar of a root file system; plain, gzip or zstd.
+    /// Makes an image of one layer from the tar of a root file system; plain, gzip, bzip2, xz or zstd.
     pub async fn import_rootfs(
         self: &Arc<Self>,
         tar: impl tokio::io::AsyncRead + Send + Unpin + 'static,
@@ -355,7 +357,7 @@ impl ImageStore {
         )))
     }
 
-    /// Makes an image of a disk; plain, gzip or zstd. The format must be named.
+    /// Makes an image of a disk; plain, gzip, bzip2, xz or zstd. The format must be named.
     pub async fn import_disk(
         self: &Arc<Self>,
         disk: impl tokio::io::AsyncRead + Send + Unpin + 'static,

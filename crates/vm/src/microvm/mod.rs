@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!            start            Setup, Start answered          main process ended
-//!  Created ─────────► Booting ─────────────────────► Running ─────────────────► Ending
-//!                        │                              │                          │ Shutdown answered,
-//!                        │ QEMU ended, or no answer     │ QEMU ended               │ or no answer in time
-//!                        └──────────────► Ended ◄───────┴──────────────────────────┘
+//!  Created ─────────► Booting ─────────────────────► Running ─────────────────► (Keeping, ) Ending
+//!                        │                              │                                    │ Shutdown answered,
+//!                        │ QEMU ended, or no answer     │ QEMU ended                         │ or no answer in time
+//!                        └──────────────► Ended ◄───────┴────────────────────────────────────┘
 //! ```
 //!
 //! QEMU starts with [`Workload::start`], so a created microvm costs nothing. The instance has ended when QEMU has: then
@@ -13,6 +13,7 @@
 //!
 //! - [`boot`]: disks, shared directories and what the guest is told of them
 //! - [`share`]: virtiofs daemons
+//! - [`changes`]: what a step of a build changed
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,10 +36,12 @@ use crate::qemu::process::{Daemon, number};
 use crate::qmp::{Message, Qmp};
 
 pub mod boot;
+pub mod changes;
 pub mod share;
 pub(crate) mod usage;
 
 use boot::Boot;
+use changes::Changes;
 use usage::Usage;
 
 const QEMU: u32 = 1;
@@ -49,6 +52,7 @@ const SERIAL: u32 = 4;
 const BOOT_TIMER: u32 = 1;
 const KILL_TIMER: u32 = 2;
 const SHUTDOWN_TIMER: u32 = 3;
+const CHANGES_TIMER: u32 = 4;
 
 /// A guest that says nothing for so long after power-on does not boot.
 const BOOT_TIME: Duration = Duration::from_secs(180);
@@ -74,10 +78,12 @@ pub struct MicrovmWorkload {
     console_tail: Vec<u8>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 enum Phase {
     Booting,
     Running,
+    /// The main process ended so; the guest sends what it changed.
+    Keeping(Exit, Changes),
     /// The main process ended so; the guest was told to write its disks.
     Ending(Exit),
 }
@@ -209,6 +215,24 @@ impl MicrovmWorkload {
         let Some(vm) = &mut self.vm else { return };
         match message {
             Incoming::Reply(0, reply) => vm.on_control(reply),
+            Incoming::Reply(guest::CHANGES_STREAM, Reply::Exec { .. }) => {}
+            Incoming::Reply(guest::CHANGES_STREAM, reply) => {
+                let error = match reply {
+                    Reply::Error { message, .. } => message,
+                    _ => "the guest gave an answer that fits no work on files".to_owned(),
+                };
+                let code = 1;
+                self.on_changes_end(
+                    &Exit {
+                        code,
+                        error: Some(error),
+                        ..Exit::default()
+                    },
+                    host,
+                );
+            }
+            Incoming::Data(guest::CHANGES_STREAM, output, bytes) => self.on_changes(output, &bytes, host),
+            Incoming::Exit(guest::CHANGES_STREAM, exit) => self.on_changes_end(&exit, host),
             Incoming::Reply(id, reply) => self.on_started(id - guest::MAIN_STREAM, reply, host),
             Incoming::Data(id, output, bytes) => {
                 let stream = id - guest::MAIN_STREAM;
@@ -251,7 +275,7 @@ impl MicrovmWorkload {
         };
         if stream == MAIN {
             // After a failed set-up the answer to the start says nothing new: the end of QEMU tells the cause.
-            if vm.phase != Phase::Booting || vm.broken.is_some() {
+            if !matches!(vm.phase, Phase::Booting) || vm.broken.is_some() {
                 return;
             }
             host.timer(BOOT_TIMER, None);
@@ -286,13 +310,53 @@ impl MicrovmWorkload {
 
     fn on_main_exit(&mut self, exit: Exit, host: &mut dyn Host) {
         let Some(vm) = &mut self.vm else { return };
-        if vm.phase != Phase::Running {
+        if !matches!(vm.phase, Phase::Running) {
             return;
         }
         host.timer(KILL_TIMER, None);
-        host.timer(SHUTDOWN_TIMER, Some(SHUTDOWN_TIME));
-        vm.phase = Phase::Ending(exit);
-        vm.channel.request(0, &guest::Request::Shutdown, host);
+        let ended_well = exit.code == 0 && exit.error.is_none() && !vm.killed;
+        let Some(without) = self.config.keep_changes.clone().filter(|_| ended_well) else {
+            return vm.shut_down(exit, host);
+        };
+        match Changes::begin(&self.state_dir, self.config.rw_size.saturating_mul(2)) {
+            Ok(changes) => {
+                vm.phase = Phase::Keeping(exit, changes);
+                host.timer(CHANGES_TIMER, Some(changes::PATIENCE));
+                let work = FileWork::Layer { without };
+                vm.channel
+                    .request(guest::CHANGES_STREAM, &guest::Request::Files { work }, host);
+            }
+            Err(e) => {
+                let error = Some(format!("what it changed was not kept: {e}"));
+                vm.shut_down(Exit { error, ..exit }, host);
+            }
+        }
+    }
+
+    fn on_changes(&mut self, output: Output, bytes: &[u8], host: &mut dyn Host) {
+        let Some(vm) = &mut self.vm else { return };
+        let Phase::Keeping(_, changes) = &mut vm.phase else {
+            return;
+        };
+        if !changes.take(output, bytes) {
+            return self.on_changes_end(&Exit::default(), host);
+        }
+        host.timer(CHANGES_TIMER, Some(changes::PATIENCE));
+        vm.channel.handed(guest::CHANGES_STREAM, bytes.len());
+        vm.channel.credit(guest::CHANGES_STREAM, host);
+    }
+
+    fn on_changes_end(&mut self, how: &Exit, host: &mut dyn Host) {
+        let Some(vm) = &mut self.vm else { return };
+        match std::mem::replace(&mut vm.phase, Phase::Running) {
+            Phase::Keeping(exit, changes) => {
+                host.timer(CHANGES_TIMER, None);
+                vm.channel.close_stream(guest::CHANGES_STREAM);
+                let error = changes.end(how).or(exit.error);
+                vm.shut_down(Exit { error, ..exit }, host);
+            }
+            other => vm.phase = other,
+        }
     }
 
     fn on_qmp(&mut self, host: &mut dyn Host) {
@@ -351,6 +415,10 @@ impl MicrovmWorkload {
         }
         match vm.phase {
             Phase::Ending(exit) => host.exited(MAIN, exit),
+            Phase::Keeping(exit, _) => {
+                let error = Some(format!("QEMU ended before what it changed was kept ({status})"));
+                host.exited(MAIN, Exit { error, ..exit });
+            }
             Phase::Booting if vm.killed => {
                 host.started(MAIN, Err(Fault::state("the microvm was killed while it booted")))
             }
@@ -386,7 +454,7 @@ impl MicrovmWorkload {
     /// Takes the machine's parts out of the loop.
     fn take_vm(&mut self, host: &mut dyn Host) -> Option<Vm> {
         let mut vm = self.vm.take()?;
-        for timer in [BOOT_TIMER, KILL_TIMER, SHUTDOWN_TIMER] {
+        for timer in [BOOT_TIMER, KILL_TIMER, SHUTDOWN_TIMER, CHANGES_TIMER] {
             host.timer(timer, None);
         }
         host.unwatch(vm.qemu.as_fd());
@@ -416,7 +484,7 @@ impl MicrovmWorkload {
     fn begin(&mut self, stream: StreamId, request: &guest::Request, host: &mut dyn Host) -> Result<(), Fault> {
         let name = self.name.clone();
         let vm = self.vm()?;
-        if vm.phase != Phase::Running || vm.paused {
+        if !matches!(vm.phase, Phase::Running) || vm.paused {
             return Err(Fault::state(format!(
                 "microvm {name} does not run a process now: it is paused, booting or ending"
             )));
@@ -435,6 +503,13 @@ impl MicrovmWorkload {
 }
 
 impl Vm {
+    /// The guest writes its disks, and that is its end.
+    fn shut_down(&mut self, exit: Exit, host: &mut dyn Host) {
+        host.timer(SHUTDOWN_TIMER, Some(SHUTDOWN_TIME));
+        self.phase = Phase::Ending(exit);
+        self.channel.request(0, &guest::Request::Shutdown, host);
+    }
+
     fn on_control(&mut self, reply: Reply) {
         match (&self.phase, reply) {
             // All is on disk: nothing is left to do inside.
@@ -502,7 +577,7 @@ impl Workload for MicrovmWorkload {
         let kill = signal == Signal::KILL.as_raw();
         if stream == MAIN && kill {
             vm.killed = true;
-            if vm.phase == Phase::Booting || vm.paused {
+            if matches!(vm.phase, Phase::Booting | Phase::Keeping(..)) || vm.paused {
                 vm.qemu.kill(Signal::KILL);
                 return Ok(());
             }

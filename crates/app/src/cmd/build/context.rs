@@ -63,8 +63,8 @@ pub fn pack(context: &str, file: Option<&Path>) -> anyhow::Result<Packed> {
 fn from_stdin(dockerfile: String) -> anyhow::Result<Packed> {
     let mut head = Vec::new();
     io::stdin().lock().take(1024).read_to_end(&mut head)?;
-    let is_archive =
-        matches!(head[..], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..]) || head.get(257..262) == Some(b"ustar");
+    let compressed = [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"];
+    let is_archive = compressed.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar");
     if is_archive {
         let rest = ReaderStream::with_capacity(tokio::io::stdin(), PIECE);
         let first = futures_util::stream::once(async { Ok(Bytes::from(head)) });

@@ -1,6 +1,7 @@
 //! `biga build`.
 
 mod context;
+mod given;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use biga_dockerfile::Instruction;
 use biga_model::{Memory, Reference, Ulimit};
 use biga_wire::build::Build;
+use futures_util::StreamExt;
 
 use crate::cmd::login;
 use crate::context::Context;
@@ -43,12 +45,36 @@ pub struct BuildArgs {
     /// Ask registries for images that are here, too
     #[arg(long)]
     pull: bool,
+    /// What RUN runs in: a container, or a microvm with a kernel of its own
+    #[arg(long, value_name = "ISOLATION", default_value = "container", value_parser = ["container", "microvm"])]
+    isolation: String,
     /// Network of RUN: default, none, host, or the name of one
     #[arg(long, value_name = "NETWORK", default_value = "default")]
     network: String,
     /// Memory of each step, as 512m
     #[arg(short = 'm', long, value_name = "SIZE", value_parser = parse::size::size)]
     memory: Option<Memory>,
+    /// Memory and swap of each step together
+    #[arg(long, value_name = "SIZE", value_parser = parse::size::size)]
+    memory_swap: Option<Memory>,
+    /// Weight of a step's processor time beside others
+    #[arg(long, value_name = "WEIGHT")]
+    cpu_shares: Option<u64>,
+    /// Microseconds of processor time a period
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_quota: Option<i64>,
+    /// Microseconds of a period
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_period: Option<u64>,
+    /// Processors that steps may use, as 0-1
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes that steps may use, as 0-1
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Control group above those of the steps
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = parse::size::size)]
     shm_size: Option<Memory>,
@@ -58,6 +84,12 @@ pub struct BuildArgs {
     /// A line for /etc/hosts
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     hosts: Vec<String>,
+    /// Give RUN --mount=type=secret a file or a variable, as id=token,src=FILE or id=token,env=NAME
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]")]
+    secrets: Vec<String>,
+    /// Give RUN --mount=type=ssh an agent: that of SSH_AUTH_SOCK, or the one at a socket
+    #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
+    agents: Vec<String>,
     /// Show nothing but the image's id
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -85,11 +117,12 @@ pub async fn build(cx: &Context, args: BuildArgs) -> anyhow::Result<Code> {
     let mut wanted = wanted(&args)?;
     wanted.dockerfile = packed.dockerfile;
     wanted.remote = packed.remote;
+    let (secrets, values) = given::secrets(&args.secrets)?;
+    wanted.secrets = secrets;
+    wanted.agents = given::agents(&args.agents)?;
+    let body = futures_util::stream::once(async { Ok(values.into()) }).chain(packed.bytes);
     let mut view = view::View::new(args.progress, args.quiet);
-    let built = cx
-        .client
-        .build(&wanted, auths.as_deref(), packed.bytes, |e| view.show(e))
-        .await;
+    let built = cx.client.build(&wanted, auths.as_deref(), body, |e| view.show(e)).await;
     match built {
         Ok(made) => {
             view.done();
@@ -139,8 +172,16 @@ fn wanted(args: &BuildArgs) -> anyhow::Result<Build> {
         no_cache: args.no_cache,
         cache_from: args.cache_from.clone(),
         pull: args.pull,
+        isolation: args.isolation.clone(),
         network: args.network.clone(),
         memory: args.memory.map(|m| m.0),
+        memory_swap: args.memory_swap.map(|m| m.0),
+        cpu_shares: args.cpu_shares,
+        cpu_quota: args.cpu_quota,
+        cpu_period: args.cpu_period,
+        cpuset_cpus: args.cpuset_cpus.clone(),
+        cpuset_mems: args.cpuset_mems.clone(),
+        cgroup_parent: args.cgroup_parent.clone(),
         shm_size: args.shm_size.map(|m| m.0),
         ulimits: args
             .ulimits

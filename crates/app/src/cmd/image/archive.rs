@@ -46,7 +46,7 @@ pub struct ImportArgs {
     /// What the file is; seen from its first bytes where left out
     #[arg(long, value_name = "FORMAT", value_parser = ["rootfs", "raw", "qcow2"])]
     format: Option<String>,
-    /// Tar of a root file system (plain, gzip or zstd), or a disk; "-" is standard input
+    /// Tar of a root file system (plain, gzip, bzip2, xz or zstd), or a disk; "-" is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Name of the image

@@ -14,7 +14,7 @@ use super::registries::{HOST, Registry};
 /// Where `scripts/setup-buildx` puts it.
 const BUILDX: &str = "/usr/local/lib/buildx-debian13/docker-buildx";
 
-fn has_buildx() -> bool {
+pub(super) fn has_buildx() -> bool {
     let here = has_docker() && Path::new(BUILDX).exists();
     if !here {
         eprintln!("no buildx: run scripts/setup-buildx");
@@ -34,7 +34,7 @@ fn context(d: &Daemon, name: &str, files: &[(&str, &str)]) -> PathBuf {
 }
 
 /// Docker's command line with buildx, as it is where the plugin is installed.
-fn buildx(d: &Daemon, args: &[&str]) -> Command {
+pub(super) fn buildx(d: &Daemon, args: &[&str]) -> Command {
     let config = d.path().join("with-buildx");
     let plugins = config.join("cli-plugins");
     fs::create_dir_all(&plugins).unwrap();
@@ -45,7 +45,7 @@ fn buildx(d: &Daemon, args: &[&str]) -> Command {
 }
 
 /// `docker build`, with plain progress.
-fn build(d: &Daemon, dir: &Path, args: &[&str]) -> Ran {
+pub(super) fn build(d: &Daemon, dir: &Path, args: &[&str]) -> Ran {
     let dir = dir.display().to_string();
     let args = [&["build", "--progress=plain"], args, &[&dir]].concat();
     Ran::from(buildx(d, &args).output().unwrap())
@@ -53,12 +53,12 @@ fn build(d: &Daemon, dir: &Path, args: &[&str]) -> Ran {
 
 /// What a build told that succeeded.
 #[track_caller]
-fn told(ran: Ran) -> String {
+pub(super) fn told(ran: Ran) -> String {
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     ran.err
 }
 
-fn run(d: &Daemon, image: &str, command: &str) -> String {
+pub(super) fn run(d: &Daemon, image: &str, command: &str) -> String {
     docker(d, &["run", "--rm", image, "sh", "-c", command]).ok()
 }
 
@@ -189,8 +189,8 @@ fn failures_say_where() {
         ),
         (
             "FROM busybox\n",
-            &["--build-context", "x=https://127.0.0.1/x.git"],
-            &["--build-context x", "not supported by Biga"],
+            &["--build-context", "x=https://127.0.0.1:1/x.git"],
+            &["the repository https://127.0.0.1:1/x.git cannot be fetched"],
         ),
         (
             "FROM busybox\n",

@@ -1,6 +1,8 @@
 //! The whole program on a host of its own: real containers, real microvms, the real command line.
 
 mod build;
+mod build_microvm;
+mod build_more;
 mod buildkit;
 mod checkpoints;
 mod compose;
