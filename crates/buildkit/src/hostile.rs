@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use biga_wire::cache::{CacheFilter, CacheRecord};
 use biga_wire::http::PruneResult;
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,7 +15,7 @@ use proptest::sample::select;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::engine::{Building, ByteStream, Engine, Fault, FaultKind, Form, Source};
-use crate::proto::control::{Exporter, UsageRecord};
+use crate::proto::control::Exporter;
 use crate::{About, BuildKit, attrs};
 
 /// How long an answer may take.
@@ -35,10 +36,10 @@ impl Engine for Nothing {
     async fn export(&self, _image: &str, _names: &[String], _form: Form) -> Result<ByteStream, Fault> {
         Err(nothing())
     }
-    async fn usage(&self) -> Result<Vec<UsageRecord>, Fault> {
+    async fn usage(&self) -> Result<Vec<CacheRecord>, Fault> {
         Ok(Vec::new())
     }
-    async fn prune(&self, _all: bool) -> Result<PruneResult, Fault> {
+    async fn prune(&self, _filter: CacheFilter) -> Result<PruneResult, Fault> {
         Ok(PruneResult::default())
     }
 }
@@ -87,7 +88,10 @@ fn cases() -> ProptestConfig {
 }
 
 fn within<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("in time") })
 }
 
@@ -110,7 +114,10 @@ async fn call(kit: &BuildKit, path: &str, body: Vec<u8>) -> Option<http::StatusC
     let answer = tokio::time::timeout(Duration::from_millis(20), client.send_request(request)).await;
     let status = answer.ok().and_then(|a| Some(a.ok()?.status()));
     connection.abort();
-    assert!(!matches!(serving.await, Err(e) if e.is_panic()), "{path} made the builder panic");
+    assert!(
+        !matches!(serving.await, Err(e) if e.is_panic()),
+        "{path} made the builder panic"
+    );
     status
 }
 
