@@ -196,7 +196,8 @@ impl Builder {
         let whole = filter.all && filter.any.is_empty() && filter.unused_for.is_none() && filter.keep_bytes.is_none();
         let (dirs, images): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|r| r.kind == caches::CACHE);
         let ids = images.iter().filter_map(|r| r.id.parse().ok()).collect();
-        self.store().forget_builds(ids, whole).await?;
+        let in_use = self.engine.images.in_use().await?;
+        self.store().forget_builds(ids, in_use, whole).await?;
         let (caches, dirs) = (self.caches.clone(), dirs.into_iter().map(|r| r.id).collect::<Vec<_>>());
         let (mut removed, bytes) = prepare::blocking(move || Ok(caches.prune(&dirs))).await?;
         removed.extend(images.into_iter().map(|r| r.id));

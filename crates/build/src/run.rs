@@ -110,6 +110,8 @@ impl Prepared {
             config.remove(key);
         }
         from.set_config(config);
+        // Until the step ended: it has no name, and somebody may prune what builds leave.
+        let _held = builder.store().hold_image(&from.id()?);
         let record = builder.store().keep_draft(&from, Built::default()).await?;
         builder.store().touch(&record.image_id);
         let script = job.script.as_deref().map(script_file).transpose()?;

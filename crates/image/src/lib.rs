@@ -45,6 +45,6 @@ pub use record::{
 pub use registry::{Auth, Fetched, docker_config};
 pub use settings::Settings;
 pub use store::{
-    ArchiveFormat, Commit, Draft, GcReport, ImageStore, KeptBuild, KeptLayer, LayerState, Loaded, Options, Progress,
-    PullOptions, PushOptions, Pushed, Remote, StepCache, Steps,
+    ArchiveFormat, Commit, Draft, GcReport, HeldImage, ImageStore, KeptBuild, KeptLayer, LayerState, Loaded, Options,
+    Progress, PullOptions, PushOptions, Pushed, Remote, StepCache, Steps,
 };

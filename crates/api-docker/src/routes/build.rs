@@ -8,6 +8,7 @@ use axum::response::Response;
 use axum::routing::post;
 use biga_wire::build::{Build, Event};
 use biga_wire::cache::{CacheFilter, Expression};
+use biga_wire::http::PruneResult;
 use futures_util::StreamExt;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
@@ -100,7 +101,12 @@ async fn cancel(State(api): State<DockerApi>, q: Query) -> Result<Response> {
 const FIELDS: [&str; 7] = ["id", "parent", "type", "description", "inuse", "shared", "private"];
 
 async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
-    let done = api.backend().build_prune(pruned(&q)?).await?;
+    let (wanted, filters) = (pruned(&q)?, q.filters()?);
+    // Nothing of it has labels, so there is nothing that has this one.
+    let done = match filters.get("label") {
+        Some(_) => PruneResult::default(),
+        None => api.backend().build_prune(wanted).await?,
+    };
     api.inner.events.publish(Message::prune("builder", done.freed_bytes));
     Ok(super::ok(
         &json!({"CachesDeleted": done.removed, "SpaceReclaimed": done.freed_bytes}),
@@ -108,7 +114,9 @@ async fn prune(State(api): State<DockerApi>, q: Query) -> Result<Response> {
 }
 
 fn pruned(q: &Query) -> Result<CacheFilter> {
-    let filters = q.filters()?.only(&[&FIELDS[..], &["until", "unused-for"]].concat())?;
+    let filters = q
+        .filters()?
+        .only(&[&FIELDS[..], &["until", "unused-for", "label", "label!"]].concat())?;
     let mut fields = Vec::new();
     for field in FIELDS {
         match filters.get(field) {
@@ -394,7 +402,7 @@ mod tests {
         let f = of("filters=%7B%22unused-for%22%3A%5B%221h%22%5D%7D").unwrap();
         assert!(f.unused_for.is_some_and(|s| (3599..=3601).contains(&s)), "{f:?}");
         for bad in [
-            "filters=%7B%22label%22%3A%5B%22a%22%5D%7D",
+            "filters=%7B%22colour%22%3A%5B%22a%22%5D%7D",
             "filters=%7B%22until%22%3A%5B%22x%22%5D%7D",
             "max-used-space=5",
         ] {

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use biga_model::Timestamp;
 
+use super::files::{Name, Pins};
 use super::{ImageStore, oci};
 use crate::{Error, ImageId, ImageRecord};
 
@@ -25,6 +26,11 @@ pub struct KeptBuild {
     pub created: i64,
     /// When it was used last.
     pub used: i64,
+}
+
+/// An image that is kept while this lives.
+pub struct HeldImage {
+    _pins: Pins,
 }
 
 fn seconds(t: SystemTime) -> i64 {
@@ -83,12 +89,37 @@ impl ImageStore {
         Ok(kept)
     }
 
+    /// Keeps an image for as long as what this gives lives, whether or not it is there already.
+    pub fn hold_image(&self, id: &ImageId) -> HeldImage {
+        let mut pins = self.pins();
+        pins.add(Name::Image(id.hex().to_owned()));
+        HeldImage { _pins: pins }
+    }
+
     /// Forgets these, and with `all` what every image was built of: later builds begin anew. What nobody needs any more goes with
-    /// the next collection, however young it is.
-    pub async fn forget_builds(self: &Arc<Self>, chosen: HashSet<ImageId>, all: bool) -> Result<(), Error> {
+    /// the next collection, however young it is, and so do images that single steps of these ran from. `in_use` are those with names.
+    pub async fn forget_builds(
+        self: &Arc<Self>,
+        mut chosen: HashSet<ImageId>,
+        in_use: HashSet<ImageId>,
+        all: bool,
+    ) -> Result<(), Error> {
         let store = self.clone();
         super::files::blocking(move || {
-            for record in store.read_records()? {
+            let records = store.read_records()?;
+            let keys = |r: &ImageRecord| r.built.iter().flat_map(|b| b.keys.clone()).collect::<Vec<_>>();
+            let gone = records.iter().filter(|r| chosen.contains(&r.image_id));
+            let gone: HashSet<String> = gone.flat_map(keys).collect();
+            let step = |r: &&ImageRecord| {
+                let own = r
+                    .built
+                    .as_ref()
+                    .is_some_and(|b| b.until.is_some() || !b.with.is_empty());
+                let keys = keys(r);
+                !own && !in_use.contains(&r.image_id) && !keys.is_empty() && keys.iter().all(|k| gone.contains(k))
+            };
+            chosen.extend(records.iter().filter(step).map(|r| r.image_id.clone()));
+            for record in records {
                 store.forget(record, &chosen, all)?;
             }
             Ok(())

@@ -52,7 +52,7 @@ mod steps;
 pub use commit::Commit;
 pub use draft::{Draft, KeptLayer, StepCache};
 pub use gc::GcReport;
-pub use kept::KeptBuild;
+pub use kept::{HeldImage, KeptBuild};
 pub use load::Loaded;
 pub use push::Pushed;
 pub use remote::Remote;

@@ -583,7 +583,7 @@ fn network_and_limits_of_steps() {
         here.lines().count(),
         "{seen}"
     );
-    let missing = build(&d, &dir, &["--network", "nonesuch"]);
+    let missing = build(&d, &dir, &["--network", "nonesuch", "--no-cache"]);
     assert!(missing.code != 0 && missing.err.contains("nonesuch"), "{missing:?}");
     docker(&d, &["network", "rm", "own"]).ok();
     d.until_clean();

@@ -50,14 +50,9 @@ git -c protocol.file.allow=always submodule -q add "$0/lib" lib; git add -A; git
 
 fn git_daemon(d: &Daemon, dir: &Path) -> Server {
     let base = format!("--base-path={}", dir.display());
-    let args = [
-        "git",
-        "daemon",
-        "--export-all",
-        "--reuseaddr",
-        "--listen=127.0.0.1",
-        &base,
-    ];
+    // Itself, and not by `git`, which would be another process.
+    let program = format!("{}/git-daemon", d.host(&["git", "--exec-path"]).ok());
+    let args = [&program, "--export-all", "--reuseaddr", "--listen=127.0.0.1", &base];
     let mut c = d.host_command(&args);
     // Who owns the repositories is not asked in a test.
     c.env("GIT_CONFIG_COUNT", "1")
@@ -124,7 +119,7 @@ fn contexts_that_are_repositories() {
     }
     // By the others, and as what is added or copied from.
     let built = d.biga(&["build", "-q", "-f", "sub/Dockerfile", "git://127.0.0.1/app.git#v1"]);
-    assert!(built.code == 1 && built.err.contains("COPY failed"), "{built:?}");
+    assert!(built.code != 0 && built.err.contains("COPY failed"), "{built:?}");
     let id = d.biga(&["build", "-q", "git://127.0.0.1/app.git#v1:sub"]).ok();
     assert_eq!(cat(&id, "/f"), "below");
     let file =

@@ -204,9 +204,9 @@ fn failures_say_where() {
             &["secret s: not found"],
         ),
         (
-            "FROM busybox\nRUN --mount=type=secret,id=s,env=S true\n",
+            "FROM busybox\nRUN --mount=type=secret,id=s,env=S,required true\n",
             &[],
-            &["secret as a variable"],
+            &["secret s: not found"],
         ),
         (
             "FROM busybox\nRUN --mount=type=ssh,required true\n",
@@ -383,12 +383,17 @@ fn secrets_are_seen_by_their_step_alone() {
         wc -c < /run/secrets/token > /size; stat -c '%u %a' /run/secrets/token >> /size; grep -c hush /run/secrets/token >> /size\n\
         RUN --mount=type=secret,id=token,target=/etc/t wc -c < /etc/t >> /size\n\
         RUN --mount=type=secret,id=none ls /run/secrets 2>/dev/null | wc -l >> /size\n\
-        RUN ls /run/secrets /etc/t 2>/dev/null | wc -l >> /size\n";
+        RUN ls /run/secrets /etc/t 2>/dev/null | wc -l >> /size\n\
+        RUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} >> /size; ls /run/secrets 2>/dev/null | wc -l >> /size\n\
+        RUN echo \"<$TOKEN>\" >> /size\n";
     let dir = context(&d, "secrets", &[("Dockerfile", file), ("../token", &secret)]);
     let source = format!("id=token,src={}", d.path().join("token").display());
     let log = told(build(&d, &dir, &["-t", "kit:secret", "--secret", &source]));
     let n = secret.len();
-    assert_eq!(run(&d, "kit:secret", "cat /size"), format!("{n}\n7 440\n1\n{n}\n0\n0"));
+    assert_eq!(
+        run(&d, "kit:secret", "cat /size"),
+        format!("{n}\n7 440\n1\n{n}\n0\n0\n{n}\n0\n<>")
+    );
     assert!(!log.contains(&secret));
     assert_eq!(
         run(&d, "kit:secret", "find / -xdev -name token -o -path /etc/t | wc -l"),
@@ -404,7 +409,7 @@ fn secrets_are_seen_by_their_step_alone() {
     // Another secret is no reason to do a step again.
     fs::write(d.path().join("token"), "other").unwrap();
     let log = told(build(&d, &dir, &["-t", "kit:secret", "--secret", &source]));
-    assert_eq!(log.matches("CACHED").count(), 4, "{log}");
+    assert_eq!(log.matches("CACHED").count(), 6, "{log}");
     d.until_clean();
 }
 
