@@ -81,7 +81,7 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     for g in &mut groups {
         // Of an image with several names those that fit are shown.
         g.objects
-            .retain(|o| filters.any("reference", |p| image::tags(&[o]).iter().any(|t| reference_fits(p, t))));
+            .retain(|o| filters.any("reference", |p| names(o).iter().any(|n| reference_fits(p, n))));
         if g.objects.is_empty() {
             continue;
         }
@@ -110,10 +110,22 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     Ok(ok(&Value::Array(out)))
 }
 
-/// A pattern with `*` over a familiar name, with or without its tag.
-fn reference_fits(pattern: &str, tag: &str) -> bool {
-    let bare = tag.rsplit_once(':').map_or(tag, |(n, _)| n);
-    glob(pattern.as_bytes(), tag.as_bytes()) || glob(pattern.as_bytes(), bare.as_bytes())
+/// What an image is called, by tag or by digest.
+fn names(o: &Object<Image>) -> Vec<String> {
+    let mut all = image::tags(&[o]);
+    if all.is_empty() {
+        all = image::digests(&[o]);
+    }
+    all
+}
+
+/// A pattern with `*` over a familiar name, with or without its tag or digest.
+fn reference_fits(pattern: &str, name: &str) -> bool {
+    let bare = match name.split_once('@') {
+        Some((bare, _)) => bare,
+        None => name.rsplit_once(':').map_or(name, |(n, _)| n),
+    };
+    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), bare.as_bytes())
 }
 
 /// `*` is any run without a slash, `?` any one byte.
@@ -348,6 +360,8 @@ mod tests {
             ("a/*", "a/b:1", true),
             ("*", "a/b:1", false),
             ("?/b", "a/b:1", true),
+            ("h:5000/a/b", "h:5000/a/b@sha256:00", true),
+            ("h:5000/a/b:1", "h:5000/a/b@sha256:00", false),
         ] {
             assert_eq!(reference_fits(p, t), fits, "{p} {t}");
         }

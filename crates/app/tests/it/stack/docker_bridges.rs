@@ -45,7 +45,7 @@ fn address(d: &Daemon, name: &str) -> String {
 /// Whether the web server at an address answers a container.
 fn gets(d: &Daemon, from: &str, at: &str) -> bool {
     let url = format!("http://{at}/index.html");
-    let got = docker(d, &["exec", from, "wget", "-q", "-T", "3", "-O", "-", &url]);
+    let got = docker(d, &["exec", from, "timeout", "3", "wget", "-q", "-O", "-", &url]);
     got.out == "hello from biga\n"
 }
 
@@ -85,7 +85,7 @@ fn containers_without_icc_do_not_meet() {
     eventually("the published port", || {
         gets(&d, "client", &format!("{gateway}:8080")).then_some(())
     });
-    d.host(&["ping", "-c", "1", "-W", "10", &server]).ok();
+    d.host(&["busybox", "ping", "-c", "1", "-W", "10", &server]).ok();
     assert!(!gets(&d, "client", &server));
     // On a second network they meet, by an interface with a number of its own.
     create(&d, "together", &[]).ok();
