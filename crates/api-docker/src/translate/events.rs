@@ -150,9 +150,6 @@ pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>, 
     if ended {
         out.extend(death(now));
     }
-    if started && now.spec.restart_request > 0 && s.observed_restart > before.observed_restart && old.is_some() {
-        out.push(Message::container(now, "restart", &[]));
-    }
     out
 }
 
