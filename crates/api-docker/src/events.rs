@@ -34,6 +34,8 @@ pub(crate) struct Hub {
 struct Shared {
     kept: Mutex<VecDeque<Arc<Message>>>,
     tell: broadcast::Sender<Arc<Message>>,
+    /// Revision up to which changes of instances are told.
+    told: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -58,6 +60,7 @@ impl Hub {
         let shared = Arc::new(Shared {
             kept: Mutex::default(),
             tell: broadcast::Sender::new(BEHIND),
+            told: watch::Sender::new(0),
         });
         let (up, ready) = watch::channel(0);
         let up = Arc::new(up);
@@ -98,9 +101,20 @@ impl Hub {
         let _ = ready.wait_for(|n| *n >= KINDS).await;
     }
 
+    /// Waits until the change of an instance that has this revision is told.
+    pub async fn told(&self, revision: u64) {
+        let mut told = self.shared.told.subscribe();
+        let _ = told.wait_for(|r| *r >= revision).await;
+    }
+
     /// Tells what no object shows: signals, execs, attachments.
     pub fn publish(&self, message: Message) {
         self.shared.publish(message);
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.shared.tell.receiver_count()
     }
 
     /// What was kept, and what comes.
@@ -131,6 +145,13 @@ impl<K: Kind> Teller<K> {
                 };
             }
             self.shared.publish(m);
+        }
+    }
+
+    /// Everything up to this revision is told.
+    fn reached(&self, revision: u64) {
+        if K::KIND == Instance::KIND {
+            self.shared.told.send_replace(revision);
         }
     }
 }
@@ -180,12 +201,14 @@ async fn follow<K: Kind>(
             }
         }
     }
+    teller.reached(list.revision);
     let known = known.insert(now);
     let mut watch = objects.watch(namespace, Some(list.revision)).await?;
     while let Some(event) = watch.next().await {
         match event {
             Ok(ObjectEvent::Put { object, .. }) => {
                 teller.tell(known.get(object.uid()), Some(&object), known).await;
+                teller.reached(object.metadata.resource_version.parse().unwrap_or(0));
                 known.insert(object.uid().to_string(), *object);
             }
             // It was told under its new name already.

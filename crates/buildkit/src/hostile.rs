@@ -87,7 +87,10 @@ fn cases() -> ProptestConfig {
 }
 
 fn within<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("in time") })
 }
 
@@ -110,7 +113,10 @@ async fn call(kit: &BuildKit, path: &str, body: Vec<u8>) -> Option<http::StatusC
     let answer = tokio::time::timeout(Duration::from_millis(20), client.send_request(request)).await;
     let status = answer.ok().and_then(|a| Some(a.ok()?.status()));
     connection.abort();
-    assert!(!matches!(serving.await, Err(e) if e.is_panic()), "{path} made the builder panic");
+    assert!(
+        !matches!(serving.await, Err(e) if e.is_panic()),
+        "{path} made the builder panic"
+    );
     status
 }
 

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,11 +69,7 @@ impl Server {
     /// Binds everything, so that clients can connect from now on.
     pub async fn bind(options: &Options) -> Result<Server, Error> {
         Ok(Server {
-            unix: options
-                .unix
-                .iter()
-                .map(listen::unix)
-                .collect::<Result<_, _>>()?,
+            unix: options.unix.iter().map(listen::unix).collect::<Result<_, _>>()?,
             tls: match &options.tls {
                 Some(t) => Some(listen::tls(t).await?),
                 None => None,

@@ -28,7 +28,10 @@ mod tests {
         let before = held();
         super::give_back();
         let after = held();
-        assert!(before > 50 << 10 && after < before / 2, "{before} KiB, {after} KiB after");
+        assert!(
+            before > 50 << 10 && after < before / 2,
+            "{before} KiB, {after} KiB after"
+        );
         drop(last);
     }
 }

@@ -44,7 +44,9 @@ async fn events(State(api): State<DockerApi>, q: Query) -> Result<Response> {
     if let (Some(s), Some(u)) = (since, until)
         && s > u
     {
-        return Err(Error::bad(format!("`since` time ({s}) cannot be after `until` time ({u})")));
+        return Err(Error::bad(format!(
+            "`since` time ({s}) cannot be after `until` time ({u})"
+        )));
     }
     let (kept, mut news) = api.inner.events.listen();
     let fits = move |m: &Message| {

@@ -1,7 +1,7 @@
 //! Images: list, inspect, history, tag, remove, prune.
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use biga_model::{Image, Object, Reference};
@@ -61,7 +61,7 @@ async fn below(State(api): State<DockerApi>, Path(rest): Path<String>, q: Query,
 
 const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
-async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
+async fn list(State(api): State<DockerApi>, Extension(version): Extension<ApiVersion>, q: Query) -> Result<Response> {
     let filters = q.filters()?.only(FILTERS)?;
     let dangling = filters.flag("dangling")?;
     let until = filters.until()?;
@@ -101,6 +101,7 @@ async fn list(State(api): State<DockerApi>, q: Query) -> Result<Response> {
         if fits {
             // Containers are counted for `system df` only.
             let mut entry = image::entry(g, &labels, -1);
+            image::line_of_version(&mut entry, version);
             if q.flag("manifests") {
                 entry["Manifests"] = image::manifests(&g.objects, containers_of(&api, g.id).await?);
             }

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use biga_model::Phase;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, Query};
 use crate::state::{DockerApi, docker_arch};
 use crate::translate::{image, list, volume};
-use crate::version::{MAX_API, MIN_API};
+use crate::version::{ApiVersion, MAX_API, MIN_API};
 
 pub(super) fn routes() -> Router<DockerApi> {
     Router::new()
@@ -117,7 +117,7 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": n.cgroup_version.to_string(),
-        "NEventsListener": 0,
+        "NEventsListener": api.inner.events.listeners(),
         "KernelVersion": n.kernel,
         "OperatingSystem": n.os,
         "OSVersion": n.os_version,
@@ -152,7 +152,11 @@ async fn info(State(api): State<DockerApi>) -> Result<Response> {
     })))
 }
 
-async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> {
+async fn disk_usage(
+    State(api): State<DockerApi>,
+    Extension(version): Extension<ApiVersion>,
+    q: Query,
+) -> Result<Response> {
     let wants = |kind: &str| q.all("type").is_empty() || q.all("type").iter().any(|t| t == kind);
     if let Some(t) = q
         .all("type")
@@ -175,6 +179,7 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
                     .count();
                 let mut e = image::entry(g, &Value::Null, i64::try_from(used).unwrap_or(0));
                 e["SharedSize"] = 0.into();
+                image::line_of_version(&mut e, version);
                 e
             })
             .collect();
@@ -215,6 +220,10 @@ async fn disk_usage(State(api): State<DockerApi>, q: Query) -> Result<Response> 
     if wants("build-cache") {
         let records = api.backend().build_cache().await?;
         doc["BuildCache"] = records.iter().map(cache_record).collect::<Vec<_>>().into();
+    }
+    if !version.at_least(42) {
+        let records = doc["BuildCache"].as_array().into_iter().flatten();
+        doc["BuilderSize"] = records.filter_map(|r| r["Size"].as_u64()).sum::<u64>().into();
     }
     Ok(ok(&doc))
 }

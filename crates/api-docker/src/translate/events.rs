@@ -97,11 +97,7 @@ impl Message {
 pub type All<K> = HashMap<String, Object<K>>;
 
 /// What happened to an instance.
-pub fn instance(
-    old: Option<&Object<Instance>>,
-    new: Option<&Object<Instance>>,
-    _: &All<Instance>,
-) -> Vec<Message> {
+pub fn instance(old: Option<&Object<Instance>>, new: Option<&Object<Instance>>, _: &All<Instance>) -> Vec<Message> {
     let Some(now) = new else {
         return old.map(|o| Message::container(o, "destroy", &[])).into_iter().collect();
     };
@@ -153,9 +149,6 @@ pub fn instance(
     let ended = s.phase == Phase::Exited && (ran(before.phase) || started);
     if ended {
         out.extend(death(now));
-    }
-    if started && now.spec.restart_request > 0 && s.observed_restart > before.observed_restart && old.is_some() {
-        out.push(Message::container(now, "restart", &[]));
     }
     out
 }
@@ -273,7 +266,8 @@ pub fn volume(old: Option<&Object<Volume>>, new: Option<&Object<Volume>>, _: &Al
 
 /// What happened to a name of an image; `all` are the names that there are.
 pub fn image(old: Option<&Object<Image>>, new: Option<&Object<Image>>, all: &All<Image>) -> Vec<Message> {
-    let about = |o: &Object<Image>, action, id: String| Message::image(action, &id, &super::familiar(&o.spec.reference));
+    let about =
+        |o: &Object<Image>, action, id: String| Message::image(action, &id, &super::familiar(&o.spec.reference));
     match (old, new) {
         (Some(o), None) => {
             let id = o.status_or_default().image_id;
@@ -413,7 +407,10 @@ mod tests {
         let started = instance(Some(&created), Some(&running), &All::new());
         assert_eq!(words(Some(&created), Some(&running)), ["mount", "start"]);
         let m = &started[0];
-        assert_eq!((m.kind, &*m.id, &*m.attributes["destination"]), ("volume", "data", "/a"));
+        assert_eq!(
+            (m.kind, &*m.id, &*m.attributes["destination"]),
+            ("volume", "data", "/a")
+        );
         assert_eq!(m.attributes["read/write"], "false");
         assert_eq!(words(Some(&running), Some(&ended)), ["die", "unmount"]);
     }
@@ -432,7 +429,9 @@ mod tests {
         };
         let told = |all: &All<Image>| {
             let all = image(Some(&named("one")), None, all);
-            all.into_iter().map(|m| (m.action, m.attributes["name"].clone())).collect::<Vec<_>>()
+            all.into_iter()
+                .map(|m| (m.action, m.attributes["name"].clone()))
+                .collect::<Vec<_>>()
         };
         let untag = ("untag".to_string(), "one:1".to_string());
         let other = [("two".to_string(), named("two"))].into();

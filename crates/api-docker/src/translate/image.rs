@@ -166,6 +166,11 @@ pub fn of_version(doc: &mut Value, version: ApiVersion) {
             "Image": "", "Volumes": null, "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
         });
     }
+    line_of_version(doc, version);
+}
+
+/// The same for the line of an image in a list.
+pub fn line_of_version(doc: &mut Value, version: ApiVersion) {
     if !version.at_least(44) {
         doc["VirtualSize"] = doc["Size"].clone();
     }

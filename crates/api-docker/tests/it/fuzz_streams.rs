@@ -22,14 +22,21 @@ enum Way {
     Exec,
 }
 
-const WAYS: [Way; 5] = [Way::Attach, Way::AttachKeys, Way::WebSocket, Way::OldWebSocket, Way::Exec];
+const WAYS: [Way; 5] = [
+    Way::Attach,
+    Way::AttachKeys,
+    Way::WebSocket,
+    Way::OldWebSocket,
+    Way::Exec,
+];
 
 /// Pieces of what comes after the head: frames of a WebSocket, keys to leave by, and noise.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let frame = (any::<u8>(), 0u8..=127, any::<bool>(), vec(any::<u8>(), 0..40)).prop_map(|(first, len, true_len, data)| {
-        let length = if true_len { data.len() as u8 } else { len };
-        [&[first, 0x80 | length, 1, 2, 3, 4][..], &data].concat()
-    });
+    let frame =
+        (any::<u8>(), 0u8..=127, any::<bool>(), vec(any::<u8>(), 0..40)).prop_map(|(first, len, true_len, data)| {
+            let length = if true_len { data.len() as u8 } else { len };
+            [&[first, 0x80 | length, 1, 2, 3, 4][..], &data].concat()
+        });
     // One that says that it is huge.
     let huge = any::<u64>().prop_map(|n| [&[0x82, 0xff][..], &n.to_be_bytes(), &[0; 4]].concat());
     prop_oneof![
@@ -102,7 +109,10 @@ fn no_bytes_on_a_connection_that_was_taken_over_break_anything() {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         usual(info);
     }));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let s = runtime.block_on(async {
         let s = served().await;
         let body = json!({"Image": "busybox", "Cmd": ["sleep"], "OpenStdin": true, "Tty": true});

@@ -105,6 +105,15 @@ async fn older_versions_have_the_fields_of_their_time() {
     for field in ["Container", "ContainerConfig", "VirtualSize"] {
         assert!(new.get(field).is_none(), "{field}");
     }
+    for (version, has) in [("43", true), ("44", false)] {
+        let list = s.get(&format!("/v1.{version}/images/json")).await.must(200).json();
+        assert_eq!(list[0].get("VirtualSize").is_some(), has, "{version}");
+    }
+    for (version, has) in [("41", true), ("42", false)] {
+        let df = s.get(&format!("/v1.{version}/system/df")).await.must(200).json();
+        assert_eq!(df.get("BuilderSize").is_some(), has, "{version}");
+        assert!(df["Images"][0]["VirtualSize"].is_u64(), "{df}");
+    }
     let mut compose = Served::request("GET", "/v1.51/images/busybox/json", None);
     let agent = "docker-compose/1.29.2 docker-py/5.0.3 Linux/6.1".parse().unwrap();
     compose.headers_mut().insert("user-agent", agent);

@@ -16,6 +16,7 @@ mod images;
 mod listing;
 mod node;
 mod process;
+mod questions;
 mod rename;
 mod streams;
 mod support;

@@ -94,7 +94,11 @@ fn is_name(name: &str) -> bool {
 /// Where Docker's command line keeps a context, beside its config file.
 fn meta(config: &Path, name: &str) -> PathBuf {
     let id: String = Sha256::digest(name).iter().map(|b| format!("{b:02x}")).collect();
-    config.with_file_name("contexts").join("meta").join(id).join("meta.json")
+    config
+        .with_file_name("contexts")
+        .join("meta")
+        .join(id)
+        .join("meta.json")
 }
 
 /// Writes a context, or another address into one that is there.

@@ -12,10 +12,45 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 const NAMES: &[&str] = &[
-    "a", "a/b", "a/b/c", "b", "./a", "..", "../out", "../../out", "a/../../out", "/", "/etc", "/out/x", "link", "link/x", "link/../x",
-    "out", "out/x", "a//b", "a/.", "", ".", "a/b/", "\u{e4}", "x\ny",
+    "a",
+    "a/b",
+    "a/b/c",
+    "b",
+    "./a",
+    "..",
+    "../out",
+    "../../out",
+    "a/../../out",
+    "/",
+    "/etc",
+    "/out/x",
+    "link",
+    "link/x",
+    "link/../x",
+    "out",
+    "out/x",
+    "a//b",
+    "a/.",
+    "",
+    ".",
+    "a/b/",
+    "\u{e4}",
+    "x\ny",
 ];
-const TARGETS: &[&str] = &["a", "b", "..", "../out", "../../out", "/", "/out", "out", "link", "/proc/self/root", "", "a/b"];
+const TARGETS: &[&str] = &[
+    "a",
+    "b",
+    "..",
+    "../out",
+    "../../out",
+    "/",
+    "/out",
+    "out",
+    "link",
+    "/proc/self/root",
+    "",
+    "a/b",
+];
 const KINDS: &[u8] = b"0125361gxLKSDMVZ\0";
 
 /// One entry: its name, kind, link, content, mode.
@@ -25,8 +60,14 @@ fn archive() -> impl Strategy<Value = Vec<u8>> {
     let content = prop_oneof![
         vec(any::<u8>(), 0..80),
         // Records of extended headers, some of them true to their length.
-        select(vec!["12 path=../o\n", "11 size=9\n", "16 linkpath=../o\n", "30 SCHILY.xattr.user.a=bbbbbbb\n", "9 x=\n"])
-            .prop_map(|s: &str| s.as_bytes().to_vec()),
+        select(vec![
+            "12 path=../o\n",
+            "11 size=9\n",
+            "16 linkpath=../o\n",
+            "30 SCHILY.xattr.user.a=bbbbbbb\n",
+            "9 x=\n"
+        ])
+        .prop_map(|s: &str| s.as_bytes().to_vec()),
     ];
     let piece = (select(NAMES), select(KINDS), select(TARGETS), content, 0u32..0o10000);
     let whole = vec(piece, 0..12).prop_map(|pieces| written(&pieces));

@@ -191,24 +191,26 @@ async fn switch_on(
     .await
 }
 
-/// Waits until the agent has answered this very spec and the instance runs, or ran, or could not be started.
-async fn running(api: &DockerApi, o: &Object<Instance>) -> Result<()> {
+/// Waits until the agent has answered this very spec and the instance runs, or ran, or could not be started. Gives the revision
+/// that says so, unless the instance is gone again.
+async fn running(api: &DockerApi, o: &Object<Instance>) -> Result<Option<u64>> {
     let generation = o.metadata.generation;
     let request = o.spec.restart_request;
-    let end: Option<InstanceStatus> = api
+    let end: Option<(InstanceStatus, u64)> = api
         .follow(o, |seen| {
             let Some(o) = seen else { return Some(None) };
             let s = o.status_or_default();
             let answered = s.observed_generation >= generation && s.observed_restart >= request;
             let settled = matches!(s.phase, Phase::Running | Phase::Paused | Phase::Stopping) || s.phase.is_ended();
-            (answered && settled).then_some(Some(s))
+            let revision = o.metadata.resource_version.parse().unwrap_or(0);
+            (answered && settled).then_some(Some((s, revision)))
         })
         .await?;
     match end {
-        Some(s) if s.phase == Phase::Failed => Err(start_failure(&s)),
+        Some((s, _)) if s.phase == Phase::Failed => Err(start_failure(&s)),
         // It ran and is gone again, if it was to go by itself.
         None if !o.spec.auto_remove => Err(Error::not_found(format!("No such container: {}", docker_id(o.uid())))),
-        _ => Ok(()),
+        end => Ok(end.map(|(_, revision)| revision)),
     }
 }
 
@@ -314,7 +316,11 @@ pub(super) async fn restart(State(api): State<DockerApi>, Path(id): Path<String>
             apply(&mut now.spec.stop, time, &signal);
         })
         .await?;
-    running(&api, &o).await?;
+    if let Some(revision) = running(&api, &o).await? {
+        // After the start that belongs to it.
+        api.inner.events.told(revision).await;
+        api.tell(&o, "restart", &[]);
+    }
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

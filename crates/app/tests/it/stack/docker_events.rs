@@ -10,14 +10,26 @@ use super::docker::{docker, has_docker, socket};
 
 /// `Type Action` of all events so far, with more arguments.
 fn events(d: &Daemon, more: &[&str]) -> Vec<String> {
-    let all = ["events", "--since", "0", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
+    let all = [
+        "events",
+        "--since",
+        "0",
+        "--until",
+        "0s",
+        "--format",
+        "{{.Type}} {{.Action}}",
+    ];
     let text = docker(d, &[&all, more].concat()).ok();
     text.lines().map(String::from).collect()
 }
 
 fn post(d: &Daemon, path: &str) {
     let mut s = UnixStream::connect(socket(d)).unwrap();
-    write!(s, "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    write!(
+        s,
+        "POST {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = String::new();
     s.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
@@ -79,7 +91,18 @@ fn every_action_is_told_and_filters_choose() {
     ok(&["volume", "create", "--label", "kind=store", "data"]);
     ok(&["network", "create", "--subnet", "10.123.9.0/24", "front"]);
     let front = ok(&["network", "inspect", "-f", "{{.Id}}", "front"]);
-    let run = ["run", "-dt", "--name", "one", "--label", "team=a", "-v", "data:/data", "--network", "front"];
+    let run = [
+        "run",
+        "-dt",
+        "--name",
+        "one",
+        "--label",
+        "team=a",
+        "-v",
+        "data:/data",
+        "--network",
+        "front",
+    ];
     let id = ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
     ok(&["exec", "one", "true"]);
     post(&d, "/containers/one/resize?h=40&w=100");
@@ -120,19 +143,39 @@ fn every_action_is_told_and_filters_choose() {
     });
 
     // In the order in which they happened.
-    let of_one = ["--filter", &format!("container={id}"), "--filter", "event=start", "--filter", "event=die"];
+    let of_one = [
+        "--filter",
+        &format!("container={id}"),
+        "--filter",
+        "event=start",
+        "--filter",
+        "event=die",
+    ];
     let life = events(&d, &of_one);
-    assert_eq!(life, ["container start", "container die", "container start", "container die"]);
+    assert_eq!(
+        life,
+        ["container start", "container die", "container start", "container die"]
+    );
     let data = events(&d, &["--filter", "volume=data"]);
     let twice = ["volume mount", "volume unmount", "volume mount", "volume unmount"].map(String::from);
-    assert_eq!(data, [&["volume create".into()], &twice[..], &["volume destroy".into()]].concat());
+    assert_eq!(
+        data,
+        [&["volume create".into()], &twice[..], &["volume destroy".into()]].concat()
+    );
     let gone = events(&d, &["--filter", &format!("image={made}")]);
-    assert_eq!(gone.iter().filter(|e| *e == "image delete").count(), 1, "with its last name: {gone:?}");
+    assert_eq!(
+        gone.iter().filter(|e| *e == "image delete").count(),
+        1,
+        "with its last name: {gone:?}"
+    );
 
     // A network is found by its name and by its id.
     let by_name = events(&d, &["--filter", "network=front", "--filter", "type=network"]);
     assert_eq!(by_name, events(&d, &["--filter", &format!("network={front}")]));
-    assert!(by_name.contains(&"network connect".into()) && by_name.contains(&"network destroy".into()), "{by_name:?}");
+    assert!(
+        by_name.contains(&"network connect".into()) && by_name.contains(&"network destroy".into()),
+        "{by_name:?}"
+    );
 
     for (filter, only) in [
         ("type=builder", "builder prune"),
@@ -151,8 +194,14 @@ fn every_action_is_told_and_filters_choose() {
         }
     }
     let labelled = events(&d, &["--filter", "label=team=a"]);
-    assert!(labelled.len() > 15 && labelled.iter().all(|e| e.starts_with("container ")), "{labelled:?}");
-    assert_eq!(labelled, events(&d, &["--filter", "label=team", "--filter", "scope=local"]));
+    assert!(
+        labelled.len() > 15 && labelled.iter().all(|e| e.starts_with("container ")),
+        "{labelled:?}"
+    );
+    assert_eq!(
+        labelled,
+        events(&d, &["--filter", "label=team", "--filter", "scope=local"])
+    );
     // Of the container's image without its tag.
     let starts = ["--filter", "image=busybox", "--filter", "event=start"];
     assert_eq!(events(&d, &starts).len(), 3);
@@ -162,7 +211,13 @@ fn every_action_is_told_and_filters_choose() {
     assert_ne!(docker(&d, &["events", "--since", "never", "--until", "0s"]).code, 0);
     // Each form of a time reaches back to the beginning.
     let all = events(&d, &[]).len();
-    for since in ["1h", "2006-01-02T15:04:05", "2006-01-02T15:04:05Z", "2006-01-02", "1136073845.5"] {
+    for since in [
+        "1h",
+        "2006-01-02T15:04:05",
+        "2006-01-02T15:04:05Z",
+        "2006-01-02",
+        "1136073845.5",
+    ] {
         let told = docker(&d, &["events", "--since", since, "--until", "0s"]).ok();
         assert_eq!(told.lines().count(), all, "{since}");
     }

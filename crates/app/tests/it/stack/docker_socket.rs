@@ -62,8 +62,18 @@ fn a_passed_socket_is_served_and_stays_when_the_daemon_goes() {
     assert!(!Path::new(&socket(&d)).exists(), "and no other one is made");
 
     // What the daemon starts neither has it nor hears of it.
-    d.biga(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "1000"])
-        .ok();
+    d.biga(&[
+        "run",
+        "-d",
+        "--name",
+        "one",
+        "--network",
+        "none",
+        "busybox",
+        "sleep",
+        "1000",
+    ])
+    .ok();
     let main = d.field("one", &["status", "pid"]);
     let stat = std::fs::read_to_string(format!("/proc/{main}/stat")).unwrap();
     let shim = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap();
@@ -161,7 +171,11 @@ fn systemds_own_tool_starts_it_for_the_first_client() {
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let first = std::thread::spawn(move || {
-        eventually("the socket", || std::fs::symlink_metadata(&path).ok().filter(|m| m.file_type().is_socket()));
+        eventually("the socket", || {
+            std::fs::symlink_metadata(&path)
+                .ok()
+                .filter(|m| m.file_type().is_socket())
+        });
         answer(ask(&path))
     });
     let d = Daemon::start(program.to_str().unwrap());
@@ -191,19 +205,40 @@ fn a_context_is_made_without_docker_and_understood_by_it() {
     let host = format!("BIGA_HOST=unix://{}", d.run_root().join("api.sock").display());
     // No docker in its PATH.
     let biga = |d: &Daemon, args: &[&str]| {
-        d.host(&[&["env", &env, &host, "PATH=/nonexistent", program, "docker-context"], args].concat())
+        d.host(
+            &[
+                &["env", &env, &host, "PATH=/nonexistent", program, "docker-context"],
+                args,
+            ]
+            .concat(),
+        )
     };
     let docker = |d: &Daemon, args: &[&str]| d.host(&[&["env", "-u", "DOCKER_HOST", &env, "docker"], args].concat());
 
     assert_eq!(biga(&d, &["--create"]).ok(), "biga");
     let all = std::fs::read_dir(config.join("contexts/meta")).unwrap().count();
-    assert_eq!((all, config.join("config.json").exists()), (1, false), "it is not used yet");
+    assert_eq!(
+        (all, config.join("config.json").exists()),
+        (1, false),
+        "it is not used yet"
+    );
     std::fs::write(config.join("config.json"), r#"{"auths":{"r.example":{"auth":"YTpi"}}}"#).unwrap();
     assert_eq!(biga(&d, &["--use", "--name", "other"]).ok(), "other");
     let file: serde_json::Value = serde_json::from_slice(&std::fs::read(config.join("config.json")).unwrap()).unwrap();
     assert_eq!(file["currentContext"], "other");
-    assert_eq!(file["auths"]["r.example"]["auth"], "YTpi", "what else is in the file stays");
-    let told = d.host(&["env", &env, &host, "DOCKER_HOST=tcp://x:1", program, "docker-context", "--use"]);
+    assert_eq!(
+        file["auths"]["r.example"]["auth"], "YTpi",
+        "what else is in the file stays"
+    );
+    let told = d.host(&[
+        "env",
+        &env,
+        &host,
+        "DOCKER_HOST=tcp://x:1",
+        program,
+        "docker-context",
+        "--use",
+    ]);
     assert!(told.err.contains("unset DOCKER_HOST"), "{told:?}");
     assert_eq!(told.ok(), "biga");
     for name in ["default", "../x", "x"] {
@@ -211,7 +246,16 @@ fn a_context_is_made_without_docker_and_understood_by_it() {
     }
 
     if has_docker() {
-        let list = docker(&d, &["context", "ls", "--format", "{{.Name}} {{.Current}} {{.DockerEndpoint}}"]).ok();
+        let list = docker(
+            &d,
+            &[
+                "context",
+                "ls",
+                "--format",
+                "{{.Name}} {{.Current}} {{.DockerEndpoint}}",
+            ],
+        )
+        .ok();
         let at = format!("unix://{}", socket(&d));
         assert_eq!(
             list.lines().collect::<Vec<_>>(),
