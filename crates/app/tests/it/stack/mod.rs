@@ -12,6 +12,7 @@ mod docker;
 mod docker_bollard;
 mod docker_bridges;
 mod docker_dial;
+mod docker_crowd;
 mod docker_events;
 mod docker_files;
 mod docker_images;
