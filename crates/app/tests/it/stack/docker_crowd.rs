@@ -49,8 +49,18 @@ fn thousands_follow_events_and_wait() {
     setrlimit(Resource::Nofile, raised).unwrap();
     let d = daemon();
     for name in ["one", "two"] {
-        d.biga(&["run", "-d", "--name", name, "--network", "none", "busybox", "sleep", "100000"])
-            .ok();
+        d.biga(&[
+            "run",
+            "-d",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "busybox",
+            "sleep",
+            "100000",
+        ])
+        .ok();
     }
     let die = "/events?filters=%7B%22event%22%3A%5B%22die%22%5D%7D";
     let mut following: Vec<_> = (0..CROWD).map(|_| ask(&d, "GET", die)).collect();
