@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 PREFIX ?= /usr/local
 DESTDIR ?=
 # Whose members may use Docker's socket.
-GROUP ?= $(shell getent group docker >/dev/null && echo docker || echo biga)
+GROUP ?= $(if $(DESTDIR),biga,$(shell getent group docker >/dev/null && echo docker || echo biga))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run stop test test-v2 test-guest doctest check fmt bench install uninstall clean

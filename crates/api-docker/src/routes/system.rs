@@ -224,6 +224,10 @@ async fn disk_usage(
             doc["BuilderSize"] = records.iter().map(|r| r.size).sum::<u64>().into();
         }
     }
+    if !version.at_least(42) {
+        let records = doc["BuildCache"].as_array().into_iter().flatten();
+        doc["BuilderSize"] = records.filter_map(|r| r["Size"].as_u64()).sum::<u64>().into();
+    }
     Ok(ok(&doc))
 }
 

@@ -376,6 +376,8 @@ mod tests {
             ["die", "stop"],
             "of an earlier run"
         );
+        let hog = at(Phase::Exited, |s| (s.started_at, s.oom_killed) = (t(5), true));
+        assert_eq!(words(Some(&running), Some(&hog)), ["oom", "die"]);
         assert_eq!(words(Some(&ended), None), ["destroy"]);
         let die = &instance(Some(&running), Some(&ended), &All::new())[0];
         assert_eq!(die.attributes["exitCode"], "3");

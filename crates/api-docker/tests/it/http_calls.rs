@@ -380,6 +380,9 @@ async fn images_come_get_names_and_go() {
         push.contains("The push refers to repository [docker.io/library/busybox]") && push.contains("\"aux\""),
         "{push}"
     );
+    let told = s.told(json!({"event": ["push"]})).await;
+    assert_eq!(told[0]["Actor"]["ID"], "busybox:latest");
+    assert_eq!(told[0]["Actor"]["Attributes"]["name"], "busybox");
 }
 
 #[tokio::test]

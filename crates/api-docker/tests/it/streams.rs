@@ -94,6 +94,38 @@ async fn megabytes_pass_through_in_order_and_half_closed() {
     );
 }
 
+/// An exec goes on without the client that left it by keys.
+#[tokio::test]
+async fn who_leaves_is_told() {
+    let s = served().await;
+    let body = json!({"Image": "busybox", "Cmd": ["cat"], "OpenStdin": true, "Tty": true});
+    s.post("/containers/create?name=left", body).await.must(201);
+    s.call("POST", "/containers/left/start", None).await.must(204);
+    let mut io = s
+        .hijack("/containers/left/attach?stream=1&stdin=1&stdout=1", None)
+        .await;
+    io.write_all(b"\x10\x11").await.unwrap();
+    rest(&mut io).await;
+    let exec = json!({"AttachStdin": true, "AttachStdout": true, "Tty": true, "Cmd": ["cat"], "DetachKeys": "x,y"});
+    let made = s.post("/containers/left/exec", exec).await.must(201).json();
+    let id = made["Id"].as_str().unwrap();
+    let start = json!({"Detach": false, "Tty": true});
+    let mut io = s.hijack(&format!("/exec/{id}/start"), Some(start)).await;
+    io.write_all(b"xy").await.unwrap();
+    rest(&mut io).await;
+    let told = eventually("both", async || {
+        let told = s.told(json!({"event": ["detach", "exec_detach"]})).await;
+        (told.len() == 2).then_some(told)
+    })
+    .await;
+    assert_eq!(
+        (&told[0]["Action"], &told[1]["Action"]),
+        (&json!("detach"), &json!("exec_detach"))
+    );
+    assert_eq!(told[1]["Actor"]["Attributes"]["execID"], id);
+    assert_eq!(s.get(&format!("/exec/{id}/json")).await.json()["Running"], true);
+}
+
 #[tokio::test]
 async fn a_terminal_is_raw_has_a_size_and_can_be_left() {
     let s = served().await;

@@ -142,6 +142,17 @@ impl Served {
     }
 
     /// Makes a container of busybox that runs `cmd`.
+    /// What was told so far, with these filters.
+    pub async fn told(&self, filters: Value) -> Vec<Value> {
+        let filters: String = filters.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
+        let now = biga_model::Timestamp::now();
+        let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        self.get(&format!("/events?since=0&until={until}&filters={filters}"))
+            .await
+            .must(200)
+            .lines()
+    }
+
     pub async fn create(&self, name: &str, cmd: &[&str]) -> String {
         let body = serde_json::json!({"Image": "busybox", "Cmd": cmd});
         let a = self

@@ -80,7 +80,7 @@ fn digests_name_images_everywhere() {
     let pulled = docker(&d, &["pull", &by_digest]).ok();
     assert!(pulled.contains(&format!("Digest: {digest}")), "{pulled}");
     assert_eq!(inspect(&by_digest, "{{.Id}}"), id);
-    assert_eq!(inspect(&by_digest, "{{json .RepoTags}}").contains("team/app"), false);
+    assert!(!inspect(&by_digest, "{{json .RepoTags}}").contains("team/app"));
     let row = docker(
         &d,
         &[

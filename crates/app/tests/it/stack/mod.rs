@@ -11,6 +11,7 @@ mod devices;
 mod docker;
 mod docker_bollard;
 mod docker_bridges;
+mod docker_crowd;
 mod docker_dial;
 mod docker_events;
 mod docker_files;
