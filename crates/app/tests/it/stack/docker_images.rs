@@ -118,7 +118,10 @@ fn digests_name_images_everywhere() {
     docker(&d, &["tag", &by_digest, "mine:1"]).ok();
     assert_eq!(inspect("mine:1", "{{.Id}}"), id);
     let untagged = docker(&d, &["rmi", "mine:1"]).ok();
-    assert!(untagged.starts_with("Untagged: mine:1\n") && !untagged.contains("Deleted"), "{untagged}");
+    assert!(
+        untagged.starts_with("Untagged: mine:1\n") && !untagged.contains("Deleted"),
+        "{untagged}"
+    );
     let gone = docker(&d, &["rmi", &by_digest]).ok();
     assert!(gone.lines().any(|l| l == format!("Untagged: {by_digest}")), "{gone}");
     // The tag that `busybox` came by is there still, and so is the image.
