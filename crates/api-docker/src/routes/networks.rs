@@ -152,7 +152,7 @@ async fn settings(api: &DockerApi, body: &NetworkCreate) -> Result<Option<Object
         None | Some("") => return Ok(None),
         Some(name) => name,
     };
-    let missing = || Error::not_found(format!("configuration network {name:?} not found"));
+    let missing = || Error::not_found(format!("configuration network {name:?} does not exist"));
     match api.network(name).await {
         Err(e) if e.status == StatusCode::NOT_FOUND => Err(missing()),
         other => other.map(Some),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use biga_image::policy::PolicyDocument;
 use biga_image::{Options, Policy, Settings};
+use biga_model::Memory;
 use serde::de::DeserializeOwned;
 
 /// Read where no other file is named, and need not be there.
@@ -12,10 +13,12 @@ const SETTINGS: &str = "/etc/biga/images.yaml";
 /// The same for the policy.
 const POLICY: &str = "/etc/biga/policy.yaml";
 
-/// Options out of both files.
-pub fn options(settings: Option<&Path>, policy: Option<&Path>) -> anyhow::Result<Options> {
+/// Options out of both files; a budget that was given by itself stands over that of the settings.
+pub fn options(settings: Option<&Path>, policy: Option<&Path>, budget: Option<Memory>) -> anyhow::Result<Options> {
     let (document, path) = read::<Settings>(settings, SETTINGS)?;
-    let mut options = document.unwrap_or_default().options(&path)?;
+    let mut document = document.unwrap_or_default();
+    document.disk_budget = budget.or(document.disk_budget);
+    let mut options = document.options(&path)?;
     if options.credentials.is_none() {
         options.credentials = docker_config();
     }
@@ -55,11 +58,16 @@ mod tests {
     use super::*;
 
     fn with(settings: &str, policy: &str) -> anyhow::Result<Options> {
+        with_budget(settings, policy, None)
+    }
+
+    fn with_budget(settings: &str, policy: &str, budget: Option<&str>) -> anyhow::Result<Options> {
+        let budget = budget.map(|b| b.parse().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let (s, p) = (dir.path().join("images.yaml"), dir.path().join("policy.yaml"));
         std::fs::write(&s, settings).unwrap();
         std::fs::write(&p, policy).unwrap();
-        options(Some(&s), Some(&p))
+        options(Some(&s), Some(&p), budget)
     }
 
     #[test]
@@ -72,6 +80,11 @@ mod tests {
         assert_eq!((o.disk_budget, o.mirrors.len()), (Some(50 << 30), 1));
         assert!(o.credentials.unwrap().ends_with("auth.json"));
         assert!(with("# nothing\n", "\n").unwrap().disk_budget.is_none());
+        // What the command line says stands over the file.
+        for settings in ["diskBudget: 50Gi\n", "# nothing\n"] {
+            let o = with_budget(settings, "", Some("2Gi")).unwrap();
+            assert_eq!(o.disk_budget, Some(2 << 30), "{settings}");
+        }
     }
 
     #[test]
@@ -84,6 +97,6 @@ mod tests {
             let e = format!("{:#}", with(settings, policy).unwrap_err());
             assert!(e.contains(word), "{e}");
         }
-        assert!(options(Some(Path::new("/nonexistent/images.yaml")), None).is_err());
+        assert!(options(Some(Path::new("/nonexistent/images.yaml")), None, None).is_err());
     }
 }

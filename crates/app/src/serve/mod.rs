@@ -54,6 +54,9 @@ pub struct ServeOptions {
     /// Settings of images: mirrors, credentials, disk budget; /etc/biga/images.yaml where left out, if there is one
     #[arg(long, value_name = "FILE")]
     pub image_config: Option<PathBuf>,
+    /// Disk that images may take, as 50Gi; above it those used least recently go. Stands over that of --image-config
+    #[arg(long, value_name = "SIZE")]
+    pub disk_budget: Option<biga_model::Memory>,
     /// Which images may come in and run; /etc/biga/policy.yaml where left out, if there is one
     #[arg(long, value_name = "FILE")]
     pub image_policy: Option<PathBuf>,
@@ -255,7 +258,11 @@ fn agent_options(node: &str, layout: &Layout, options: &ServeOptions) -> anyhow:
         layout: layout.clone(),
         shim: Arc::new(shim),
         guest: biga_payload::GUEST,
-        images: images::options(options.image_config.as_deref(), options.image_policy.as_deref())?,
+        images: images::options(
+            options.image_config.as_deref(),
+            options.image_policy.as_deref(),
+            options.disk_budget,
+        )?,
         runtimes: options.runtimes.iter().cloned().collect(),
         cdi: match options.cdi_dirs.is_empty() {
             true => Cdi::default(),

@@ -254,7 +254,7 @@ fn settings_of_a_network_are_taken_from_another() {
     );
     for (options, why) in [
         (&["--config-only", "--internal"][..], "configuration network can only"),
-        (&["--config-from", "absent"], "not found"),
+        (&["--config-from", "absent"], "does not exist"),
         (
             &["--config-from", "settings", "--subnet", "10.125.2.0/24"],
             "user-specified",
