@@ -340,7 +340,7 @@ fn any_port_of_a_range() {
     docker(&d, &["rm", "-f", "web"]).ok();
     let gpus = docker(&d, &["run", "--gpus", "all", "busybox"]);
     assert!(
-        gpus.code == 125 && gpus.err.contains("could not select a device driver"),
+        gpus.code == 125 && gpus.err.contains("could not select device driver"),
         "{gpus:?}"
     );
 }

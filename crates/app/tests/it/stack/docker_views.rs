@@ -137,7 +137,7 @@ fn what_is_not_here_says_so() {
         (&["swarm", "leave"], "not"),
         (&["plugin", "inspect", "nonesuch"], "nonesuch"),
         (&["plugin", "disable", "nonesuch"], "not found"),
-        (&["run", "--gpus", "all", "busybox"], "DeviceRequests"),
+        (&["run", "--gpus", "all", "busybox"], "could not select device driver"),
     ] {
         let refused = docker(&d, args);
         assert!(refused.code != 0 && refused.err.contains(why), "{args:?}: {refused:?}");
