@@ -220,9 +220,6 @@ async fn disk_usage(
     if wants("build-cache") {
         let records = api.backend().build_cache().await?;
         doc["BuildCache"] = records.iter().map(cache_record).collect::<Vec<_>>().into();
-        if !version.at_least(42) {
-            doc["BuilderSize"] = records.iter().map(|r| r.size).sum::<u64>().into();
-        }
     }
     if !version.at_least(42) {
         let records = doc["BuildCache"].as_array().into_iter().flatten();
