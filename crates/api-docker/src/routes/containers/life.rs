@@ -94,7 +94,7 @@ pub(super) async fn start(State(api): State<DockerApi>, Path(id): Path<String>, 
     let awaited = api.inner.attaches.is_awaited(o.uid());
     let o = switch_on(&api, &o, awaited, from).await?;
     tokio::select! {
-        done = running(&api, &o) => done?,
+        done = running(&api, &o) => drop(done?),
         why = not_placed(&api, &o) => return Err(give_up(&api, &o, &why).await),
     }
     Ok(empty(StatusCode::NO_CONTENT))
