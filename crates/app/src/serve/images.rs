@@ -83,7 +83,7 @@ mod tests {
         // What the command line says stands over the file.
         for settings in ["diskBudget: 50Gi\n", "# nothing\n"] {
             let o = with_budget(settings, "", Some("2Gi")).unwrap();
-            assert_eq!(o.disk_budget, Some(2 << 30), "{settings}");
+            assert_eq!(o.disk_budget, Some(2u64 << 30), "{settings}");
         }
     }
 
