@@ -185,6 +185,9 @@ async fn lists_are_filtered() {
     assert_eq!(names(&f(json!({"ancestor": ["other"]}))).await.len(), 0);
     assert_eq!(names(&f(json!({"network": ["bridge"]}))).await.len(), 4);
     assert_eq!(names(&f(json!({"network": ["none"]}))).await.len(), 0);
+    // A port of the image.
+    assert_eq!(names(&f(json!({"expose": ["80/tcp"]}))).await.len(), 4);
+    assert_eq!(names(&f(json!({"expose": ["81-90/tcp"]}))).await.len(), 0);
     s.get(&format!("/containers/json?{}", f(json!({"colour": ["red"]}))))
         .await
         .must(400);
