@@ -449,3 +449,42 @@ fn agent(d: &Daemon, dir: &Path) {
     let keys = d.biga(&["run", "--rm", "own:ssh", "cat", "/keys"]).ok();
     assert!(keys.contains("ED25519"), "{keys}");
 }
+
+#[test]
+fn a_terminal_shows_each_step_as_it_is() {
+    let d = daemon();
+    let file = "FROM busybox\nRUN echo begun; sleep 1; echo more\nRUN echo why; exit 4\n";
+    let dir = context(&d, "live", &[("Dockerfile", file)]);
+    let command = format!(
+        "stty rows 40 cols 120; {} build {}",
+        env!("CARGO_BIN_EXE_biga"),
+        dir.display()
+    );
+    let shown = || {
+        let mut c = d.host_command(&["script", "-qec", &command, "/dev/null"]);
+        c.env(
+            "BIGA_HOST",
+            format!("unix://{}", d.run_root().join("api.sock").display()),
+        );
+        Ran::from(c.env("TERM", "xterm").stdin(Stdio::null()).output().unwrap())
+    };
+    let first = shown();
+    assert_eq!(first.code, 1, "{first:?}");
+    // While it runs, what it writes stands below it; then one line is left of it.
+    for part in [
+        "    begun",
+        "✓ [1/3] FROM busybox",
+        "✓ [2/3] RUN echo begun; sleep 1; echo more",
+        "✗ [3/3] RUN echo why; exit 4",
+        "why",
+        "returned a non-zero code: 4",
+    ] {
+        assert!(first.out.contains(part), "{part}: {first:?}");
+    }
+    let again = shown();
+    assert!(
+        again.out.contains("= [2/3] RUN echo begun; sleep 1; echo more cached"),
+        "{again:?}"
+    );
+    d.until_clean();
+}
