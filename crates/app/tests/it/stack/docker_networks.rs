@@ -184,7 +184,10 @@ fn the_name_server_is_where_docker_has_it() {
     assert_eq!(resolve(&d, "web", "database"), db, "a link is a name of one's own");
     assert_eq!(resolve(&d, "db", "database"), "");
     // Where it is not the default network, a link is one of that network.
-    assert_eq!(look(&d, "web", "{{index .NetworkSettings.Networks.app.Links 0}}"), "db:database");
+    assert_eq!(
+        look(&d, "web", "{{index .NetworkSettings.Networks.app.Links 0}}"),
+        "db:database"
+    );
     assert_eq!(look(&d, "web", "{{json .HostConfig.Links}}"), "null");
     // By a network without a way out as well.
     sleeper(&d, "shut", &["--network", "inner", "--network-alias", "hidden"]);
