@@ -3,6 +3,9 @@
 //! With a terminal the output goes raw. Without one it is multiplexed: each piece has a header of eight bytes,
 //! `[stream, 0, 0, 0, length (big-endian)]`, stream 1 being standard output and 2 standard error.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -91,8 +94,17 @@ where
     let Some(upgrade) = upgrade else {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let input = body.into_data_stream().map(|r| r.map_err(std::io::Error::other));
+        let (read, taken) = tokio::sync::oneshot::channel();
+        let ours = Piece {
+            pipe: ours,
+            taken: Some(taken),
+        };
         tokio::spawn(async move { run(Box::new(StreamReader::new(input)), Box::new(ours)).await });
-        *response.body_mut() = Body::from_stream(ReaderStream::new(theirs));
+        let body = ReaderStream::new(theirs).inspect(move |_| {
+            // Goes with the body.
+            let _ = &read;
+        });
+        *response.body_mut() = Body::from_stream(body);
         return response;
     };
     tokio::spawn(async move {
@@ -115,6 +127,31 @@ where
         .headers_mut()
         .insert(header::UPGRADE, HeaderValue::from_static("tcp"));
     response
+}
+
+/// The end of an answer's body that is written: it is shut down once the connection has taken all of it.
+struct Piece {
+    pipe: tokio::io::DuplexStream,
+    taken: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl AsyncWrite for Piece {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        std::task::ready!(Pin::new(&mut self.pipe).poll_shutdown(cx))?;
+        if let Some(taken) = &mut self.taken {
+            let _ = std::task::ready!(Pin::new(taken).poll(cx));
+            self.taken = None;
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A stream of the shim whose first answer was read.

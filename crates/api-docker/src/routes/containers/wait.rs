@@ -54,24 +54,27 @@ async fn ended(api: &DockerApi, o: &Object<Instance>, until: Until) -> Result<i3
     let mark = (begin.started_at, begin.finished_at, begin.restart_count);
     let mut ran = begin.phase.is_live();
     let mut code = begin.exit_code.unwrap_or(0);
-    api.follow(o, move |seen| {
-        let Some(o) = seen else { return Some(code) };
-        let s = o.status_or_default();
-        if let Some(c) = s.exit_code {
-            code = c;
-        }
-        ran |= s.phase.is_live();
-        let another = (s.started_at, s.finished_at, s.restart_count) != mark;
-        let over = match until {
-            Until::Removed => false,
-            Until::NextExit => s.phase.is_ended() && (ran || another),
-            Until::NotRunning => {
-                let about_to = matches!(s.phase, Phase::Pending | Phase::Preparing | Phase::Created)
-                    && o.spec.power != Power::Stopped;
-                !s.phase.is_live() && !about_to
+    let code = api
+        .follow(o, move |seen| {
+            let Some(o) = seen else { return Some(code) };
+            let s = o.status_or_default();
+            if let Some(c) = s.exit_code {
+                code = c;
             }
-        };
-        over.then_some(code)
-    })
-    .await
+            ran |= s.phase.is_live();
+            let another = (s.started_at, s.finished_at, s.restart_count) != mark;
+            let over = match until {
+                Until::Removed => false,
+                Until::NextExit => s.phase.is_ended() && (ran || another),
+                Until::NotRunning => {
+                    let about_to = matches!(s.phase, Phase::Pending | Phase::Preparing | Phase::Created)
+                        && o.spec.power != Power::Stopped;
+                    !s.phase.is_live() && !about_to
+                }
+            };
+            over.then_some(code)
+        })
+        .await?;
+    api.inner.attaches.have_read(o.uid()).await;
+    Ok(code)
 }
