@@ -99,14 +99,7 @@ impl ServeOptions {
     /// Listens for Docker's clients, unless that was switched off.
     async fn docker(&self, run: &Path, passed: Vec<OwnedFd>) -> anyhow::Result<Option<Server>> {
         let path = match &self.docker_socket {
-            Some(p) if p.as_os_str() == "none" => {
-                // Nobody would answer there, and the manager would start us for it again and again.
-                anyhow::ensure!(
-                    passed.is_empty(),
-                    "--docker-socket none, and the service manager passed a socket for the Docker API: stop biga.socket"
-                );
-                return Ok(None);
-            }
+            Some(p) if p.as_os_str() == "none" => return Ok(None),
             Some(p) => Some(absolute(p)?),
             None => passed.is_empty().then(|| run.join(DOCKER_SOCKET)),
         };
@@ -170,6 +163,11 @@ async fn serve(options: ServeOptions, passed: Vec<OwnedFd>, begun: Instant) -> a
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
         "biga serve must run as root: it makes namespaces and mounts"
+    );
+    // Nobody would answer there, and the manager would start us for it again and again.
+    anyhow::ensure!(
+        passed.is_empty() || options.docker_socket.as_ref().is_none_or(|p| p.as_os_str() != "none"),
+        "--docker-socket none, and the service manager passed a socket for the Docker API: stop biga.socket"
     );
     let layout = Layout {
         state: absolute(&options.state)?,

@@ -126,6 +126,8 @@ fn refused(program: &Path, dir: &Path, args: &[&str]) -> Ran {
     c.arg("--state").arg(&state).arg("--run").arg(&run).args(args);
     let ran: Ran = c.stdin(Stdio::null()).output().unwrap().into();
     assert_ne!(ran.code, 0, "{ran:?}");
+    // Before it made anything on the host.
+    assert!(!run.exists(), "{ran:?}");
     ran
 }
 
